@@ -1,0 +1,154 @@
+//! Executor, sockets, disk and time, as traits: the facade that everything in `shards/` is generic over.
+//!
+//! Two worlds implement it: `ring` (glommio, io_uring; the only place that names glommio) and `sim`
+//! (virtual clock, in-memory network, a disk that fails on purpose). It knows no mail.
+//!
+//! A task ends because it is told to: nothing here cancels one (glommio leaks cancelled tasks).
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub mod ring;
+pub mod sim;
+pub mod sys;
+
+/// Size and alignment, in bytes, of every place and length given to [`File`]: one block of the disk.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// What a task is for; decides its share of the executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Making batches durable.
+    Commit,
+    /// A client's session.
+    Session,
+    /// A delivery.
+    Delivery,
+    /// Checkpoints, compaction, export.
+    Background,
+}
+
+/// One executor with its clock, sockets and disk. Cheap to clone; never leaves its thread.
+#[allow(async_fn_in_trait)]
+pub trait Runtime: Clone + 'static {
+    /// Accepts connections.
+    type Listener: Listener<Stream = Self::Stream>;
+    /// A TCP connection.
+    type Stream: Stream;
+    /// The disk.
+    type Disk: Disk;
+
+    /// Monotonic time (virtual in the simulation).
+    fn now(&self) -> Instant;
+    /// Milliseconds since 1970-01-01 UTC.
+    fn unix_ms(&self) -> u64;
+    /// Randomness (seeded in the simulation).
+    fn random_u64(&self) -> u64;
+    /// Runs a task to its end, detached.
+    fn spawn(&self, class: Class, task: impl Future<Output = ()> + 'static);
+    /// Waits.
+    async fn sleep(&self, time: Duration);
+    /// Waits for `future`, at most `time`; `None` when that passed.
+    async fn timeout<T>(&self, time: Duration, future: impl Future<Output = T>) -> Option<T>;
+    /// Lets other tasks run if this one has had its turn.
+    async fn yield_now(&self);
+    /// Connects, from `source` if given, within `time` (`ErrorKind::TimedOut`).
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        time: Duration,
+    ) -> io::Result<Self::Stream>;
+    /// The disk.
+    fn disk(&self) -> &Self::Disk;
+}
+
+/// A listening socket of one shard.
+#[allow(async_fn_in_trait)]
+pub trait Listener: 'static {
+    /// See [`Stream`].
+    type Stream: Stream;
+    /// The next connection and its peer.
+    async fn accept(&self) -> io::Result<(Self::Stream, SocketAddr)>;
+    /// Where it listens.
+    fn local_addr(&self) -> SocketAddr;
+}
+
+/// A TCP connection. Dropping it closes it.
+#[allow(async_fn_in_trait)]
+pub trait Stream: 'static {
+    /// Waits for bytes and appends at most `max` of them to `buffer` (which is not grown before they are there, so that
+    /// an idle connection pins no memory). `Ok(0)`: the peer has closed its side.
+    async fn read(&mut self, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize>;
+    /// Writes all of it.
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Our end's address.
+    fn local_addr(&self) -> SocketAddr;
+}
+
+/// The files below one directory tree. Paths are absolute or relative to the process.
+#[allow(async_fn_in_trait)]
+pub trait Disk: Clone + 'static {
+    /// A file of fixed size.
+    type File: File;
+    /// Creates a file of `bytes` zeros. `Prewritten`: every block is written and synced before it returns (slow once, then
+    /// overwrites need no metadata); `Allocated`: space is reserved only. The directory entry is durable on return.
+    async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<Self::File>;
+    /// Opens an existing file for [`File::read`] and [`File::write_durable`].
+    async fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Names and sizes in a directory, sorted by name; empty if it does not exist.
+    async fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
+    /// Makes a directory and its parents.
+    async fn make_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Removes a file.
+    async fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Bytes free for this process on the file system of `dir`.
+    async fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// A whole small file.
+    async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Writes `parts` one after the other to `temporary`, makes that durable, renames it to `path`, makes the directory durable.
+    async fn write_whole(
+        &self,
+        temporary: &Path,
+        path: &Path,
+        parts: Vec<Vec<u8>>,
+    ) -> io::Result<()>;
+}
+
+/// How [`Disk::create`] makes a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// Every block written once.
+    Prewritten,
+    /// Only reserved.
+    Allocated,
+}
+
+/// An open file. Several reads and one write may be in flight.
+#[allow(async_fn_in_trait)]
+pub trait File: 'static {
+    /// Writes `bytes` (a multiple of [`BLOCK_BYTES`], at such a multiple); durable on `Ok`. After an error nothing is known.
+    async fn write_durable(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Reads up to `len` bytes at any place; shorter only at the end of the file.
+    async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>>;
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+    /// Its path.
+    fn path(&self) -> PathBuf;
+}
+
+/// Messages between shards: one mesh endpoint per shard.
+#[allow(async_fn_in_trait)]
+pub trait Mesh<M>: Clone + 'static {
+    /// This shard's number.
+    fn me(&self) -> usize;
+    /// How many shards there are.
+    fn peers(&self) -> usize;
+    /// Sends to another shard or to oneself; waits while the ring is full. An error means that shard is gone.
+    async fn send(&self, to: usize, message: M) -> io::Result<()>;
+    /// The next message and its sender; `None` once all is closed.
+    async fn receive(&self) -> Option<(usize, M)>;
+}

@@ -1,0 +1,2 @@
+//! The `ringpost` program: being built, does nothing yet.
+fn main() {}
