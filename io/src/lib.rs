@@ -11,12 +11,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub mod limits;
+mod mailbox;
 pub mod ring;
+mod signal;
 pub mod sim;
 pub mod sys;
 
-/// Size and alignment, in bytes, of every place and length given to [`File`]: one block of the disk.
-pub const BLOCK_BYTES: usize = 4096;
+pub use limits::BLOCK_BYTES;
+pub use mailbox::{Mailbox, Sender};
+pub use signal::Signal;
 
 /// What a task is for; decides its share of the executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +60,7 @@ pub trait Runtime: Clone + 'static {
     /// Lets other tasks run if this one has had its turn.
     async fn yield_now(&self);
     /// Connects, from `source` if given, within `time` (`ErrorKind::TimedOut`).
-    async fn connect(
-        &self,
-        to: SocketAddr,
-        source: Option<IpAddr>,
-        time: Duration,
-    ) -> io::Result<Self::Stream>;
+    async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<Self::Stream>;
     /// The disk.
     fn disk(&self) -> &Self::Disk;
 }
@@ -94,6 +93,8 @@ pub trait Stream: 'static {
 pub trait Disk: Clone + 'static {
     /// A file of fixed size.
     type File: File;
+    /// A file that is being made.
+    type Writer: Writer;
     /// Creates a file of `bytes` zeros. `Prewritten`: every block is written and synced before it returns (slow once, then
     /// overwrites need no metadata); `Allocated`: space is reserved only. The directory entry is durable on return.
     async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<Self::File>;
@@ -109,13 +110,19 @@ pub trait Disk: Clone + 'static {
     async fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// A whole small file.
     async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Writes `parts` one after the other to `temporary`, makes that durable, renames it to `path`, makes the directory durable.
-    async fn write_whole(
-        &self,
-        temporary: &Path,
-        path: &Path,
-        parts: Vec<Vec<u8>>,
-    ) -> io::Result<()>;
+    /// Creates (or empties) `temporary` for a file that is written once, from front to back.
+    async fn writer(&self, temporary: &Path) -> io::Result<Self::Writer>;
+}
+
+/// A file on its way: nobody sees it under its name before it is complete and durable.
+#[allow(async_fn_in_trait)]
+pub trait Writer: 'static {
+    /// Adds bytes at the end; *written*, not durable.
+    async fn append(&mut self, bytes: Vec<u8>) -> io::Result<()>;
+    /// Makes the content durable, renames it to `path` on the same file system, makes the directory durable.
+    async fn publish(self, path: &Path) -> io::Result<()>;
+    /// Removes it.
+    async fn discard(self);
 }
 
 /// How [`Disk::create`] makes a file.
@@ -149,6 +156,9 @@ pub trait Mesh<M>: Clone + 'static {
     fn peers(&self) -> usize;
     /// Sends to another shard or to oneself; waits while the ring is full. An error means that shard is gone.
     async fn send(&self, to: usize, message: M) -> io::Result<()>;
-    /// The next message and its sender; `None` once all is closed.
+    /// The next message and its sender; `None` once every shard, this one too, has closed and all is read. For one task,
+    /// which must not itself wait in [`Mesh::send`]: two shards that do stand still for ever.
     async fn receive(&self) -> Option<(usize, M)>;
+    /// This shard sends no more. A shard whose future returns has closed, and reads no more.
+    fn close(&self);
 }

@@ -1,1 +1,164 @@
-//! Being built.
+//! The real world: glommio executors over io_uring, one pinned thread per shard. Nothing outside this folder names glommio.
+//!
+//! `executor.rs` starts the threads, `net.rs` the sockets, `disk.rs` the files, `timer.rs` time, `mesh.rs` the rings
+//! between shards. Tasks are only ever detached: a cancelled one leaks all of its memory in glommio 0.9.
+
+mod disk;
+mod executor;
+mod mesh;
+mod net;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
+
+use crate::limits::READ_BYTES_MAX;
+use crate::{Class, Runtime};
+
+pub use disk::{RingDisk, RingFile, RingWriter};
+pub use executor::{
+    Options, ShardThread, StartError, available_cpus, io_memory_bytes, run_shards, run_single, warm_up,
+};
+pub use mesh::RingMesh;
+pub use net::{RingListener, RingStream};
+
+/// One executor's runtime. Lives on its thread.
+#[derive(Clone)]
+pub struct RingRuntime {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    commit: TaskQueueHandle,
+    session: TaskQueueHandle,
+    delivery: TaskQueueHandle,
+    background: TaskQueueHandle,
+    scratch: RefCell<Vec<u8>>,
+    entropy: RefCell<Entropy>,
+    disk: RingDisk,
+}
+
+impl RingRuntime {
+    /// Must be called on a running executor: it makes the task queues.
+    fn new() -> Self {
+        let queue =
+            |shares, latency, name: &str| glommio::executor().create_task_queue(Shares::Static(shares), latency, name);
+        let matters = |milliseconds| Latency::Matters(Duration::from_millis(milliseconds));
+        let inner = Inner {
+            commit: queue(400, matters(1), "commit"),
+            session: queue(300, matters(5), "session"),
+            delivery: queue(200, matters(10), "delivery"),
+            background: queue(100, Latency::NotImportant, "background"),
+            scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
+            entropy: RefCell::new(Entropy::new()),
+            disk: RingDisk::new(),
+        };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// Listens with a socket that was bound and set listening elsewhere. It must be this shard's own (SO_REUSEPORT), not
+    /// one that shards share; it is made non-blocking.
+    pub fn listener(&self, socket: OwnedFd) -> io::Result<RingListener> {
+        RingListener::new(self.clone(), socket)
+    }
+
+    /// Takes over a connected TCP socket.
+    pub fn stream(&self, socket: OwnedFd) -> RingStream {
+        RingStream::new(self.clone(), socket, None)
+    }
+
+    fn scratch(&self) -> &RefCell<Vec<u8>> {
+        &self.inner.scratch
+    }
+}
+
+impl Runtime for RingRuntime {
+    type Listener = RingListener;
+    type Stream = RingStream;
+    type Disk = RingDisk;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.inner.entropy.borrow_mut().next()
+    }
+
+    fn spawn(&self, class: Class, task: impl Future<Output = ()> + 'static) {
+        let queue = match class {
+            Class::Commit => self.inner.commit,
+            Class::Session => self.inner.session,
+            Class::Delivery => self.inner.delivery,
+            Class::Background => self.inner.background,
+        };
+        glommio::spawn_local_into(task, queue).expect("the queues live as long as the executor").detach();
+    }
+
+    async fn sleep(&self, time: Duration) {
+        timer::sleep(time).await;
+    }
+
+    async fn timeout<T>(&self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
+        timer::timeout(time, future).await
+    }
+
+    async fn yield_now(&self) {
+        glommio::yield_if_needed().await;
+    }
+
+    async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<RingStream> {
+        net::connect(self.clone(), to, source, time).await
+    }
+
+    fn disk(&self) -> &RingDisk {
+        &self.inner.disk
+    }
+}
+
+/// The kernel's random bytes, fetched some at a time.
+struct Entropy {
+    words: [u64; 32],
+    left: usize,
+}
+
+impl Entropy {
+    fn new() -> Self {
+        Self { words: [0; 32], left: 0 }
+    }
+
+    fn next(&mut self) -> u64 {
+        if self.left == 0 {
+            let bytes = std::mem::size_of_val(&self.words);
+            // SAFETY: the pointer and length are those of our own array, for which any bytes are valid.
+            let got = unsafe { libc::getrandom(self.words.as_mut_ptr().cast(), bytes, 0) };
+            // Up to 256 bytes are never cut short, and cannot be interrupted once the pool is ready: getrandom(2).
+            assert_eq!(got, bytes as isize, "the kernel has no random bytes");
+            self.left = self.words.len();
+        }
+        self.left -= 1;
+        self.words[self.left]
+    }
+}
+
+/// Our callers know nothing of glommio: they get the system's error, or its text.
+fn plain<T>(error: GlommioError<T>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) => error,
+        GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    }
+}

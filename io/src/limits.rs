@@ -1,0 +1,33 @@
+//! The bounds of this crate.
+
+/// Size and alignment, in bytes, of every place and length given to [`File`](crate::File): one block of the disk.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// What one read takes from a socket at most, in bytes: the size of the scratch buffer that all connections of a shard
+/// share, so that an idle one pins none.
+pub const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Entries of each of an executor's three rings. A full ring only delays, so this is for speed.
+pub const RING_DEPTH: usize = 1024;
+
+/// Most memory, in bytes, that one executor registers with the kernel for disk buffers: a batch of 1 MiB, a few reads and
+/// what the buddy allocator rounds up.
+pub const IO_MEMORY_BYTES_MAX: usize = 4 << 20;
+
+/// Least of it, in bytes: glommio takes no less.
+pub const IO_MEMORY_BYTES_MIN: usize = 64 << 10;
+
+/// Letters on the ring between two shards and in a shard's inbox: a sender beyond it waits.
+pub const MESH_LETTERS_MAX: usize = 1024;
+
+/// A new file is written in pieces of so many bytes, so that other files' commits get their turns between them.
+pub const PREWRITE_BYTES: usize = 1 << 20;
+
+/// A read from a file is done in pieces of so many bytes: they fit the registered memory beside a batch that is written.
+pub const READ_PIECE_BYTES: usize = 256 << 10;
+
+/// Descriptors in one letter between processes; the kernel's own bound is 253 (SCM_MAX_FD).
+pub const DESCRIPTORS_MAX: usize = 128;
+
+const _: () = assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES) && PREWRITE_BYTES.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(IO_MEMORY_BYTES_MIN <= IO_MEMORY_BYTES_MAX);

@@ -1,0 +1,340 @@
+//! Files. Segments are opened O_DIRECT and O_DSYNC, so that one write is durable when it returns and there is one error
+//! to look at. Where a file system has no O_DIRECT, O_DSYNC through the page cache gives the same promise, slower.
+//!
+//! What has no place on the ring (directories, renames, whole files) runs on the executor's helper thread.
+
+use std::cell::Cell;
+use std::fs::{self, File as StdFile};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use glommio::io::{BufferedFile, DmaFile, OpenOptions};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::plain;
+use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
+use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
+
+/// The real disk.
+#[derive(Clone)]
+pub struct RingDisk {
+    buffered: Rc<Cell<bool>>,
+}
+
+/// A file of fixed size.
+pub struct RingFile {
+    handle: Handle,
+    bytes: u64,
+    path: PathBuf,
+}
+
+enum Handle {
+    Direct(DmaFile),
+    Buffered(BufferedFile),
+}
+
+/// A file that is being made. Dropped without a word it leaves the temporary file behind, to be overwritten next time.
+pub struct RingWriter {
+    file: Arc<StdFile>,
+    temporary: PathBuf,
+}
+
+impl RingDisk {
+    pub(super) fn new() -> Self {
+        Self { buffered: Rc::default() }
+    }
+
+    /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
+    /// in the log.
+    pub fn went_buffered(&self) -> bool {
+        self.buffered.get()
+    }
+
+    /// Opens with these flags of open(2) besides O_DIRECT.
+    async fn open_with(&self, path: &Path, flags: i32) -> io::Result<RingFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(flags);
+        let handle = match options.dma_open(path).await.map_err(plain) {
+            Ok(file) => Handle::Direct(file),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                self.buffered.set(true);
+                Handle::Buffered(options.buffered_open(path).await.map_err(plain)?)
+            }
+            Err(error) => return Err(error),
+        };
+        // By descriptor: glommio's own way asks for the path, which may be another file by now.
+        let bytes = rustix::fs::fstat(handle.as_fd())?.st_size as u64;
+        Ok(RingFile { handle, bytes, path: path.to_owned() })
+    }
+
+    /// Writes every block once, in pieces, so that other files' commits get their turns between them.
+    async fn prewrite(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = self.open_with(path, 0).await?;
+        let zeros = vec![0; PREWRITE_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            let piece = PREWRITE_BYTES.min((bytes - at) as usize);
+            file.handle.write(at, &zeros[..piece]).await?;
+            at += piece as u64;
+        }
+        match &file.handle {
+            Handle::Direct(file) => file.fdatasync().await.map_err(plain)?,
+            Handle::Buffered(file) => file.fdatasync().await.map_err(plain)?,
+        }
+        file.handle.close().await
+    }
+}
+
+impl Disk for RingDisk {
+    type File = RingFile;
+    type Writer = RingWriter;
+
+    async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<RingFile> {
+        aligned(0, bytes)?;
+        let target = path.to_owned();
+        blocking(move || reserve(&target, bytes)).await?;
+        let filled = match how {
+            Create::Prewritten => self.prewrite(path, bytes).await,
+            Create::Allocated => Ok(()),
+        };
+        let target = path.to_owned();
+        match filled {
+            Ok(()) => blocking(move || sync_file_and_directory(&target)).await?,
+            Err(error) => {
+                // Half a file is of no use, and would take the space that was short.
+                let _ = blocking(move || fs::remove_file(target)).await;
+                return Err(error);
+            }
+        }
+        self.open(path).await
+    }
+
+    async fn open(&self, path: &Path) -> io::Result<RingFile> {
+        self.open_with(path, libc::O_DSYNC).await
+    }
+
+    async fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        let dir = dir.to_owned();
+        blocking(move || list(&dir)).await
+    }
+
+    async fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = dir.to_owned();
+        blocking(move || make_dir(&dir)).await
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking(move || {
+            fs::remove_file(&path)?;
+            sync_directory_of(&path)
+        })
+        .await
+    }
+
+    async fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let dir = dir.to_owned();
+        blocking(move || {
+            let system = rustix::fs::statvfs(&dir)?;
+            Ok(system.f_bavail.saturating_mul(system.f_frsize))
+        })
+        .await
+    }
+
+    async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let path = path.to_owned();
+        blocking(move || fs::read(path)).await
+    }
+
+    async fn writer(&self, temporary: &Path) -> io::Result<RingWriter> {
+        let path = temporary.to_owned();
+        let file = blocking(move || StdFile::create(path)).await?;
+        Ok(RingWriter { file: Arc::new(file), temporary: temporary.to_owned() })
+    }
+}
+
+impl File for RingFile {
+    async fn write_durable(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        aligned(at, bytes.len() as u64)?;
+        if at + bytes.len() as u64 > self.bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a write beyond the end of a file of fixed size"));
+        }
+        self.handle.write(at, bytes).await
+    }
+
+    async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let end = self.bytes.min(at.saturating_add(len as u64));
+        let mut wanted = Vec::with_capacity(end.saturating_sub(at) as usize);
+        let mut place = at;
+        while place < end {
+            let start = place - place % BLOCK_BYTES as u64;
+            let piece = READ_PIECE_BYTES.min((end - start) as usize).next_multiple_of(BLOCK_BYTES);
+            let read = self.handle.read(start, piece).await?;
+            let from = (place - start) as usize;
+            let until = read.len().min((end - start) as usize);
+            if until <= from {
+                // Somebody has cut the file.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            wanted.extend_from_slice(&read[from..until]);
+            place = start + until as u64;
+        }
+        Ok(wanted)
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
+impl Writer for RingWriter {
+    async fn append(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        let file = self.file.clone();
+        blocking(move || (&*file).write_all(&bytes)).await
+    }
+
+    async fn publish(self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking(move || {
+            self.file.sync_all()?;
+            fs::rename(&self.temporary, &path)?;
+            sync_directory_of(&path)
+        })
+        .await
+    }
+
+    async fn discard(self) {
+        // What cannot be removed is emptied when the name is used again.
+        let _ = blocking(move || fs::remove_file(self.temporary)).await;
+    }
+}
+
+impl Handle {
+    /// One write; as durable as the flags it was opened with make it.
+    async fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let written = match self {
+            Handle::Direct(file) => {
+                let mut buffer = file.alloc_dma_buffer(bytes.len());
+                buffer.as_bytes_mut().copy_from_slice(bytes);
+                file.write_at(buffer, at).await
+            }
+            Handle::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
+        };
+        let written = written.map_err(plain)?;
+        if written != bytes.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                format!("{written} of {} bytes written", bytes.len()),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn read(&self, at: u64, len: usize) -> io::Result<glommio::io::ReadResult> {
+        match self {
+            Handle::Direct(file) => file.read_at_aligned(at, len).await,
+            Handle::Buffered(file) => file.read_at(at, len).await,
+        }
+        .map_err(plain)
+    }
+
+    async fn close(self) -> io::Result<()> {
+        match self {
+            Handle::Direct(file) => file.close().await,
+            Handle::Buffered(file) => file.close().await,
+        }
+        .map_err(plain)
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let descriptor = match self {
+            Handle::Direct(file) => file.as_raw_fd(),
+            Handle::Buffered(file) => file.as_raw_fd(),
+        };
+        // SAFETY: the file owns the descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(descriptor) }
+    }
+}
+
+/// Runs it on the executor's helper thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    glommio::executor().spawn_blocking(work).await
+}
+
+fn aligned(at: u64, bytes: u64) -> io::Result<()> {
+    let block = BLOCK_BYTES as u64;
+    if bytes == 0 || !bytes.is_multiple_of(block) || !at.is_multiple_of(block) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} bytes at {at} are not whole blocks")));
+    }
+    Ok(())
+}
+
+/// Makes the file with its space. An existing one is left as it is: it may hold somebody's mail.
+fn reserve(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = StdFile::options().read(true).write(true).create_new(true).open(path)?;
+    let reserved = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
+        other => other.map_err(io::Error::from),
+    };
+    if reserved.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    reserved
+}
+
+fn sync_file_and_directory(path: &Path) -> io::Result<()> {
+    StdFile::open(path)?.sync_all()?;
+    sync_directory_of(path)
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    StdFile::open(dir)?.sync_all()
+}
+
+fn list(dir: &Path) -> io::Result<Vec<(String, u64)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(about) => {
+                let bytes = if about.is_file() { about.len() } else { 0 };
+                found.push((entry.file_name().to_string_lossy().into_owned(), bytes));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() || dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        make_dir(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        other => other?,
+    }
+    sync_directory_of(dir)
+}

@@ -1,0 +1,219 @@
+//! What only the real world has: threads, rings, descriptors. The rest is in `tests/conformance.rs`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::{Listener, Mesh, Stream, sys};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn run_mesh<F>(shards: usize, letters_max: usize, run: fn(RingRuntime, RingMesh<u64>) -> F) -> Vec<u64>
+where
+    F: Future<Output = u64> + 'static,
+{
+    let options = Options { shards, mesh_letters_max: letters_max, ..Options::default() };
+    let threads = run_shards(&options, |_| run).expect("io_uring works here");
+    threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+}
+
+#[test]
+fn memory_to_register_fits_the_limit_and_its_bounds() {
+    assert_eq!(io_memory_bytes(1, u64::MAX), 4 << 20);
+    assert_eq!(io_memory_bytes(2, 8 << 20), (8 << 20) / 6);
+    assert_eq!(io_memory_bytes(64, 8 << 20), 64 << 10);
+    assert_eq!(io_memory_bytes(0, 0), 64 << 10);
+}
+
+#[test]
+fn start_errors_name_the_cause() {
+    let too_few = Options { shards: 2, cpus: Some(vec![0]), ..Options::default() };
+    let error = run_shards::<(), _, _, _, _>(&too_few, |_| |_, _| async {}).err().expect("two on one");
+    assert!(matches!(error, StartError::Shards { shards: 2, cpus: 1 }), "{error}");
+    let absent = Options { cpus: Some(vec![100_000]), ..Options::default() };
+    let error = run_shards::<(), _, _, _, _>(&absent, |_| |_, _| async {}).err().expect("no such CPU");
+    assert!(matches!(error, StartError::Cpu { cpu: 100_000, .. }), "{error}");
+}
+
+#[test]
+fn more_shards_than_cpus_run_unpinned_and_all_talk_to_all() {
+    let shards = available_cpus().len() + 2;
+    let sums = run_mesh(shards, 4, |_, mesh| async move {
+        let everyone = 0..mesh.peers();
+        for to in everyone.clone() {
+            mesh.send(to, 1 << mesh.me()).await.expect("there");
+        }
+        let mut sum = 0;
+        for _ in everyone {
+            let (from, letter) = mesh.receive().await.expect("one from each");
+            assert_eq!(letter, 1 << from);
+            sum += letter;
+        }
+        mesh.close();
+        assert_eq!(mesh.receive().await, None, "all have closed");
+        assert_eq!(mesh.send(0, 0).await.expect_err("closed").kind(), io::ErrorKind::BrokenPipe);
+        sum
+    });
+    assert_eq!(sums, vec![(1 << shards) - 1; shards]);
+}
+
+#[test]
+fn a_full_ring_holds_its_senders_back_and_loses_nothing() {
+    const LETTERS: u64 = 20_000;
+    const SENDERS: u64 = 4;
+    let sums = run_mesh(2, 8, |runtime, mesh| async move {
+        if mesh.me() == 0 {
+            for sender in 0..SENDERS {
+                let mesh = mesh.clone();
+                runtime.spawn(Class::Delivery, async move {
+                    for number in 0..LETTERS / SENDERS {
+                        mesh.send(1, sender << 32 | number).await.expect("it reads");
+                    }
+                    mesh.send(0, 0).await.expect("ourselves");
+                });
+            }
+            for _ in 0..SENDERS {
+                mesh.receive().await.expect("each of them");
+            }
+            return 0;
+        }
+        let mut next = [0; SENDERS as usize];
+        for _ in 0..LETTERS {
+            let (_, letter) = mesh.receive().await.expect("a letter");
+            let (sender, number) = ((letter >> 32) as usize, letter & 0xffff_ffff);
+            assert_eq!(number, next[sender], "in the order of each sender");
+            next[sender] += 1;
+        }
+        next.iter().sum()
+    });
+    assert_eq!(sums, [0, LETTERS]);
+}
+
+#[test]
+fn a_shard_that_has_ended_is_an_error_to_those_who_write_to_it() {
+    let refused = run_mesh(2, 2, |runtime, mesh| async move {
+        if mesh.me() == 1 {
+            mesh.receive().await.expect("the first");
+            return 0;
+        }
+        let fill = async {
+            for number in 0.. {
+                if let Err(error) = mesh.send(1, number).await {
+                    return error.kind();
+                }
+            }
+            unreachable!("the ring holds two")
+        };
+        let kind = runtime.timeout(PATIENCE, fill).await.expect("it does not wait for ever");
+        assert_eq!(kind, io::ErrorKind::BrokenPipe);
+        1
+    });
+    assert_eq!(refused, [1, 0]);
+}
+
+#[test]
+fn a_task_of_another_thread_is_woken() {
+    let (sender, mailbox) = crate::Mailbox::new(4);
+    let writer = std::thread::spawn(move || {
+        for number in 0..1000_u64 {
+            let mut letter = number;
+            while let Err(back) = sender.try_send(letter) {
+                letter = back;
+                std::thread::yield_now();
+            }
+        }
+    });
+    let sum = run_single(|_| async move {
+        let mut sum = 0;
+        while let Some(letter) = mailbox.receive().await {
+            sum += letter;
+        }
+        sum
+    });
+    writer.join().unwrap();
+    assert_eq!(sum.unwrap(), 499_500);
+}
+
+#[test]
+fn accepted_connections_do_not_delay_small_writes() {
+    run_single(|runtime| async move {
+        let listener = runtime.listener(sys::listen_socket(loopback(), 16, true).unwrap()).unwrap();
+        let connected = runtime.connect(listener.local_addr(), None, PATIENCE).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, connected.local_addr());
+        assert_eq!(accepted.local_addr(), listener.local_addr());
+        for stream in [&accepted, &connected] {
+            assert!(rustix::net::sockopt::tcp_nodelay(stream.as_fd()).unwrap());
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_dropped_listener_closes_whether_or_not_someone_waits() {
+    run_single(|runtime| async move {
+        for waits in [false, true] {
+            let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+            let address = listener.local_addr();
+            if waits {
+                assert!(runtime.timeout(Duration::from_millis(5), listener.accept()).await.is_none());
+            }
+            drop(listener);
+            runtime.sleep(Duration::from_millis(5)).await;
+            let refused = runtime.connect(address, None, PATIENCE).await.err().expect("nobody there");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn one_listener_serves_many_in_turn() {
+    run_single(|runtime| async move {
+        let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+        let address = listener.local_addr();
+        let served = Rc::new(std::cell::Cell::new(0));
+        for _ in 0..200 {
+            let (client_runtime, served) = (runtime.clone(), served.clone());
+            runtime.spawn(Class::Delivery, async move {
+                let mut stream = client_runtime.connect(address, None, PATIENCE).await.unwrap();
+                let mut greeting = Vec::new();
+                while stream.read(&mut greeting, 64).await.unwrap() > 0 {}
+                assert_eq!(greeting, b"hello");
+                served.set(served.get() + 1);
+            });
+        }
+        for _ in 0..200 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"hello").await.unwrap();
+        }
+        while served.get() < 200 {
+            runtime.sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn nothing_about_an_idle_connection_fills_its_buffer() {
+    run_single(|runtime| async move {
+        let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+        let mut client = runtime.connect(listener.local_addr(), None, PATIENCE).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut buffer = Vec::new();
+        assert!(runtime.timeout(Duration::from_millis(5), server.read(&mut buffer, 1 << 20)).await.is_none());
+        assert_eq!(buffer.capacity(), 0);
+        client.write_all(b"NOOP\r\n").await.unwrap();
+        assert_eq!(server.read(&mut buffer, 2).await.unwrap(), 2);
+        assert_eq!(server.read(&mut buffer, 100).await.unwrap(), 4);
+        assert_eq!(buffer, b"NOOP\r\n");
+    })
+    .unwrap();
+}

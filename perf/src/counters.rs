@@ -1,0 +1,138 @@
+//! How often things happened: one set per shard, written by it, read by whoever wants to at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use serde::{Deserialize, Serialize};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $help:literal),* $(,)?) => {
+        /// What is counted. Names are those of the metrics, without prefix and `_total`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Counter {
+            $(#[doc = $help] $(#[$doc])* $variant,)*
+        }
+
+        impl Counter {
+            /// All counters, in order.
+            pub const ALL: &[Counter] = &[$(Counter::$variant),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Name in metrics and JSON, without prefix and suffix.
+            pub fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name,)* }
+            }
+
+            /// What it counts, in a sentence.
+            pub fn help(self) -> &'static str {
+                match self { $(Counter::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    ConnectionsAccepted "connections_accepted" "Client connections taken from the listeners, refused ones included.",
+    ConnectionsRefused "connections_refused" "Client connections turned away by a limit.",
+    MessagesReceived "messages_received" "Messages answered with 250, and so durable.",
+    BytesReceived "bytes_received" "Bytes read from clients.",
+    MessagesRefused "messages_refused" "Messages refused after their last byte.",
+    RecipientsRefused "recipients_refused" "Forward-paths refused at RCPT.",
+    Commits "commits" "Batches made durable: one synchronous write each.",
+    CommitBatchMessages "commit_batched_messages" "Messages that were in those batches.",
+    CommitBytes "commit_bytes" "Bytes written by those batches.",
+    StateWrites "state_writes" "Durable writes of delivery states alone.",
+    RingOperations "ring_operations" "Operations given to the kernel by io_uring.",
+    Delivered "envelopes_delivered" "Envelopes that the next server, or a mailbox, took.",
+    Deferred "envelopes_deferred" "Attempts after which an envelope waits for another.",
+    Failed "envelopes_failed" "Envelopes that were given up.",
+    Bounced "envelopes_bounced" "Bounce messages made for given-up envelopes.",
+    OutboundConnections "outbound_connections" "Connections made to next servers.",
+    OutboundFailures "outbound_failures" "Connections to next servers that could not be made.",
+    BytesSent "bytes_sent" "Bytes of messages sent to next servers.",
+}
+
+/// One shard's counters. They share no cache line with another's: each shard writes only its own.
+#[derive(Debug, Default)]
+pub struct Counters {
+    values: CachePadded<[AtomicU64; Counter::COUNT]>,
+}
+
+impl Counters {
+    /// All zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `count`; wraps after 2⁶⁴.
+    pub fn add(&self, counter: Counter, count: u64) {
+        self.values[counter as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// All values; those of one moment only as far as nothing is added meanwhile.
+    pub fn snapshot(&self) -> CountersSnapshot {
+        CountersSnapshot { values: Counter::ALL.iter().map(|counter| self.get(*counter)).collect() }
+    }
+}
+
+/// Values at one moment, of one shard or of several added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountersSnapshot {
+    values: Vec<u64>,
+}
+
+impl CountersSnapshot {
+    /// The value of `counter`.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// Adds another shard's.
+    pub fn merge(&mut self, other: &Self) {
+        if self.values.len() < other.values.len() {
+            self.values.resize(other.values.len(), 0);
+        }
+        for (mine, theirs) in self.values.iter_mut().zip(&other.values) {
+            *mine = mine.wrapping_add(*theirs);
+        }
+    }
+
+    /// Names and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        Counter::ALL.iter().map(|counter| (*counter, self.get(*counter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_add_up_over_shards() {
+        let (one, two) = (Counters::new(), Counters::new());
+        one.add(Counter::Delivered, 2);
+        two.add(Counter::Delivered, 3);
+        two.add(Counter::BytesSent, 10);
+        let mut all = CountersSnapshot::default();
+        all.merge(&one.snapshot());
+        all.merge(&two.snapshot());
+        assert_eq!((all.get(Counter::Delivered), all.get(Counter::BytesSent)), (5, 10));
+        assert_eq!(all.get(Counter::Failed), 0);
+        assert_eq!(all.iter().count(), Counter::COUNT);
+    }
+
+    #[test]
+    fn names_are_distinct_and_fit_for_metrics() {
+        let mut names: Vec<&str> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Counter::COUNT);
+    }
+}

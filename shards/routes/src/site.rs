@@ -1,0 +1,77 @@
+//! The identity of a mail site: who shares mail exchangers shares a route.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// A host of a site with its addresses, in the order to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Preference, lower first (RFC 5321 §5.1).
+    pub preference: u16,
+    /// Name, for logs and bounces.
+    pub name: String,
+    /// Where it may be reached.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Names a route. Equal sites share connections and limits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Site {
+    /// Best mail exchangers, or the smart hosts, with port: `mx1.example.org:25,mx2.example.org:25`.
+    pub name: String,
+    /// Address to send from.
+    pub source: Option<IpAddr>,
+    /// Name given in EHLO.
+    pub helo: String,
+}
+
+impl Site {
+    /// The site that `hosts` (any order) make: the names at the best preference, sorted.
+    pub fn new(hosts: &[Host], source: Option<IpAddr>, helo: &str) -> Self {
+        let best = hosts.iter().map(|host| host.preference).min().unwrap_or(0);
+        let mut names: Vec<String> = hosts
+            .iter()
+            .filter(|host| host.preference == best)
+            .map(|host| format!("{}:{}", host.name, host.addresses.first().map_or(25, SocketAddr::port)))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Self { name: names.join(","), source, helo: helo.to_owned() }
+    }
+
+    /// The shard that owns the route, of `shards`. The same in every process and after every restart (FNV-1a).
+    pub fn owner(&self, shards: usize) -> usize {
+        let source = self.source.map(|address| address.to_string()).unwrap_or_default();
+        let bytes = self.name.bytes().chain(source.bytes()).chain(self.helo.bytes());
+        let hash = bytes
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        ((hash >> 32) % shards as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(preference: u16, name: &str) -> Host {
+        Host { preference, name: name.into(), addresses: vec!["192.0.2.1:25".parse().expect("an address")] }
+    }
+
+    #[test]
+    fn domains_of_one_provider_share_a_site_whatever_the_order_and_the_spares() {
+        let a = Site::new(&[host(10, "mx1.p"), host(10, "mx2.p"), host(20, "spare-a")], None, "us");
+        let b = Site::new(&[host(5, "mx2.p"), host(5, "mx1.p"), host(30, "spare-b")], None, "us");
+        assert_eq!(a, b);
+        assert_eq!(a.name, "mx1.p:25,mx2.p:25");
+        assert_ne!(a, Site::new(&[host(10, "mx1.p")], None, "us"));
+        assert_ne!(a, Site::new(&[host(10, "mx1.p"), host(10, "mx2.p")], Some([192, 0, 2, 9].into()), "us"));
+    }
+
+    #[test]
+    fn owners_are_spread() {
+        let mut count = [0; 4];
+        for number in 0..1000 {
+            count[Site::new(&[host(1, &format!("mx.d{number}.example"))], None, "us").owner(4)] += 1;
+        }
+        assert!(count.iter().all(|of_one| (150..350).contains(of_one)), "{count:?}");
+    }
+}
