@@ -1,0 +1,434 @@
+//! The report on what could not be delivered: RFC 3464 in a multipart/report (RFC 3462), RFC 6533 when addresses go beyond ASCII.
+//!
+//! It goes to the original sender with the null reverse-path, so that nobody answers a report with a report (RFC 5321 §4.5.5).
+
+use crate::date;
+use crate::fold::{Charset, foreign, wrapped};
+use crate::headers;
+use crate::limits::{REPORTED_HEADER_BYTES_MAX, REPORTED_RECIPIENTS_MAX};
+use crate::received::host;
+
+/// One recipient and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipient<'a> {
+    /// Forward-path without brackets.
+    pub address: &'a str,
+    /// Enhanced status code (RFC 3463).
+    pub status: (u8, u16, u16),
+    /// The host that said so; empty: it was us.
+    pub remote: &'a str,
+    /// Its reply without codes.
+    pub reply: &'a str,
+    /// Code of the reply.
+    pub code: u16,
+    /// It was tried until the time was over; `reply` is the last one.
+    pub expired: bool,
+}
+
+/// A report about one message.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// Our host name.
+    pub hostname: &'a str,
+    /// Whom the report goes to: the reverse-path of the message, not empty.
+    pub sender: &'a str,
+    /// Queue identifier of the message.
+    pub queue_id: &'a str,
+    /// Queue identifier of the report.
+    pub bounce_id: &'a str,
+    /// When the message came, milliseconds since the Unix epoch.
+    pub arrived_ms: u64,
+    /// Now, likewise.
+    pub now_ms: u64,
+    /// The message came with SMTPUTF8, so the sender can read a report that needs it.
+    pub smtputf8: bool,
+    /// Those who did not get it.
+    pub recipients: &'a [Recipient<'a>],
+    /// The message, or its first part with the header.
+    pub original: &'a [u8],
+}
+
+/// What is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Failed,
+    /// Tried until this time, milliseconds since the Unix epoch.
+    Delayed(u64),
+}
+
+/// The message that says that delivery failed for good. ASCII, unless `smtputf8` and something goes beyond it.
+pub fn compose(report: &Report<'_>) -> Vec<u8> {
+    Composer::new(report, Action::Failed).compose()
+}
+
+/// The message that says that delivery takes long and goes on until `until_ms`.
+pub fn compose_delayed(report: &Report<'_>, until_ms: u64) -> Vec<u8> {
+    Composer::new(report, Action::Delayed(until_ms)).compose()
+}
+
+struct Composer<'r> {
+    report: &'r Report<'r>,
+    action: Action,
+    charset: Charset,
+    header: String,
+    boundary: String,
+    out: Vec<u8>,
+}
+
+impl<'r> Composer<'r> {
+    fn new(report: &'r Report<'r>, action: Action) -> Self {
+        let original = headers::of_message(report.original);
+        let header = String::from_utf8_lossy(whole_lines(original)).into_owned();
+        let beyond_ascii = !header.is_ascii()
+            || !report.sender.is_ascii()
+            || report.recipients.iter().any(|recipient| !recipient.address.is_ascii() || !recipient.reply.is_ascii());
+        let charset = if report.smtputf8 && beyond_ascii { Charset::Utf8 } else { Charset::Ascii };
+        let mut boundary = format!("=_{}", report.bounce_id.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        // Nobody can know the identifier beforehand; should the text hold it all the same, it is made longer.
+        while header.contains(&boundary) {
+            boundary.push('_');
+        }
+        let out = Vec::with_capacity(2048 + header.len() + 256 * report.recipients.len().min(REPORTED_RECIPIENTS_MAX));
+        Self { report, action, charset, header, boundary, out }
+    }
+
+    fn compose(mut self) -> Vec<u8> {
+        self.fields();
+        self.for_people();
+        self.for_programs();
+        self.original();
+        self.out
+    }
+
+    fn fields(&mut self) {
+        let subject = match self.action {
+            Action::Failed => "Mail could not be delivered",
+            Action::Delayed(_) => "Mail is delayed",
+        };
+        self.line(&["Date: ", &date_text(self.report.now_ms)]);
+        self.text("From: Mail delivery <mailer-daemon@");
+        host(&mut self.out, self.report.hostname);
+        self.text(">\r\nTo: <");
+        self.foreign(self.report.sender);
+        self.line(&[">"]);
+        self.line(&["Subject: ", subject]);
+        self.text("Message-ID: <");
+        host(&mut self.out, self.report.bounce_id);
+        self.text(".report@");
+        host(&mut self.out, self.report.hostname);
+        self.line(&[">"]);
+        // RFC 3834 §5: nobody's vacation program answers.
+        self.line(&["Auto-Submitted: auto-replied"]);
+        self.line(&["MIME-Version: 1.0"]);
+        self.line(&[
+            "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"",
+            &self.boundary.clone(),
+            "\"",
+        ]);
+        if self.charset == Charset::Utf8 {
+            self.line(&["Content-Transfer-Encoding: 8bit"]);
+        }
+        self.line(&[]);
+        self.line(&["This is a report in MIME format (RFC 3464)."]);
+    }
+
+    fn for_people(&mut self) {
+        let charset = if self.charset == Charset::Utf8 { "utf-8" } else { "us-ascii" };
+        self.part(&["text/plain; charset=", charset]);
+        self.text("This is the mail server at ");
+        host(&mut self.out, self.report.hostname);
+        self.line(&[".\r\n"]);
+        let arrived = date_text(self.report.arrived_ms);
+        match self.action {
+            Action::Failed => {
+                self.line(&["Your message of ", &arrived]);
+                self.line(&["could not be delivered to the recipients below. It will not be tried again."]);
+            }
+            Action::Delayed(until_ms) => {
+                self.line(&["Your message of ", &arrived]);
+                self.line(&["could not yet be delivered to the recipients below. You need not do anything:"]);
+                self.line(&["it is tried until ", &date_text(until_ms), "."]);
+            }
+        }
+        for recipient in self.recipients() {
+            self.text("\r\n<");
+            self.foreign(recipient.address);
+            self.line(&[">"]);
+            self.explain(recipient);
+        }
+        let more = self.report.recipients.len().saturating_sub(REPORTED_RECIPIENTS_MAX);
+        if more > 0 {
+            self.line(&["\r\n... and ", &more.to_string(), " more."]);
+        }
+    }
+
+    fn explain(&mut self, recipient: &Recipient<'_>) {
+        let mut text = String::new();
+        if recipient.expired {
+            text.push_str("Tried until the time was over; the last reason: ");
+        }
+        if !recipient.remote.is_empty() {
+            text.push_str(&self.clean(recipient.remote));
+            text.push_str(" said: ");
+        }
+        text.push_str(&self.diagnostic(recipient));
+        self.text("    ");
+        wrapped(&mut self.out, 4, &text, b"    ");
+    }
+
+    fn for_programs(&mut self) {
+        self.part(&[match self.charset {
+            Charset::Ascii => "message/delivery-status",
+            Charset::Utf8 => "message/global-delivery-status",
+        }]);
+        self.text("Reporting-MTA: dns; ");
+        host(&mut self.out, self.report.hostname);
+        self.text("\r\nX-Ringpost-Queue-ID: ");
+        host(&mut self.out, self.report.queue_id);
+        self.line(&["\r\nArrival-Date: ", &date_text(self.report.arrived_ms)]);
+        for recipient in self.recipients() {
+            self.recipient(recipient);
+        }
+    }
+
+    /// RFC 3464 §2.3.
+    fn recipient(&mut self, recipient: &Recipient<'_>) {
+        let kind = if recipient.address.is_ascii() || self.charset == Charset::Ascii { "rfc822" } else { "utf-8" };
+        self.text("\r\nFinal-Recipient: ");
+        self.text(kind);
+        self.text("; ");
+        self.foreign(recipient.address);
+        self.line(&["\r\nAction: ", if self.action == Action::Failed { "failed" } else { "delayed" }]);
+        let (class, subject, detail) = recipient.status;
+        // A failure that is final is of class 5, or 4 when the time was over (RFC 3463 §3.5, X.4.7).
+        self.line(&["Status: ", &format!("{class}.{subject}.{detail}")]);
+        if !recipient.remote.is_empty() {
+            self.text("Remote-MTA: dns; ");
+            self.foreign(recipient.remote);
+            self.line(&[]);
+        }
+        self.text("Diagnostic-Code: smtp; ");
+        let text = self.diagnostic(recipient);
+        wrapped(&mut self.out, "Diagnostic-Code: smtp; ".len(), &text, b"\t");
+        self.line(&["Last-Attempt-Date: ", &date_text(self.report.now_ms)]);
+        if let Action::Delayed(until_ms) = self.action {
+            self.line(&["Will-Retry-Until: ", &date_text(until_ms)]);
+        }
+    }
+
+    fn original(&mut self) {
+        self.part(&[match self.charset {
+            Charset::Ascii => "text/rfc822-headers",
+            Charset::Utf8 => "message/global-headers",
+        }]);
+        let ascii = self.charset == Charset::Ascii;
+        for line in self.header.split_inclusive("\r\n") {
+            let line = line.trim_end_matches(['\r', '\n']);
+            self.out.extend(line.chars().flat_map(|c| {
+                let fine = c == '\t' || (!c.is_control() && (!ascii || c.is_ascii()));
+                let c = if fine { c } else { '?' };
+                let mut bytes = [0; 4];
+                let count = c.encode_utf8(&mut bytes).len();
+                bytes.into_iter().take(count)
+            }));
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.line(&["\r\n--", &self.boundary.clone(), "--"]);
+    }
+
+    /// The reply as the remote host gave it: code, status, text.
+    fn diagnostic(&self, recipient: &Recipient<'_>) -> String {
+        let (class, subject, detail) = recipient.status;
+        let reply = self.clean(recipient.reply);
+        // The status of an expired recipient is ours, not part of the last reply.
+        match recipient.expired {
+            true => format!("{} {reply}", recipient.code),
+            false => format!("{} {class}.{subject}.{detail} {reply}", recipient.code),
+        }
+    }
+
+    fn part(&mut self, kind: &[&str]) {
+        self.line(&["\r\n--", &self.boundary.clone()]);
+        self.text("Content-Type: ");
+        self.line(kind);
+        if self.charset == Charset::Utf8 {
+            self.line(&["Content-Transfer-Encoding: 8bit"]);
+        }
+        self.line(&[]);
+    }
+
+    fn recipients(&self) -> &'r [Recipient<'r>] {
+        &self.report.recipients[..self.report.recipients.len().min(REPORTED_RECIPIENTS_MAX)]
+    }
+
+    fn clean(&self, word: &str) -> String {
+        let mut clean = Vec::with_capacity(word.len());
+        foreign(&mut clean, word, self.charset);
+        String::from_utf8_lossy(&clean).into_owned()
+    }
+
+    fn foreign(&mut self, word: &str) {
+        foreign(&mut self.out, word, self.charset);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    fn line(&mut self, parts: &[&str]) {
+        parts.iter().for_each(|part| self.text(part));
+        self.text("\r\n");
+    }
+}
+
+/// At most [`REPORTED_HEADER_BYTES_MAX`], cut behind a line.
+fn whole_lines(header: &[u8]) -> &[u8] {
+    if header.len() <= REPORTED_HEADER_BYTES_MAX {
+        return header;
+    }
+    let cut = &header[..REPORTED_HEADER_BYTES_MAX];
+    &cut[..memchr::memrchr(b'\n', cut).map_or(0, |lf| lf + 1)]
+}
+
+fn date_text(ms: u64) -> String {
+    let mut out = Vec::new();
+    date::write(&mut out, ms);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipient(address: &str) -> Recipient<'_> {
+        Recipient {
+            address,
+            status: (5, 1, 1),
+            remote: "mx.example.org",
+            reply: "no such user here",
+            code: 550,
+            expired: false,
+        }
+    }
+
+    fn report<'a>(recipients: &'a [Recipient<'a>], original: &'a [u8]) -> Report<'a> {
+        Report {
+            hostname: "mail.example",
+            sender: "author@example.com",
+            queue_id: "00000000000000A1",
+            bounce_id: "00000000000000B2",
+            arrived_ms: 1_795_609_032_000,
+            now_ms: 1_795_609_092_000,
+            smtputf8: false,
+            recipients,
+            original,
+        }
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        let text = String::from_utf8(bytes).unwrap();
+        for line in text.split("\r\n") {
+            assert!(line.len() <= 998 && !line.contains(['\r', '\n']), "{line:?}");
+        }
+        text
+    }
+
+    #[test]
+    fn a_report_as_a_whole() {
+        let recipients = [recipient("nobody@example.org")];
+        let text =
+            text(compose(&report(&recipients, b"From: author@example.com\r\nSubject: hi\r\n\r\nsecret text\r\n")));
+        let expected = [
+            "Date: Wed, 25 Nov 2026 12:18:12 +0000",
+            "From: Mail delivery <mailer-daemon@mail.example>",
+            "To: <author@example.com>",
+            "Subject: Mail could not be delivered",
+            "Message-ID: <00000000000000B2.report@mail.example>",
+            "Auto-Submitted: auto-replied",
+            "MIME-Version: 1.0",
+            "Content-Type: multipart/report; report-type=delivery-status;",
+            "\tboundary=\"=_00000000000000B2\"",
+            "",
+            "This is a report in MIME format (RFC 3464).",
+            "",
+            "--=_00000000000000B2",
+            "Content-Type: text/plain; charset=us-ascii",
+            "",
+            "This is the mail server at mail.example.",
+            "",
+            "Your message of Wed, 25 Nov 2026 12:17:12 +0000",
+            "could not be delivered to the recipients below. It will not be tried again.",
+            "",
+            "<nobody@example.org>",
+            "    mx.example.org said: 550 5.1.1 no such user here",
+            "",
+            "--=_00000000000000B2",
+            "Content-Type: message/delivery-status",
+            "",
+            "Reporting-MTA: dns; mail.example",
+            "X-Ringpost-Queue-ID: 00000000000000A1",
+            "Arrival-Date: Wed, 25 Nov 2026 12:17:12 +0000",
+            "",
+            "Final-Recipient: rfc822; nobody@example.org",
+            "Action: failed",
+            "Status: 5.1.1",
+            "Remote-MTA: dns; mx.example.org",
+            "Diagnostic-Code: smtp; 550 5.1.1 no such user here",
+            "Last-Attempt-Date: Wed, 25 Nov 2026 12:18:12 +0000",
+            "",
+            "--=_00000000000000B2",
+            "Content-Type: text/rfc822-headers",
+            "",
+            "From: author@example.com",
+            "Subject: hi",
+            "",
+            "--=_00000000000000B2--",
+            "",
+        ];
+        assert_eq!(text, expected.join("\r\n"));
+    }
+
+    #[test]
+    fn expired_and_delayed() {
+        let mut late = recipient("slow@example.org");
+        late = Recipient { status: (4, 4, 7), code: 451, reply: "4.4.1 no route", remote: "", expired: true, ..late };
+        let recipients = [late];
+        let failed = text(compose(&report(&recipients, b"")));
+        assert!(failed.contains("Action: failed\r\nStatus: 4.4.7\r\nDiagnostic-Code: smtp; 451 4.4.1 no route\r\n"));
+        assert!(failed.contains("Tried until the time was over; the last reason: 451 4.4.1 no route\r\n"), "{failed}");
+        let delayed = text(compose_delayed(&report(&recipients, b""), 1_795_609_992_000));
+        assert!(delayed.contains("Action: delayed\r\n"));
+        assert!(delayed.contains("Will-Retry-Until: Wed, 25 Nov 2026 12:33:12 +0000\r\n"));
+    }
+
+    #[test]
+    fn beyond_ascii_only_for_those_who_can_read_it() {
+        let recipients = [recipient("ü@bücher.example")];
+        let mut report = report(&recipients, "Subject: grüße\r\n\r\n".as_bytes());
+        let plain = compose(&report);
+        assert!(plain.is_ascii());
+        assert!(text(plain).contains("Final-Recipient: rfc822; ?@b?cher.example\r\n"));
+        report.smtputf8 = true;
+        let global = text(compose(&report));
+        assert!(global.contains("Final-Recipient: utf-8; ü@bücher.example\r\n"));
+        assert!(global.contains("Content-Type: message/global-delivery-status\r\n"));
+        assert!(global.contains("Content-Type: message/global-headers\r\n"));
+        assert!(global.contains("\r\nSubject: grüße\r\n"));
+    }
+
+    #[test]
+    fn hostile_originals_stay_inside() {
+        let mut hostile = recipient("a\r\nAction: delivered@example.org");
+        hostile.reply = "x\r\n--=_00000000000000B2--\r\n";
+        hostile.remote = "mx\r\nevil";
+        let recipients = vec![hostile; REPORTED_RECIPIENTS_MAX + 5];
+        let mut original = b"X: --=_00000000000000B2--\r\nY: \xff\x00\r\n".to_vec();
+        original.extend(b"Z: 1\r\n".repeat(100_000));
+        let text = text(compose(&report(&recipients, &original)));
+        assert_eq!(text.matches("\r\n--=_00000000000000B2_\r\n").count(), 3);
+        assert_eq!(text.matches("\r\n--=_00000000000000B2_--\r\n").count(), 1);
+        assert!(!text.contains("\r\nAction: delivered") && !text.contains("\r\nevil"));
+        assert!(text.contains("and 5 more."));
+        assert!(text.len() < REPORTED_HEADER_BYTES_MAX + 600 * REPORTED_RECIPIENTS_MAX);
+    }
+}

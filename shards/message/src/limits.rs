@@ -1,0 +1,16 @@
+//! Bounds of what is read from and written into messages.
+
+/// Bytes of a header that are scanned; what follows is treated as text.
+pub const HEADER_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes of the original's header that a report carries.
+pub const REPORTED_HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Recipients that one report names; the rest is counted.
+pub const REPORTED_RECIPIENTS_MAX: usize = 1000;
+/// Bytes of a foreign word (HELO name, address, reply) that are written into a field.
+pub const FOREIGN_BYTES_MAX: usize = 512;
+/// Lines that we make are at most this long where a blank allows it (RFC 5322 §2.1.1).
+pub const LINE_BYTES: usize = 78;
+/// Lines are never longer than this, CRLF not counted (RFC 5322 §2.1.1).
+pub const LINE_BYTES_MAX: usize = 998;
+
+const _: () = assert!(FOREIGN_BYTES_MAX + 200 < LINE_BYTES_MAX, "a field with one foreign word fits a line");

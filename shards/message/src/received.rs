@@ -1,0 +1,155 @@
+//! Trace fields in front of a message that comes in (RFC 5321 §4.4), and what a user's own program may have left out
+//! (RFC 6409 §8).
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use crate::date;
+use crate::fold::{Charset, foreign};
+use crate::limits::{FOREIGN_BYTES_MAX, LINE_BYTES};
+
+/// What `Received:` tells: who gave us the message, how, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// Argument of HELO or EHLO; believed by nobody.
+    pub helo: &'a str,
+    /// Address of the client.
+    pub address: IpAddr,
+    /// Our host name.
+    pub by: &'a str,
+    /// `SMTP`, `ESMTP`, `UTF8SMTP`…
+    pub protocol: &'a str,
+    /// Queue identifier.
+    pub id: &'a str,
+    /// The recipient, if there is only one: several would tell them of each other (RFC 5321 §7.6).
+    pub recipient: Option<&'a str>,
+    /// When it came, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+impl Received<'_> {
+    /// Appends the field, folded, with its CRLF.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Received: from ");
+        host(out, self.helo);
+        out.extend_from_slice(b" (unknown [");
+        // Writing to a vector cannot fail.
+        let _ = match self.address.to_canonical() {
+            IpAddr::V4(address) => write!(out, "{address}"),
+            IpAddr::V6(address) => write!(out, "IPv6:{address}"),
+        };
+        out.extend_from_slice(b"])\r\n\tby ");
+        host(out, self.by);
+        out.extend_from_slice(b" with ");
+        host(out, self.protocol);
+        out.extend_from_slice(b" id ");
+        host(out, self.id);
+        let date_start = match self.recipient {
+            Some(recipient) => {
+                out.extend_from_slice(b"\r\n\tfor <");
+                let start = out.len();
+                foreign(out, recipient, Charset::Utf8);
+                out.extend_from_slice(b">;");
+                FOR_BYTES + out.len() - start
+            }
+            None => {
+                out.push(b';');
+                LINE_BYTES
+            }
+        };
+        out.extend_from_slice(if date_start + DATE_BYTES_MAX > LINE_BYTES { b"\r\n\t" } else { b" " });
+        date::write(out, self.at_ms);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Tab (counted as 8 columns), `for <`.
+const FOR_BYTES: usize = 13;
+/// Blank and `Wed, 25 Nov 2026 12:17:12 +0000`.
+const DATE_BYTES_MAX: usize = 32;
+
+/// Appends `Date:` (RFC 5322 §3.6.1); `ms` since the Unix epoch.
+pub fn write_date(out: &mut Vec<u8>, ms: u64) {
+    out.extend_from_slice(b"Date: ");
+    date::write(out, ms);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `Message-ID:` (RFC 5322 §3.6.4): the queue identifier made unique beyond this queue's life by `random`.
+pub fn write_message_id(out: &mut Vec<u8>, id: &str, random: u64, hostname: &str) {
+    out.extend_from_slice(b"Message-ID: <");
+    host(out, id);
+    let _ = write!(out, ".{random:016x}@");
+    host(out, hostname);
+    out.extend_from_slice(b">\r\n");
+}
+
+/// Appends a name or an address literal; what belongs to neither becomes `?`, or a client could write comments or fields.
+pub(crate) fn host(out: &mut Vec<u8>, name: &str) {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]+=".contains(&byte);
+    if name.is_empty() {
+        out.push(b'?');
+    }
+    out.extend(name.bytes().take(FOREIGN_BYTES_MAX).map(|byte| if allowed(byte) { byte } else { b'?' }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(helo: &str, address: &str, recipient: Option<&str>) -> String {
+        let mut out = Vec::new();
+        let address = address.parse().unwrap();
+        let received = Received {
+            helo,
+            address,
+            by: "mx.example",
+            protocol: "ESMTP",
+            id: "00A1",
+            recipient,
+            at_ms: 1_795_609_032_000,
+        };
+        received.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn tells_who_and_when() {
+        assert_eq!(
+            field("client.example", "192.0.2.1", Some("u@example.org")),
+            "Received: from client.example (unknown [192.0.2.1])\r\n\tby mx.example with ESMTP id 00A1\r\n\
+             \tfor <u@example.org>; Wed, 25 Nov 2026 12:17:12 +0000\r\n"
+        );
+        assert_eq!(
+            field("[IPv6:2001:db8::1]", "2001:db8::1", None),
+            "Received: from [IPv6:2001:db8::1] (unknown [IPv6:2001:db8::1])\r\n\tby mx.example with ESMTP id 00A1;\r\n\
+             \tWed, 25 Nov 2026 12:17:12 +0000\r\n"
+        );
+        assert!(field("a", "::ffff:192.0.2.1", None).contains("(unknown [192.0.2.1])"));
+    }
+
+    #[test]
+    fn cannot_be_broken_out_of() {
+        let text = field("a) b\r\nX-Evil: (", "192.0.2.1", Some("u\r\nX-Evil: y@example.org"));
+        assert_eq!(text.matches("\r\n").count(), 3);
+        assert!(text.starts_with("Received: from a??b??X-Evil:?? (unknown"));
+        assert!(text.split("\r\n").skip(1).filter(|line| !line.is_empty()).all(|line| line.starts_with('\t')));
+        assert!(field("", "192.0.2.1", None).starts_with("Received: from ? ("));
+    }
+
+    #[test]
+    fn long_recipients_fold_the_date() {
+        let text = field("a", "192.0.2.1", Some(&format!("{}@example.org", "u".repeat(60))));
+        assert!(text.split("\r\n").all(|line| line.len() <= 80), "{text}");
+        assert_eq!(text.matches("\r\n").count(), 4);
+    }
+
+    #[test]
+    fn submission_fields() {
+        let mut out = Vec::new();
+        write_date(&mut out, 0);
+        write_message_id(&mut out, "00A1", 7, "mx.example");
+        let expected = "Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <00A1.0000000000000007@mx.example>\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

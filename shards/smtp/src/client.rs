@@ -1,0 +1,13 @@
+//! The client's side, the mirror image of `server`. `session.rs` holds state and dispatch; `incoming.rs` gathers replies;
+//! `hello.rs` opens; `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient.
+
+mod envelope;
+mod hello;
+mod incoming;
+mod session;
+
+pub use envelope::{Envelope, RecipientResult};
+pub use incoming::RemoteReply;
+pub use session::{Event, Session};
+
+pub use crate::input::Stuffer;

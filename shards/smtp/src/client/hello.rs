@@ -1,0 +1,44 @@
+//! Greeting, EHLO and its fall-back HELO (RFC 5321 §3.1, §3.2).
+
+use super::incoming::RemoteReply;
+use super::session::{Event, Session, State};
+
+impl Session {
+    pub(super) fn greeted(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.code() != 220 {
+            return Some(self.fail(reply));
+        }
+        self.say_hello(b"EHLO ", out);
+        self.state = State::Ehlo;
+        None
+    }
+
+    pub(super) fn ehlo(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.is_positive() {
+            self.state = State::Ready;
+            return Some(Event::Ready);
+        }
+        // Only a server that does not know the word gets the older one.
+        if !matches!(reply.code(), 500 | 501 | 502 | 503 | 504 | 550 | 554) {
+            return Some(self.fail(reply));
+        }
+        self.offered = crate::Offered::default();
+        self.say_hello(b"HELO ", out);
+        self.state = State::Helo;
+        None
+    }
+
+    pub(super) fn helo(&mut self, reply: RemoteReply) -> Event {
+        if !reply.is_positive() {
+            return self.fail(reply);
+        }
+        self.state = State::Ready;
+        Event::Ready
+    }
+
+    fn say_hello(&self, verb: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(verb);
+        out.extend(self.name.bytes().map(|byte| if byte.is_ascii_graphic() { byte } else { b'?' }));
+        out.extend_from_slice(b"\r\n");
+    }
+}

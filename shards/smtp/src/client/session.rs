@@ -1,0 +1,366 @@
+//! State and dispatch of a client session: which reply is awaited, and what it means.
+
+use std::time::Duration;
+
+use super::envelope::{self, Envelope, RecipientResult, Recipients};
+use super::incoming::{Gathered, Gathering, RemoteReply};
+use crate::extensions::Offered;
+use crate::{limits, reply};
+
+/// What the caller must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Write `out`, then read more behind what was not consumed.
+    NeedInput,
+    /// The server has greeted us: [`Session::begin`] may be called.
+    Ready,
+    /// 354: write `out`, then the message made by `Stuffer`, then call [`Session::body_sent`].
+    SendBody,
+    /// The transaction is over: one result per recipient, in order. Write `out` if there is something in it. Then the session
+    /// [is ready](Session::is_ready) for another message or, if not, to be closed.
+    Done(Vec<RecipientResult>),
+    /// The connection is of no use: refused at the greeting, 421, no SMTP; or QUIT was answered. Close it.
+    Failed(RemoteReply),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Greeting,
+    Ehlo,
+    Helo,
+    Ready,
+    /// The reply to a RSET that leaves the transaction before.
+    Reset,
+    Mail,
+    Rcpt(usize),
+    Data,
+    /// 354 came, the message is on its way.
+    Sending,
+    /// The reply to the end of the message.
+    End,
+    /// The same for a message to nobody: its reply counts for nothing.
+    EmptyEnd,
+    Quit,
+    Closed,
+}
+
+/// One connection to a server, for any number of messages, one after the other.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) name: Box<str>,
+    pub(super) state: State,
+    pub(super) offered: Offered,
+    gathering: Gathering,
+    recipients: Recipients,
+    /// Commands that wait for a reply to the one before: without PIPELINING they leave one by one.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// What MAIL was refused with, while the replies to the RCPTs sent along still come in.
+    mail_refusal: Option<RemoteReply>,
+    /// A transaction is open on the server's side that came to nothing.
+    dirty: bool,
+    messages: u32,
+}
+
+impl Session {
+    /// A connection that was just made; `name` goes into EHLO. The server speaks first.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into().into_boxed_str(),
+            state: State::Greeting,
+            offered: Offered::default(),
+            gathering: Gathering::default(),
+            recipients: Recipients::default(),
+            unsent: Vec::new(),
+            sent: 0,
+            mail_refusal: None,
+            dirty: false,
+            messages: 0,
+        }
+    }
+
+    /// Begins a message; with PIPELINING all its commands are appended to `out` at once.
+    ///
+    /// # Errors
+    /// The server offers too little for it: nothing is sent, the session stays ready, here are the results.
+    ///
+    /// # Panics
+    /// When the session [is not ready](Session::is_ready).
+    pub fn begin(&mut self, envelope: &Envelope<'_>, out: &mut Vec<u8>) -> Result<(), Vec<RecipientResult>> {
+        assert_eq!(self.state, State::Ready, "begin needs a session that is ready");
+        if let Some(reply) = envelope::impossible(envelope, &self.offered) {
+            return Err(vec![RecipientResult::Permanent(reply); envelope.recipients.len()]);
+        }
+        self.recipients = Recipients::new(envelope, &self.offered);
+        self.mail_refusal = None;
+        self.unsent.clear();
+        self.sent = 0;
+        self.state = State::Mail;
+        if self.dirty {
+            self.unsent.extend_from_slice(b"RSET\r\n");
+            self.state = State::Reset;
+            self.dirty = false;
+        }
+        envelope::commands(envelope, &self.offered, self.recipients.offered, &mut self.unsent);
+        if self.offered.pipelining {
+            out.append(&mut self.unsent);
+        } else {
+            self.send_next(out);
+        }
+        Ok(())
+    }
+
+    /// Takes replies from the start of `input` until the caller must do something; returns the bytes consumed and what to do.
+    /// Commands are appended to `out`. The rest of the input must be offered again.
+    pub fn on_input(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Event) {
+        let mut consumed = 0;
+        loop {
+            if self.state == State::Closed {
+                return (input.len(), Event::Failed(unexpected()));
+            }
+            let (count, gathered) = self.gathering.take(&input[consumed..]);
+            consumed += count;
+            let event = match gathered {
+                Gathered::Incomplete => Some(Event::NeedInput),
+                Gathered::Line(line) => {
+                    self.note(line);
+                    None
+                }
+                Gathered::Last(line, reply) => {
+                    self.note(line);
+                    self.reply(reply, out)
+                }
+                Gathered::Nonsense => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_NONSENSE))),
+                Gathered::Endless => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_ENDLESS))),
+            };
+            if let Some(event) = event {
+                return (consumed, event);
+            }
+        }
+    }
+
+    /// The whole message and its final dot are written.
+    pub fn body_sent(&mut self) {
+        if self.state == State::Sending {
+            self.state = State::End;
+        }
+    }
+
+    /// Appends QUIT, if that would be understood; the session is not ready any more. Its reply, an [`Event::Failed`],
+    /// need not be waited for.
+    pub fn quit(&mut self, out: &mut Vec<u8>) {
+        if matches!(self.state, State::Ready) {
+            out.extend_from_slice(b"QUIT\r\n");
+            self.state = State::Quit;
+        } else {
+            self.state = State::Closed;
+        }
+    }
+
+    /// The connection broke or a wait was too long: the session is closed. Results if a transaction was open: refusals stay,
+    /// the rest is transient, for the reason given; also a message whose final reply is missing (it may arrive twice, never not).
+    pub fn abandon(&mut self, why: RemoteReply) -> Option<Vec<RecipientResult>> {
+        let open = self.in_transaction();
+        self.state = State::Closed;
+        let fate = self.mail_refusal.take().map_or(RecipientResult::Transient(why), RecipientResult::refused);
+        open.then(|| self.recipients.conclude(fate))
+    }
+
+    /// How long the server may take for what is awaited now (RFC 5321 §4.5.3.2).
+    pub fn timeout(&self) -> Duration {
+        match self.state {
+            State::Greeting | State::Ehlo | State::Helo | State::Ready | State::Mail | State::Rcpt(_) => {
+                limits::REPLY_TIMEOUT
+            }
+            State::Data => limits::DATA_START_TIMEOUT,
+            State::Sending => limits::DATA_BLOCK_TIMEOUT,
+            State::End | State::EmptyEnd => limits::DATA_END_TIMEOUT,
+            State::Reset | State::Quit | State::Closed => limits::PARTING_TIMEOUT,
+        }
+    }
+
+    /// [`Session::begin`] may be called.
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// Nothing more can be sent on this connection.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, State::Quit | State::Closed)
+    }
+
+    /// Messages that the server took.
+    pub fn messages_sent(&self) -> u32 {
+        self.messages
+    }
+
+    /// What the server offers; nothing before [`Event::Ready`].
+    pub fn offered(&self) -> &Offered {
+        &self.offered
+    }
+
+    /// The lines of the EHLO reply name extensions (RFC 5321 §4.1.1.1); the host name in the first looks like none.
+    fn note(&mut self, line: &[u8]) {
+        if self.state == State::Ehlo {
+            self.offered.note(line);
+        }
+    }
+
+    fn reply(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.code() == 421 && self.state != State::Quit {
+            return Some(self.lose(reply));
+        }
+        match self.state {
+            State::Greeting => self.greeted(reply, out),
+            State::Ehlo => self.ehlo(reply, out),
+            State::Helo => Some(self.helo(reply)),
+            // Nobody asked: the two sides have lost step.
+            State::Ready => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED))),
+            State::Reset => self.on_reset(reply, out),
+            State::Mail => self.on_mail(reply, out),
+            State::Rcpt(index) => self.on_recipient(index, reply, out),
+            State::Data => self.on_data(reply, out),
+            State::Sending => Some(self.on_early_end(reply)),
+            State::End => Some(self.on_end(reply)),
+            State::EmptyEnd => Some(self.done(RecipientResult::refused(reply))),
+            State::Quit | State::Closed => Some(self.fail(reply)),
+        }
+    }
+
+    fn on_reset(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        if !reply.is_positive() {
+            return Some(self.lose(transient(reply)));
+        }
+        self.state = State::Mail;
+        self.send_next(out);
+        None
+    }
+
+    fn on_mail(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        self.dirty = reply.is_positive();
+        if !reply.is_positive() {
+            if !self.offered.pipelining {
+                return Some(self.done(RecipientResult::refused(reply)));
+            }
+            self.mail_refusal = Some(reply);
+        }
+        self.state = match self.recipients.offered {
+            0 => State::Data,
+            _ => State::Rcpt(0),
+        };
+        self.send_next(out);
+        None
+    }
+
+    fn on_recipient(&mut self, index: usize, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        // Behind a refused MAIL the replies to RCPT say nothing of the recipients.
+        if self.mail_refusal.is_none() {
+            self.recipients.note(index, reply);
+        }
+        if index + 1 < self.recipients.offered {
+            self.state = State::Rcpt(index + 1);
+        } else if self.offered.pipelining || self.recipients.accepted > 0 {
+            self.state = State::Data;
+        } else {
+            return Some(self.done(nobody()));
+        }
+        self.send_next(out);
+        None
+    }
+
+    fn on_data(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        let starts = reply.code() == 354;
+        let nobody_waits = self.recipients.accepted == 0;
+        match (starts, nobody_waits) {
+            (true, false) => {
+                self.state = State::Sending;
+                Some(Event::SendBody)
+            }
+            (true, true) => {
+                // The server wants a message for nobody (RFC 2920 §3.1): it gets an empty one.
+                out.extend_from_slice(b".\r\n");
+                self.state = State::EmptyEnd;
+                None
+            }
+            (false, true) => Some(self.done(nobody())),
+            // A positive reply other than 354 leaves open what the server waits for.
+            (false, false) if !matches!(reply.code() / 100, 4 | 5) => Some(self.lose(unexpected())),
+            (false, false) => Some(self.done(RecipientResult::refused(reply))),
+        }
+    }
+
+    /// The server decided before it had the whole message: it still waits for the rest, so the connection is over.
+    fn on_early_end(&mut self, reply: RemoteReply) -> Event {
+        if !matches!(reply.code() / 100, 4 | 5) {
+            return self.lose(unexpected());
+        }
+        let event = self.done(RecipientResult::refused(reply));
+        self.state = State::Closed;
+        event
+    }
+
+    fn on_end(&mut self, reply: RemoteReply) -> Event {
+        self.dirty = false;
+        match reply.code() / 100 {
+            2 => {
+                self.messages += 1;
+                self.done(RecipientResult::Delivered(reply))
+            }
+            3 => self.lose(unexpected()),
+            _ => self.done(RecipientResult::refused(reply)),
+        }
+    }
+
+    fn done(&mut self, fate: RecipientResult) -> Event {
+        if self.state == State::EmptyEnd {
+            self.dirty = false;
+        }
+        self.state = State::Ready;
+        self.unsent.clear();
+        let fate = match self.mail_refusal.take() {
+            Some(refusal) => RecipientResult::refused(refusal),
+            None => fate,
+        };
+        Event::Done(self.recipients.conclude(fate))
+    }
+
+    /// The connection is over. In a transaction that is a matter of its recipients, else of the connection.
+    fn lose(&mut self, why: RemoteReply) -> Event {
+        match self.abandon(why.clone()) {
+            Some(results) => Event::Done(results),
+            None => Event::Failed(why),
+        }
+    }
+
+    pub(super) fn fail(&mut self, why: RemoteReply) -> Event {
+        self.state = State::Closed;
+        Event::Failed(why)
+    }
+
+    fn in_transaction(&self) -> bool {
+        use State::{Data, EmptyEnd, End, Mail, Rcpt, Reset, Sending};
+        matches!(self.state, Reset | Mail | Rcpt(_) | Data | Sending | End | EmptyEnd)
+    }
+
+    /// Sends the next command that was held back; none with PIPELINING.
+    fn send_next(&mut self, out: &mut Vec<u8>) {
+        let rest = &self.unsent[self.sent..];
+        let Some(lf) = memchr::memchr(b'\n', rest) else { return };
+        out.extend_from_slice(&rest[..=lf]);
+        self.sent += lf + 1;
+    }
+}
+
+/// The fate of undecided recipients where there can be none.
+fn nobody() -> RecipientResult {
+    RecipientResult::Transient(unexpected())
+}
+
+fn unexpected() -> RemoteReply {
+    RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED)
+}
+
+/// A refused RSET says nothing of the message.
+fn transient(reply: RemoteReply) -> RemoteReply {
+    RemoteReply::local(451, reply.status().map_or((4, 5, 0), |(_, subject, detail)| (4, subject, detail)), reply.text())
+}

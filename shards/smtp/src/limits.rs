@@ -1,0 +1,56 @@
+//! Bounds of both sessions, each with its reason. What an administrator may change is a field of `server::Policy`.
+
+use std::time::Duration;
+
+/// Longest command line in bytes, CRLF included. RFC 5321 §4.5.3.1.4 asks for 512; parameters of extensions need more.
+pub const COMMAND_BYTES_MAX: usize = 4096;
+/// Longest local part in bytes. RFC 5321 §4.5.3.1.1 asks for 64; VERP, SRS and BATV addresses exceed it daily.
+pub const LOCAL_PART_BYTES_MAX: usize = 256;
+/// Longest domain in bytes (RFC 5321 §4.5.3.1.2); also the longest HELO argument.
+pub const DOMAIN_BYTES_MAX: usize = 255;
+/// Longest label of a domain in bytes (RFC 1035 §2.3.4).
+pub const LABEL_BYTES_MAX: usize = 63;
+/// Longest path in a command, brackets and source route included.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Recipients refused within one transaction before further ones are answered 452 unasked: bounds the transaction's arena.
+pub const REFUSED_RECIPIENTS_MAX: u32 = 1000;
+/// Collected replies in bytes at which the server session asks for them to be written before it goes on.
+pub const REPLIES_BYTES_MAX: usize = 32 * 1024;
+/// Longest line of a reply that we write, without CRLF (RFC 5321 §4.5.3.1.5: 512 with CRLF).
+pub const REPLY_LINE_BYTES_MAX: usize = 500;
+/// Most lines of one reply that we write.
+pub const REPLY_LINES_MAX: usize = 16;
+
+/// Default for messages per connection (MAILMAX of RFC 9422).
+pub const MAILS_MAX: u32 = 100_000;
+/// Default for recipients per message (RCPTMAX of RFC 9422); RFC 5321 §4.5.3.1.8 asks for at least 100.
+pub const RECIPIENTS_MAX: usize = 1000;
+/// Default for the size of a message in bytes.
+pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+/// Default for wrong commands before the connection is closed; an accepted message forgives.
+pub const ERRORS_MAX: u32 = 20;
+/// A server waits that long for a command (RFC 5321 §4.5.3.2.7).
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// A server waits that long for the next piece of a message; a client needs 3 minutes per block (RFC 5321 §4.5.3.2.5).
+pub const DATA_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Longest line of a remote reply of which we take notice; the rest of the line is skipped.
+pub const REMOTE_LINE_BYTES_MAX: usize = 2048;
+/// Most lines of one remote reply; more is nonsense and ends the connection.
+pub const REMOTE_LINES_MAX: usize = 128;
+/// Bytes of the text of a remote reply that are kept: it goes into journals, logs and bounces.
+pub const REMOTE_TEXT_BYTES_MAX: usize = 512;
+/// A client waits that long for the greeting, and for the reply to EHLO, MAIL and RCPT (RFC 5321 §4.5.3.2.1–3).
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
+/// … for 354 (§4.5.3.2.4).
+pub const DATA_START_TIMEOUT: Duration = Duration::from_secs(120);
+/// … for a block of the message to be taken (§4.5.3.2.5).
+pub const DATA_BLOCK_TIMEOUT: Duration = Duration::from_secs(180);
+/// … for the reply to the end of the message (§4.5.3.2.6).
+pub const DATA_END_TIMEOUT: Duration = Duration::from_secs(600);
+/// … for the reply to RSET and QUIT: nothing depends on it.
+pub const PARTING_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(COMMAND_BYTES_MAX >= PATH_BYTES_MAX + 512, "a command must hold a path and its parameters");
+const _: () = assert!(PATH_BYTES_MAX > LOCAL_PART_BYTES_MAX + DOMAIN_BYTES_MAX + 3, "a path holds a mailbox");
+const _: () = assert!(REMOTE_TEXT_BYTES_MAX <= REMOTE_LINE_BYTES_MAX, "one line may fill the text");

@@ -1,0 +1,136 @@
+//! A caller of the server session as the shard is one, with decisions that the addresses themselves ask for.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bumpalo::Bump;
+use ringpost_smtp::server::{Session, Step};
+use ringpost_smtp::{Policy, Reply, Transaction};
+
+/// A message that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub sender: String,
+    pub recipients: Vec<String>,
+    pub body: Vec<u8>,
+}
+
+/// The shard's part. Local parts decide: `refused…` is refused where it stands, `late…` as sender refuses DATA, `full…` the commit.
+pub struct Caller {
+    pub session: Session,
+    pub messages: Vec<Message>,
+    /// `Some` once closed.
+    pub closed: bool,
+    /// Calls of `step`.
+    pub steps: usize,
+    pub body_steps: usize,
+    tx: Transaction<'static>,
+    input: Vec<u8>,
+    body: Vec<u8>,
+    now: Instant,
+}
+
+impl Caller {
+    pub fn new(policy: Policy) -> Self {
+        let now = Instant::now();
+        Self {
+            session: Session::new(Arc::new(policy), now),
+            messages: Vec::new(),
+            closed: false,
+            steps: 0,
+            body_steps: 0,
+            tx: fresh(),
+            input: Vec::new(),
+            body: Vec::new(),
+            now,
+        }
+    }
+
+    pub fn greet(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.session.greet(&mut out);
+        out
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    pub fn is_late(&self) -> bool {
+        self.now >= self.session.deadline()
+    }
+
+    /// Offers more input; returns the writes that follow until more is needed.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        let mut used = 0;
+        let mut writes = Vec::new();
+        let mut out = Vec::new();
+        while !self.closed {
+            self.steps += 1;
+            let (consumed, step) = self.session.step(self.now, &input[used..], &mut self.tx, &mut out);
+            used += consumed;
+            match step {
+                Step::NeedInput => break,
+                Step::Flush => writes.push(std::mem::take(&mut out)),
+                Step::Close => self.closed = true,
+                Step::Mail => {
+                    let verdict = allow(!self.tx.reverse_path().starts_with("refused"), 550, "5.7.1", "sender refused");
+                    self.session.on_mail(verdict, &mut out);
+                }
+                Step::Recipient(path) => {
+                    let verdict = allow(!path.starts_with("refused"), 550, "5.1.1", "no such user");
+                    self.session.on_recipient(verdict, &mut self.tx, &mut out);
+                }
+                Step::Data => {
+                    assert!(!self.tx.recipients().is_empty());
+                    let verdict = allow(!self.tx.reverse_path().starts_with("late"), 451, "4.3.0", "not now");
+                    self.session.on_data(verdict, &mut out);
+                }
+                Step::Body(piece) => {
+                    assert!(!piece.is_empty());
+                    self.body_steps += 1;
+                    self.body.extend_from_slice(piece);
+                }
+                Step::Commit => self.commit(&mut out),
+                Step::Reset => self.reset(),
+            }
+        }
+        if !out.is_empty() {
+            writes.push(out);
+        }
+        if !self.closed {
+            self.input = input.split_off(used);
+        }
+        writes
+    }
+
+    fn commit(&mut self, out: &mut Vec<u8>) {
+        let verdict = allow(!self.tx.reverse_path().starts_with("full"), 452, "4.3.1", "disk full");
+        if verdict.is_ok() {
+            self.messages.push(Message {
+                sender: self.tx.reverse_path().to_owned(),
+                recipients: self.tx.recipients().iter().map(|path| (*path).to_owned()).collect(),
+                body: std::mem::take(&mut self.body),
+            });
+        }
+        self.session.on_commit(verdict.map(|()| format!("Q{}", self.messages.len())), out);
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        self.tx = fresh();
+        self.body.clear();
+    }
+}
+
+fn fresh() -> Transaction<'static> {
+    // Leaked: a test ends.
+    Transaction::new(Box::leak(Box::new(Bump::new())))
+}
+
+fn allow(fine: bool, code: u16, status: &str, text: &'static str) -> Result<(), Reply> {
+    if fine { Ok(()) } else { Err(Reply::new(code, status, text)) }
+}
