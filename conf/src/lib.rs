@@ -1,1 +1,24 @@
-//! Placeholder while the room is being built.
+//! Origin text to a checked, immutable [`Config`], and what that says of an address.
+//!
+//! Reading: [`load`] reads files through a [`Source`], and hands back a `Config` or every problem at once ([`Reports`]).
+//! Deciding: [`Config::decide`] answers what happens to a recipient; [`Format`] makes the path of a delivery.
+//! The language is described in `docs/grammar.md`. This room never resolves names, opens sockets or reads the clock, and it
+//! knows no other room.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod facts;
+mod format;
+pub mod limits;
+mod model;
+mod report;
+mod rules;
+mod source_text;
+pub mod tables;
+
+pub use facts::{Decision, Facts};
+pub use format::{Format, FormatError, FormatProblem, FormatValues};
+pub use model::*;
+pub use report::{Look, Report, Reports, Severity};
+pub use rules::{Among, Condition, Dest, Negation, Origin, Test};
+pub use source_text::{Place, Span};

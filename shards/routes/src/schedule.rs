@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn site(name: &str) -> Site {
-        Site { name: name.into(), source: None, helo: "us".into() }
+        Site { name: name.into(), sources: vec![], helo: "us".into() }
     }
 
     fn push(routes: &mut Routes<u32>, name: &str, count: u32) -> RouteId {

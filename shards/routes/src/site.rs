@@ -18,15 +18,15 @@ pub struct Host {
 pub struct Site {
     /// Best mail exchangers, or the smart hosts, with port: `mx1.example.org:25,mx2.example.org:25`.
     pub name: String,
-    /// Address to send from.
-    pub source: Option<IpAddr>,
+    /// Addresses to send from, in turn; none: the system chooses.
+    pub sources: Vec<IpAddr>,
     /// Name given in EHLO.
     pub helo: String,
 }
 
 impl Site {
     /// The site that `hosts` (any order) make: the names at the best preference, sorted.
-    pub fn new(hosts: &[Host], source: Option<IpAddr>, helo: &str) -> Self {
+    pub fn new(hosts: &[Host], sources: &[IpAddr], helo: &str) -> Self {
         let best = hosts.iter().map(|host| host.preference).min().unwrap_or(0);
         let mut names: Vec<String> = hosts
             .iter()
@@ -35,13 +35,13 @@ impl Site {
             .collect();
         names.sort_unstable();
         names.dedup();
-        Self { name: names.join(","), source, helo: helo.to_owned() }
+        Self { name: names.join(","), sources: sources.to_vec(), helo: helo.to_owned() }
     }
 
     /// The shard that owns the route, of `shards`. The same in every process and after every restart (FNV-1a).
     pub fn owner(&self, shards: usize) -> usize {
-        let source = self.source.map(|address| address.to_string()).unwrap_or_default();
-        let bytes = self.name.bytes().chain(source.bytes()).chain(self.helo.bytes());
+        let sources: String = self.sources.iter().map(IpAddr::to_string).collect();
+        let bytes = self.name.bytes().chain(sources.bytes()).chain(self.helo.bytes());
         let hash = bytes
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         ((hash >> 32) % shards as u64) as usize
@@ -58,19 +58,19 @@ mod tests {
 
     #[test]
     fn domains_of_one_provider_share_a_site_whatever_the_order_and_the_spares() {
-        let a = Site::new(&[host(10, "mx1.p"), host(10, "mx2.p"), host(20, "spare-a")], None, "us");
-        let b = Site::new(&[host(5, "mx2.p"), host(5, "mx1.p"), host(30, "spare-b")], None, "us");
+        let a = Site::new(&[host(10, "mx1.p"), host(10, "mx2.p"), host(20, "spare-a")], &[], "us");
+        let b = Site::new(&[host(5, "mx2.p"), host(5, "mx1.p"), host(30, "spare-b")], &[], "us");
         assert_eq!(a, b);
         assert_eq!(a.name, "mx1.p:25,mx2.p:25");
-        assert_ne!(a, Site::new(&[host(10, "mx1.p")], None, "us"));
-        assert_ne!(a, Site::new(&[host(10, "mx1.p"), host(10, "mx2.p")], Some([192, 0, 2, 9].into()), "us"));
+        assert_ne!(a, Site::new(&[host(10, "mx1.p")], &[], "us"));
+        assert_ne!(a, Site::new(&[host(10, "mx1.p"), host(10, "mx2.p")], &[[192, 0, 2, 9].into()], "us"));
     }
 
     #[test]
     fn owners_are_spread() {
         let mut count = [0; 4];
         for number in 0..1000 {
-            count[Site::new(&[host(1, &format!("mx.d{number}.example"))], None, "us").owner(4)] += 1;
+            count[Site::new(&[host(1, &format!("mx.d{number}.example"))], &[], "us").owner(4)] += 1;
         }
         assert!(count.iter().all(|of_one| (150..350).contains(of_one)), "{count:?}");
     }

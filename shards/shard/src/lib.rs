@@ -1,1 +1,34 @@
-//! Placeholder while the room is being built.
+//! Where the rooms meet: one core's sessions, slice of the queue and slice of the routes, and the only place that
+//! awaits on their behalf.
+//!
+//! A message comes in by `listen`, `inbound`, `recipient`, `body`, `submit`; it goes out by `dispatch`, `resolve`,
+//! `outbound` or `local`, `settle`, `bounce`. Everything is generic over [`World`], so that the simulator runs what
+//! production runs. Never here: protocol, rules, formats, policy; those are the rooms'.
+#![forbid(unsafe_code)]
+
+mod ask;
+mod body;
+mod bounce;
+mod dispatch;
+mod event;
+mod inbound;
+mod inspect;
+mod letter;
+pub mod limits;
+mod listen;
+mod local;
+mod outbound;
+mod outbox;
+mod recipient;
+mod replies;
+mod resolve;
+mod settings;
+mod settle;
+mod shard;
+mod submit;
+
+pub use ask::{Ask, Exchanger, MxAnswer};
+pub use event::{Event, Result as DeliveryResult};
+pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
+pub use letter::{Delays, Letter, Outcome, Results, Ticket};
+pub use shard::{Opened, ShardError, Start, World, run};

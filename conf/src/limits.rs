@@ -1,0 +1,77 @@
+//! Bounds of the configuration language and the built-in values of its settings.
+
+use std::time::Duration;
+
+/// Longest word (grammar §2).
+pub const WORD_BYTES_MAX: usize = 8 * 1024;
+/// Largest configuration file (grammar §2).
+pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Largest data file of a table: some tens of millions of entries. Beyond it, a keyed backend is the better answer.
+pub const DATA_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Includes nest so deep (grammar §2).
+pub const INCLUDE_DEPTH_MAX: usize = 16;
+/// Tokens of one statement, after macros: a macro that doubles another, twenty times over, must not eat the memory.
+pub const STATEMENT_TOKENS_MAX: usize = 4 * 1024 * 1024;
+/// Macros may name macros defined before them, so deep.
+pub const MACRO_DEPTH_MAX: usize = 16;
+/// Problems that are printed; the rest is counted (grammar §9.1).
+pub const REPORTS_SHOWN_MAX: usize = 100;
+/// Problems that are kept, so that a file of nonsense does not fill the memory.
+pub const REPORTS_KEPT_MAX: usize = 1_000;
+/// Memory of one compiled set of regular expressions, in bytes.
+pub const REGEX_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A path or command made from a format is at most so long (grammar §8), in bytes.
+pub const FORMATTED_BYTES_MAX: usize = 1024;
+/// `bounce warn-interval` takes so many (grammar §4.7).
+pub const WARN_INTERVALS_MAX: usize = 16;
+/// Longest reply text that `reject` may give: with code and status it must fit one line of RFC 5321 §4.5.3.1.5.
+pub const REPLY_TEXT_BYTES_MAX: usize = 480;
+
+/// `smtp max-message-size` (grammar §4.9).
+pub const MESSAGE_BYTES: u64 = 35 * 1024 * 1024;
+/// `smtp limit max-mails`, messages in a connection.
+pub const MAILS: u32 = 100;
+/// `smtp limit max-rcpt`, recipients of a message.
+pub const RECIPIENTS: u32 = 1_000;
+/// `smtp limit max-sessions`: what a small machine holds at 12 KiB each (issue 3, item 7), with room.
+pub const SESSIONS: u32 = 20_000;
+/// `smtp limit max-sessions-per-source`.
+pub const SESSIONS_PER_SOURCE: u32 = 50;
+/// `smtp limit max-errors` in a connection.
+pub const ERRORS: u32 = 20;
+/// `smtp limit max-line`, bytes of a command line.
+pub const LINE_BYTES: u32 = 2_048;
+/// `smtp limit max-depth` of expansion.
+pub const EXPANSION_DEPTH: u32 = 10;
+/// `smtp limit max-nodes` of expansion.
+pub const EXPANSION_NODES: u32 = 1_000;
+/// `smtp limit max-received`: a message with more `Received:` lines loops.
+pub const RECEIVED: u32 = 50;
+/// `smtp limit timeout`, for a command (RFC 5321 §4.5.3.2.7).
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// `smtp limit data-timeout`, for the next piece of a body.
+pub const DATA_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// `queue ttl`.
+pub const QUEUE_TTL: Duration = Duration::from_secs(4 * 24 * 3600);
+/// `bounce warn-interval`.
+pub const WARN_INTERVAL: Duration = Duration::from_secs(4 * 3600);
+
+/// `store { segment }`, bytes.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// The smallest and largest segment: it must hold a few batches, and a slice must have more than a few segments.
+pub const SEGMENT_BYTES_RANGE: (u64, u64) = (1024 * 1024, 4 * 1024 * 1024 * 1024);
+/// `store { spare }`, segments kept ready.
+pub const SPARE_SEGMENTS: u32 = 4;
+/// `store { spool-memory }`, bytes of a body that stay in memory (architecture §3).
+pub const SPOOL_MEMORY_BYTES: u64 = 256 * 1024;
+/// `store { state-delay }`: so long a state record may wait for a batch to join.
+pub const STATE_DELAY: Duration = Duration::from_millis(50);
+/// `store { reserve }`, percent of the file system that stays free.
+pub const RESERVE_PERCENT: u8 = 5;
+/// Where the store is unless the file says otherwise.
+pub const STORE_PATH: &str = "/var/spool/ringpost";
+/// Where the control socket is unless the file says otherwise.
+pub const CONTROL_PATH: &str = "/run/ringpost.sock";
+
+const _: () = assert!(REPORTS_SHOWN_MAX <= REPORTS_KEPT_MAX);
+const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_RANGE.0 && SEGMENT_BYTES <= SEGMENT_BYTES_RANGE.1);

@@ -1,0 +1,284 @@
+//! One statement's tokens: lines are joined inside braces, macros are replaced.
+
+use super::ast::Word;
+use crate::lex::{Mark, Piece, Raw, RawToken, lex};
+use crate::limits::{MACRO_DEPTH_MAX, STATEMENT_TOKENS_MAX};
+use crate::report::{Report, nearest};
+use crate::source_text::{SourceTexts, Span};
+
+/// A token as the parser sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    /// Where it stands; for what a macro gave, the place where the macro is used.
+    pub(crate) span: Span,
+    /// Index of the raw token it came from.
+    pub(crate) raw: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bare(String),
+    Quoted(String),
+    Mark(Mark),
+    /// Inside braces only.
+    Newline,
+    Error,
+}
+
+impl Token {
+    pub(crate) fn word(&self) -> Option<Word> {
+        let (text, quoted) = match &self.kind {
+            Kind::Bare(text) => (text, false),
+            Kind::Quoted(text) => (text, true),
+            _ => return None,
+        };
+        Some(Word { text: text.clone(), quoted, span: self.span })
+    }
+
+    pub(crate) fn is_bare(&self, text: &str) -> bool {
+        matches!(&self.kind, Kind::Bare(bare) if bare == text)
+    }
+}
+
+/// Macros in order of definition. The last of a name counts, but one from the command line wins over the files.
+#[derive(Debug, Default)]
+pub(crate) struct Macros {
+    list: Vec<Macro>,
+}
+
+#[derive(Debug)]
+struct Macro {
+    name: String,
+    value: Raw,
+    /// `None` for the command line.
+    defined: Option<Span>,
+}
+
+impl Macros {
+    pub(crate) fn define(&mut self, name: String, value: Raw, defined: Option<Span>) {
+        self.list.push(Macro { name, value, defined });
+    }
+
+    /// Among the first `visible`: so a value can only name macros defined before it, and nothing goes round in circles.
+    fn find(&self, name: &str, visible: usize) -> Option<usize> {
+        let known = &self.list[..visible];
+        let from_command_line = known.iter().position(|m| m.name == name && m.defined.is_none());
+        from_command_line.or_else(|| known.iter().rposition(|m| m.name == name))
+    }
+
+    fn unknown(&self, name: &str, span: Span, texts: &SourceTexts) -> Report {
+        let report = Report::new("E0104", span, format!("no such macro: ${name}"));
+        let near = nearest(name, self.list.iter().map(|m| m.name.as_str()));
+        let near = near.and_then(|name| self.list.iter().find(|m| m.name == name));
+        match near.map(|m| (m, m.defined)) {
+            Some((m, Some(span))) => {
+                report.help(format!("did you mean ${}, defined at {}?", m.name, texts.at(span)))
+            }
+            Some((m, None)) => report.help(format!("did you mean ${}?", m.name)),
+            None if name.contains('$') => report.help("to write a `$`, quote the word"),
+            None => report,
+        }
+    }
+
+    /// The text that `${name}` stands for.
+    fn text(&self, name: &str, visible: usize, depth: usize) -> Option<String> {
+        let at = self.find(name, visible).filter(|_| depth < MACRO_DEPTH_MAX)?;
+        match &self.list[at].value {
+            Raw::Word(text) | Raw::Quoted(text) => Some(text.clone()),
+            Raw::Macro(name) => self.text(name, at, depth + 1),
+            Raw::Template(pieces) => self.join(pieces, at, depth + 1).ok(),
+            _ => None,
+        }
+    }
+
+    /// The word that a template makes, or the name of a macro that does not exist.
+    fn join<'p>(&self, pieces: &'p [Piece], visible: usize, depth: usize) -> Result<String, &'p str> {
+        let mut word = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => word.push_str(text),
+                Piece::Macro(name) => word.push_str(&self.text(name, visible, depth).ok_or(name.as_str())?),
+            }
+        }
+        Ok(word)
+    }
+}
+
+/// What comes next in a file.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// `name = value`.
+    Macro,
+    /// Tokens of a statement.
+    Statement(Vec<Token>),
+    /// A brace that is never closed; what it opens is given up.
+    Unclosed {
+        /// The tokens up to the end of the file.
+        tokens: Vec<Token>,
+        /// The brace.
+        brace: Span,
+    },
+    End,
+}
+
+/// One file's tokens, read statement by statement.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    raws: Vec<RawToken>,
+    at: usize,
+}
+
+impl Lines {
+    pub(crate) fn new(raws: Vec<RawToken>) -> Self {
+        Self { raws, at: 0 }
+    }
+
+    pub(crate) fn next(&mut self, macros: &mut Macros, texts: &SourceTexts, reports: &mut Vec<Report>) -> Next {
+        while self.raws.get(self.at).is_some_and(|t| t.kind == Raw::Newline) {
+            self.at += 1;
+        }
+        if self.at >= self.raws.len() {
+            return Next::End;
+        }
+        if self.macro_definition(macros, reports) {
+            return Next::Macro;
+        }
+        let mut expansion = Expansion { macros, texts, reports, out: Vec::new(), failed: false };
+        let mut open: Vec<Span> = Vec::new();
+        let mut seen = 0;
+        while let Some(token) = self.raws.get(self.at) {
+            if token.kind == Raw::Newline && open.is_empty() {
+                break;
+            }
+            expansion.add(token, self.at);
+            self.at += 1;
+            for token in &expansion.out[seen..] {
+                match token.kind {
+                    Kind::Mark(Mark::Open) => open.push(token.span),
+                    Kind::Mark(Mark::Close) => drop(open.pop()),
+                    _ => {}
+                }
+            }
+            seen = expansion.out.len();
+        }
+        let tokens = expansion.out;
+        match open.first() {
+            Some(&brace) => Next::Unclosed { tokens, brace },
+            None => Next::Statement(tokens),
+        }
+    }
+
+    /// Goes on at the first line behind `brace` that begins with one of `starts`. Its first token, if there is one.
+    pub(crate) fn resume_behind(&mut self, brace: Span, starts: impl Fn(&str) -> bool) -> Option<Span> {
+        let mut at = self.raws.iter().position(|t| t.span.start > brace.start).unwrap_or(self.raws.len());
+        while at < self.raws.len() {
+            let begins_line = at > 0 && self.raws[at - 1].kind == Raw::Newline;
+            if begins_line && matches!(&self.raws[at].kind, Raw::Word(word) if starts(word)) {
+                break;
+            }
+            at += 1;
+        }
+        self.at = at;
+        self.raws.get(at).map(|t| t.span)
+    }
+
+    /// Whether the line of this token begins with one of `starts`, and is not the line of the brace.
+    pub(crate) fn begins_statement(&self, raw: usize, brace: Span, starts: impl Fn(&str) -> bool) -> bool {
+        let first = (0..raw).rev().find(|&at| self.raws[at].kind == Raw::Newline).map_or(0, |at| at + 1);
+        self.raws.get(first).is_some_and(|t| {
+            t.span.start > brace.start && matches!(&t.kind, Raw::Word(word) if starts(word))
+        })
+    }
+
+    /// `name = value`, and nothing else in the line.
+    fn macro_definition(&mut self, macros: &mut Macros, reports: &mut Vec<Report>) -> bool {
+        let line = &self.raws[self.at..];
+        let [RawToken { kind: Raw::Word(name), span }, RawToken { kind: Raw::Mark(Mark::Assign), span: assign }, ..] = line
+        else {
+            return false;
+        };
+        let end = line.iter().position(|t| t.kind == Raw::Newline).unwrap_or(line.len());
+        match &line[2..end] {
+            [value] if !matches!(value.kind, Raw::Mark(_)) => {
+                macros.define(name.clone(), value.kind.clone(), Some(*span));
+            }
+            values => {
+                let at = values.get(1).or(values.first()).map_or(assign.after(), |t| t.span);
+                let silent = values.iter().any(|t| t.kind == Raw::Error);
+                if !silent {
+                    let report = Report::new("E0203", at, format!("`{name} =` needs one word"));
+                    reports.push(report.help("quote a value of several words"));
+                }
+                macros.define(name.clone(), Raw::Error, Some(*span));
+            }
+        }
+        self.at += end;
+        true
+    }
+}
+
+struct Expansion<'e> {
+    macros: &'e Macros,
+    texts: &'e SourceTexts,
+    reports: &'e mut Vec<Report>,
+    out: Vec<Token>,
+    failed: bool,
+}
+
+impl Expansion<'_> {
+    fn add(&mut self, token: &RawToken, raw: usize) {
+        self.expand(&token.kind, token.span, raw, self.macros.list.len(), 0);
+    }
+
+    fn expand(&mut self, kind: &Raw, span: Span, raw: usize, visible: usize, depth: usize) {
+        let kind = match kind {
+            Raw::Word(text) => Kind::Bare(text.clone()),
+            Raw::Quoted(text) => Kind::Quoted(text.clone()),
+            Raw::Mark(mark) => Kind::Mark(*mark),
+            Raw::Newline => Kind::Newline,
+            Raw::Error => Kind::Error,
+            Raw::Macro(name) => return self.expand_macro(name, span, raw, visible, depth),
+            Raw::Template(pieces) => match self.macros.join(pieces, visible, depth) {
+                Ok(text) => Kind::Bare(text),
+                Err(name) => {
+                    self.reports.push(self.macros.unknown(name, span, self.texts));
+                    Kind::Error
+                }
+            },
+        };
+        self.push(Token { kind, span, raw });
+    }
+
+    fn expand_macro(&mut self, name: &str, span: Span, raw: usize, visible: usize, depth: usize) {
+        let found = self.macros.find(name, visible);
+        let Some(at) = found.filter(|_| depth < MACRO_DEPTH_MAX) else {
+            if found.is_none() {
+                self.reports.push(self.macros.unknown(name, span, self.texts));
+            }
+            return self.push(Token { kind: Kind::Error, span, raw });
+        };
+        match &self.macros.list[at].value {
+            // A quoted value is read again as tokens; what is wrong in it is wrong where it is used.
+            Raw::Quoted(text) => {
+                let mut problems = Vec::new();
+                let raws = lex(text, span.file, &mut problems);
+                self.reports.extend(problems.into_iter().map(|report| Report { span, ..report }));
+                for token in &raws {
+                    self.expand(&token.kind, span, raw, at, depth + 1);
+                }
+            }
+            value => self.expand(value, span, raw, at, depth + 1),
+        }
+    }
+
+    fn push(&mut self, token: Token) {
+        if self.out.len() < STATEMENT_TOKENS_MAX {
+            self.out.push(token);
+        } else if !self.failed {
+            self.failed = true;
+            let message = format!("a statement has at most {STATEMENT_TOKENS_MAX} words");
+            self.reports.push(Report::new("E0103", token.span, message));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+"""The tables of docs/performance.md, between two marks; what people wrote around them stays."""
+
+import datetime
+import platform
+import statistics
+import subprocess
+
+import measure
+import peers
+
+BEGIN, END = "<!-- measured: begin (perf/compare/compare.sh writes this part) -->", "<!-- measured: end -->"
+RIVALS = ("postfix", "opensmtpd", "smtp-sink")
+
+
+def write(asked, chosen, results):
+    text = "\n".join(sections(asked, chosen, results))
+    old = asked.out.read_text() if asked.out.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
+    if BEGIN not in old or END not in old:
+        old = old.rstrip() + f"\n\n{BEGIN}\n{END}\n"
+    head, rest = old.split(BEGIN, 1)
+    tail = rest.split(END, 1)[1]
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
+
+
+def shown(text):
+    """A configuration as it is shown: without where this machine keeps its files."""
+    return text.rstrip().replace(str(peers.RUN), "target/peers/run").splitlines()
+
+
+def median(values):
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
+
+
+def number(value, digits=0):
+    if value is None:
+        return "–"
+    return f"{value:,.{digits}f}"
+
+
+def sections(asked, chosen, results):
+    by_name = results["peers"]
+    out = machine(asked, chosen, results)
+    out += ["", "## Inbound: messages of 4 KiB, durable at the 250", ""]
+    out += [
+        f"Messages per second, medians of {asked.rounds} rounds of {asked.seconds} s (lowest to highest), {measure.SESSIONS} sessions. "
+        "The server has core 0, the load core 1. In brackets how busy the server's core was: below 95 % the load, or the disk, was the limit.",
+        "",
+    ]
+    loads = [
+        ("smtp-source reused", "smtp-source, reused connections"),
+        ("smtp-source single", "smtp-source, a connection each"),
+        ("ours reused", "ringpost bench, reused, pipelined"),
+        ("ours single", "ringpost bench, a connection each"),
+    ]
+    out += rates(chosen, by_name, loads)
+    out += ["", "## Relay through a smart host, end to end", ""]
+    out += ["Source and sink on core 1, the server on core 0; until the last message is at the sink.", ""]
+    out += relays(chosen, by_name)
+    out += ["", "## Latency of the reply to the end of the message, at half of the saturation rate", ""]
+    out += latency(chosen, results)
+    out += ["", "## System calls for each message, reused pipelined connections", ""]
+    out += counts(chosen, by_name)
+    out += ["", "## Configurations", ""]
+    for peer in chosen:
+        inbound, relay = (shown(peer.configuration(relay)) for relay in (False, True))
+        out += [f"{peer.label} {peer.version()}, inbound:", "```", *inbound, "```"]
+        if peer.relays:
+            lost = [line for line in inbound if line not in relay and not line.startswith("#")]
+            new = [line for line in relay if line not in inbound]
+            out += ["For the relay run:", "```diff", *[f"-{line}" for line in lost], *[f"+{line}" for line in new], "```"]
+    return out
+
+
+def machine(asked, chosen, results):
+    def said(*command):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        except OSError:
+            return ""
+
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    # Names of devices and mounts are this machine's business; the kind of file system and disk is not.
+    disk = said("findmnt", "-no", "FSTYPE,OPTIONS", "-T", str(peers.RUN))
+    device = said("findmnt", "-no", "SOURCE", "-T", str(peers.RUN)).split("/")[-1]
+    cache = fua = "?"
+    try:
+        cache = open(f"/sys/block/{device}/queue/write_cache").read().strip()
+        fua = open(f"/sys/block/{device}/queue/fua").read().strip()
+    except OSError:
+        pass
+    versions = ", ".join(f"{peer.label} {peer.version()}" for peer in chosen)
+    cores = said("nproc")
+    return [
+        f"Measured {datetime.date.today().isoformat()} by `perf/compare/compare.sh` with: {versions}.",
+        "",
+        f"- kernel {platform.release()}, {cores} cores: {cpu}",
+        f"- disk: {' '.join(disk.split())}; write cache: {cache}, FUA: {fua}",
+        f"- before each round the two cores were {', '.join(f'{share:.0%}' for share in results['others'])} busy with other things"
+        + (": **not a quiet machine, take the figures as provisional**" if max(results["others"]) > 0.1 else ""),
+        "- Each server: one core, empty queue, everything on that disk with the durability it has by default. Rivals do not pay for",
+        "  deliveries: Postfix holds its messages, OpenSMTPD's relaying is paused; neither writes a log (no syslog daemon runs).",
+        "  Ringpost's action is `discard`. `smtp-sink` is Postfix's test program that throws away what it gets, without any disk.",
+    ]
+
+
+def rates(chosen, by_name, loads):
+    ringpost = by_name.get("ringpost")
+    head = ["load", *[peer.label for peer in chosen]]
+    head += [f"Ringpost : {name}" for name in RIVALS if ringpost and name in by_name]
+    lines = [row(head), row(["---"] + ["---:"] * (len(head) - 1))]
+    for key, title in loads:
+        cells, medians = [title], {}
+        for peer in chosen:
+            runs = [run[key] for run in by_name[peer.name]["inbound"] if run.get(key)]
+            values = [run["rate"] for run in runs]
+            medians[peer.name] = median(values)
+            if not values:
+                cells.append("–")
+                continue
+            busy = median([run["mta_busy"] for run in runs])
+            cells.append(f"**{number(medians[peer.name])}** ({number(min(values))}–{number(max(values))}) [{busy:.0%}]")
+        cells += ratios(medians, by_name)
+        lines.append(row(cells))
+    return lines
+
+
+def ratios(medians, by_name):
+    if "ringpost" not in by_name:
+        return []
+    own = medians.get("ringpost")
+    rivals = [medians.get(name) for name in RIVALS if name in by_name]
+    return [f"{own / rival:.1f}" if own and rival else "–" for rival in rivals]
+
+
+def relays(chosen, by_name):
+    chosen = [peer for peer in chosen if peer.relays]
+    medians = {peer.name: median([run["rate"] for run in by_name[peer.name]["relay"] if run]) for peer in chosen}
+    head = ["", *[peer.label for peer in chosen]]
+    extra = [f"Ringpost : {name}" for name in RIVALS if "ringpost" in medians and name in medians]
+    lines = [row(head + extra), row(["---"] + ["---:"] * (len(head + extra) - 1))]
+    own = {name: by_name[name] for name in medians}
+    lines.append(row(["messages per second", *[f"**{number(medians[peer.name])}**" for peer in chosen], *ratios(medians, own)]))
+    shares = []
+    for peer in chosen:
+        inbound = median([run["ours reused"]["rate"] for run in by_name[peer.name]["inbound"] if run.get("ours reused")])
+        shares.append(f"{medians[peer.name] / inbound:.0%}" if inbound and medians[peer.name] else "–")
+    lines.append(row(["of its own inbound rate", *shares, *["" for _ in extra]]))
+    return lines
+
+
+def latency(chosen, results):
+    probes = results["probe"]
+    lines = [row(["milliseconds", "rate", "p50", "p90", "p99", "p99.9", "p99 : disk's p99"])]
+    lines.append(row(["---"] + ["---:"] * 6))
+    floor = median([probe["fdatasync"]["p99_us"] for probe in probes])
+    for name, key in (("disk: overwrite 4 KiB + fdatasync", "fdatasync"), ("disk: O_DIRECT, O_DSYNC overwrite of 4 KiB", "direct")):
+        found = [probe[key] for probe in probes if probe.get(key)]
+        lines.append(row([name, "", *quantiles(found), f"{ratio(found, floor)}"]))
+    for peer in chosen:
+        runs = [run["half load"] for run in results["peers"][peer.name]["inbound"] if run.get("half load")]
+        steps = [measure.step(run, "end-of-data") for run in runs]
+        rate = median([run["rate"] for run in runs])
+        lines.append(row([peer.label, number(rate), *quantiles(steps), ratio(steps, floor)]))
+    return lines
+
+
+def quantiles(rows):
+    found = [median([each[key] for each in rows]) for key in ("p50_us", "p90_us", "p99_us", "p999_us")]
+    return [number(value / 1000 if value is not None else None, 3) for value in found]
+
+
+def ratio(rows, floor):
+    p99 = median([each["p99_us"] for each in rows])
+    return f"{p99 / floor:.1f}" if p99 and floor else "–"
+
+
+def counts(chosen, by_name):
+    columns = ["", "system calls", "ring operations", "together", "fsync + fdatasync", "ring writes", "strace: system calls"]
+    columns += ["strace: fsync + fdatasync", "strace: the most frequent"]
+    lines = [row(columns), row(["---"] + ["---:"] * 7 + ["---"])]
+    notes = []
+    for peer in chosen:
+        found = by_name[peer.name]["counts"] or {}
+        perf, strace = found.get("perf") or {}, found.get("strace") or {}
+        both = [perf.get("system_calls"), perf.get("ring_operations")]
+        together = sum(both) if None not in both else None
+        syncs = [perf.get("fsync"), perf.get("fdatasync")]
+        traced = strace.get("syncs", {})
+        traced = traced.get("fsync", 0) + traced.get("fdatasync", 0) if traced else None
+        top = ", ".join(f"{name} {value:.2f}" for name, value in list(strace.get("top", {}).items())[:7])
+        cells = [number(value, 2) for value in (*both, together)]
+        cells += [number(sum(syncs) if None not in syncs else None, 3), number(perf.get("ring_writes"), 3)]
+        lines.append(row([peer.label, *cells, number(strace.get("system_calls"), 2), number(traced, 3), top]))
+        own = found.get("own") or {}
+        received = own.get("ringpost_messages_received_total")
+        if received and own.get("ringpost_commits_total") is not None:
+            writes = own["ringpost_commits_total"] + own.get("ringpost_state_writes_total", 0)
+            notes.append(
+                f"Ringpost's own counters in those runs: {own['ringpost_commits_total']:,.0f} commits and "
+                f"{own.get('ringpost_state_writes_total', 0):,.0f} writes of states for {received:,.0f} messages: "
+                f"{writes / received:.4f} synchronous writes for each."
+            )
+        quiet = perf.get("fsync") == 0 and perf.get("fdatasync") == 0 and not perf.get("ring_writes")
+        if quiet and peer.name != "smtp-sink":
+            notes.append(f"{peer.label} asked for no sync at all: what it has answered may be lost when the machine stops.")
+    lines += ["", "Counted by tracepoints (`perf stat`) at full speed, and by `strace -f -c`, which slows the server down."]
+    lines += ["A *ring operation* is one entry given to io_uring; *ring writes* are those that write or sync a file.", *notes]
+    return lines
+
+
+def row(cells):
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,345 @@
+//! Records: what a batch is made of. Writer and reader of each kind, side by side. Pure.
+//!
+//! A record is a [`RecordHead`], a payload, and zeros up to a multiple of 8 bytes. A message is a *group* of records in one
+//! batch: `message` (or `relocated`), an `envelope` for each recipient, `text`. What is only read back with the text
+//! stands behind what is needed without it, so an envelope is loaded without its body.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Ref, Unaligned};
+
+use crate::envelope::Status;
+use crate::id::MessageId;
+
+/// Head of every record, 16 bytes, little endian. `reserved` is zero, and refused otherwise, so that it can mean something
+/// later. The batch's crc32c covers it; a record has none of its own.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RecordHead {
+    kind: u8,
+    flags: u8,
+    reserved: U16,
+    payload_bytes: U32,
+    id: U64,
+}
+
+/// What a record says. Numbers are never used again for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A new message: [`MessageHead`], sender, tag, [`ChunkHead`]s.
+    Message = 1,
+    /// A recipient of the message before it: [`EnvelopeHead`], forward-path.
+    Envelope = 2,
+    /// The text of the message before it: our head, then what is not in chunks.
+    Text = 3,
+    /// A part of a text, ahead of its message.
+    Chunk = 4,
+    /// How an envelope stands: [`StateHead`], reply.
+    State = 5,
+    /// Like `message`, for one that lay elsewhere before.
+    Relocated = 6,
+    /// This message is no more, whatever older records say.
+    Gone = 7,
+    /// Nothing; overwritten before it was sealed.
+    Void = 8,
+}
+
+/// The record was copied from a segment that is being compacted.
+pub(crate) const COPY: u8 = 1;
+
+/// Start of a `message` or `relocated` payload.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct MessageHead {
+    pub(crate) received_ms: U64,
+    pub(crate) text_bytes: U64,
+    pub(crate) head_bytes: U32,
+    pub(crate) chunks: U32,
+    pub(crate) envelopes: U16,
+    pub(crate) flags: U16,
+    pub(crate) sender_bytes: U16,
+    pub(crate) tag_bytes: U16,
+}
+
+/// One chunk of a message's text.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct ChunkHead {
+    generation: U64,
+    offset: U32,
+    bytes: U32,
+    slot: U16,
+    reserved: [U16; 3],
+}
+
+/// Start of an `envelope` payload.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct EnvelopeHead {
+    pub(crate) index: U16,
+    pub(crate) action: U16,
+    pub(crate) recipient_bytes: U16,
+    pub(crate) reserved: U16,
+}
+
+/// Start of a `state` payload.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct StateHead {
+    due_ms: U64,
+    index: U16,
+    attempts: U16,
+    reply_bytes: U16,
+    status: u8,
+    reserved: u8,
+}
+
+const _: () = assert!(size_of::<RecordHead>() == 16 && size_of::<MessageHead>() == 32);
+const _: () = assert!(size_of::<ChunkHead>() == 24 && size_of::<EnvelopeHead>() == 8 && size_of::<StateHead>() == 16);
+const _: () = assert!(size_of::<RecordHead>().is_multiple_of(RECORD_ALIGN_BYTES));
+
+/// Every record starts at a multiple of this.
+pub(crate) const RECORD_ALIGN_BYTES: usize = 8;
+/// Size of a record's head.
+pub(crate) const HEAD_BYTES: usize = size_of::<RecordHead>();
+
+/// Where a chunk's bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkPlace {
+    pub(crate) generation: u64,
+    pub(crate) offset: u32,
+    pub(crate) bytes: u32,
+    pub(crate) slot: u16,
+}
+
+/// What a `state` record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateValue {
+    pub(crate) index: u16,
+    pub(crate) status: Status,
+    pub(crate) attempts: u16,
+    pub(crate) due_ms: u64,
+}
+
+/// A record in a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Record<'a> {
+    /// Bytes from the start of the records given to [`Records::new`].
+    pub(crate) at: usize,
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
+    pub(crate) id: MessageId,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Why a record that the checksum vouches for cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRecord {
+    /// Written by a later version.
+    #[error("unknown record kind {0}")]
+    Unknown(u8),
+    /// A reserved field is in use: a later version, too.
+    #[error("a reserved field of a record is in use")]
+    Reserved,
+    /// Lengths that contradict each other.
+    #[error("a record's lengths contradict each other")]
+    Malformed,
+}
+
+impl Kind {
+    fn from_number(number: u8) -> Option<Self> {
+        use Kind::*;
+        let all = [Message, Envelope, Text, Chunk, State, Relocated, Gone, Void];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+impl RecordHead {
+    pub(crate) fn new(kind: Kind, flags: u8, id: MessageId, payload_bytes: usize) -> Self {
+        let payload_bytes = u32::try_from(payload_bytes).expect("a batch is far below 4 GiB");
+        let id = U64::new(id.0);
+        Self { kind: kind as u8, flags, reserved: U16::ZERO, payload_bytes: U32::new(payload_bytes), id }
+    }
+}
+
+/// Bytes that a record with such a payload occupies.
+pub(crate) const fn record_bytes(payload_bytes: usize) -> usize {
+    (HEAD_BYTES + payload_bytes).next_multiple_of(RECORD_ALIGN_BYTES)
+}
+
+impl Record<'_> {
+    /// Bytes it occupies.
+    pub(crate) fn bytes(&self) -> usize {
+        record_bytes(self.payload.len())
+    }
+
+    /// Where the next one begins.
+    pub(crate) fn end(&self) -> usize {
+        self.at + self.bytes()
+    }
+}
+
+/// Walks the records of a batch. After an error it ends.
+pub(crate) struct Records<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Records<'a> {
+    /// `bytes`: records and nothing else.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Goes on with the record at this place.
+    pub(crate) fn seek(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    fn read(&self) -> Result<Record<'a>, BadRecord> {
+        let rest = self.bytes.get(self.at..).ok_or(BadRecord::Malformed)?;
+        let (head, rest) = Ref::<_, RecordHead>::from_prefix(rest).map_err(|_| BadRecord::Malformed)?;
+        let kind = Kind::from_number(head.kind).ok_or(BadRecord::Unknown(head.kind))?;
+        if head.reserved != U16::ZERO || head.flags & !COPY != 0 {
+            return Err(BadRecord::Reserved);
+        }
+        let payload = rest.get(..head.payload_bytes.get() as usize).ok_or(BadRecord::Malformed)?;
+        Ok(Record { at: self.at, kind, flags: head.flags, id: MessageId(head.id.get()), payload })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, BadRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let record = self.read();
+        self.at = record.as_ref().map_or(self.bytes.len(), Record::end);
+        Some(record)
+    }
+}
+
+/// A `message` payload, taken apart.
+#[derive(Clone, Copy)]
+pub(crate) struct MessagePayload<'a> {
+    pub(crate) head: MessageHead,
+    pub(crate) sender: &'a [u8],
+    pub(crate) tag: &'a [u8],
+    chunks: &'a [u8],
+}
+
+impl<'a> MessagePayload<'a> {
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, BadRecord> {
+        let (head, rest) = MessageHead::read_from_prefix(payload).map_err(|_| BadRecord::Malformed)?;
+        let (sender, rest) = take(rest, head.sender_bytes.get().into())?;
+        let (tag, chunks) = take(rest, head.tag_bytes.get().into())?;
+        let chunks_bytes = head.chunks.get() as usize * size_of::<ChunkHead>();
+        match chunks.len() == chunks_bytes && head.envelopes != U16::ZERO {
+            true => Ok(Self { head, sender, tag, chunks }),
+            false => Err(BadRecord::Malformed),
+        }
+    }
+
+    /// Its chunks, in order.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkPlace> + use<'a> {
+        self.chunks
+            .chunks_exact(size_of::<ChunkHead>())
+            .map(|bytes| ChunkHead::read_from_bytes(bytes).expect("exactly as long").into())
+    }
+}
+
+impl From<ChunkPlace> for ChunkHead {
+    fn from(place: ChunkPlace) -> Self {
+        Self {
+            generation: U64::new(place.generation),
+            offset: U32::new(place.offset),
+            bytes: U32::new(place.bytes),
+            slot: U16::new(place.slot),
+            reserved: [U16::ZERO; 3],
+        }
+    }
+}
+
+impl From<ChunkHead> for ChunkPlace {
+    fn from(head: ChunkHead) -> Self {
+        Self {
+            generation: head.generation.get(),
+            offset: head.offset.get(),
+            bytes: head.bytes.get(),
+            slot: head.slot.get(),
+        }
+    }
+}
+
+/// An `envelope` payload, taken apart.
+pub(crate) fn envelope(payload: &[u8]) -> Result<(EnvelopeHead, &[u8]), BadRecord> {
+    let (head, rest) = EnvelopeHead::read_from_prefix(payload).map_err(|_| BadRecord::Malformed)?;
+    match rest.len() == usize::from(head.recipient_bytes.get()) {
+        true => Ok((head, rest)),
+        false => Err(BadRecord::Malformed),
+    }
+}
+
+/// A `state` payload, taken apart.
+pub(crate) fn state(payload: &[u8]) -> Result<(StateValue, &[u8]), BadRecord> {
+    let (head, rest) = StateHead::read_from_prefix(payload).map_err(|_| BadRecord::Malformed)?;
+    let status = Status::from_number(head.status).ok_or(BadRecord::Unknown(head.status))?;
+    let (reply, _) = take(rest, head.reply_bytes.get().into())?;
+    let (index, attempts, due_ms) = (head.index.get(), head.attempts.get(), head.due_ms.get());
+    Ok((StateValue { index, status, attempts, due_ms }, reply))
+}
+
+impl StateHead {
+    pub(crate) fn new(value: &StateValue, reply_bytes: usize) -> Self {
+        Self {
+            due_ms: U64::new(value.due_ms),
+            index: U16::new(value.index),
+            attempts: U16::new(value.attempts),
+            reply_bytes: U16::new(reply_bytes as u16),
+            status: value.status as u8,
+            reserved: 0,
+        }
+    }
+}
+
+fn take(bytes: &[u8], count: usize) -> Result<(&[u8], &[u8]), BadRecord> {
+    bytes.split_at_checked(count).ok_or(BadRecord::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(kind: u8, reserved: u16, payload_bytes: u32, payload: &[u8]) -> Vec<u8> {
+        let head = RecordHead {
+            kind,
+            flags: 0,
+            reserved: U16::new(reserved),
+            payload_bytes: U32::new(payload_bytes),
+            id: U64::new(7),
+        };
+        let mut bytes = [head.as_bytes(), payload].concat();
+        bytes.resize(bytes.len().next_multiple_of(RECORD_ALIGN_BYTES), 0);
+        bytes
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let refusal = |bytes: &[u8]| Records::new(bytes).last().expect("one record").err();
+        assert_eq!(refusal(&written(3, 0, 3, b"abc")), None);
+        assert_eq!(refusal(&written(99, 0, 3, b"abc")), Some(BadRecord::Unknown(99)));
+        assert_eq!(refusal(&written(3, 1, 3, b"abc")), Some(BadRecord::Reserved));
+        assert_eq!(refusal(&written(3, 0, 300, b"abc")), Some(BadRecord::Malformed));
+        assert_eq!(refusal(b"short"), Some(BadRecord::Malformed));
+    }
+
+    #[test]
+    fn states_read_back() {
+        let value = StateValue { index: 3, status: Status::Waiting, attempts: 9, due_ms: 1 << 40 };
+        let payload = [StateHead::new(&value, 4).as_bytes(), b"busy"].concat();
+        assert_eq!(state(&payload), Ok((value, &b"busy"[..])));
+        assert_eq!(state(&payload[..19]), Err(BadRecord::Malformed));
+    }
+}

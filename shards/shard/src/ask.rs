@@ -1,0 +1,90 @@
+//! What a shard asks the coordinator, as a trait: the engine answers from DNS, the simulation from a table.
+//! The shard keeps answers for their TTL, so a busy route asks once a minute, not once a message.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::limits;
+
+/// A mail exchanger and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchanger {
+    /// MX preference, lower first (RFC 5321 §5.1).
+    pub preference: u16,
+    /// Host name, lower case, without a final dot.
+    pub name: String,
+    /// Addresses, IPv6 and IPv4 as the resolver gave them.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The answer to "who takes mail for this domain" (RFC 5321 §5.1, RFC 7505).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MxAnswer {
+    /// Hosts in any order, and for how long to believe it.
+    Hosts {
+        /// At least one.
+        hosts: Vec<Exchanger>,
+        /// How long.
+        ttl: Duration,
+    },
+    /// The domain says that it takes no mail.
+    NullMx,
+    /// The domain does not exist or has no address.
+    NoSuchDomain,
+    /// Ask again later.
+    Temporary(String),
+}
+
+/// The coordinator as a shard sees it.
+#[allow(async_fn_in_trait)]
+pub trait Ask: 'static {
+    /// Mail exchangers of a domain, with the fall-back to its own addresses.
+    async fn exchangers(&self, domain: &str) -> MxAnswer;
+    /// Addresses of a host, no MX involved.
+    async fn addresses(&self, host: &str) -> MxAnswer;
+}
+
+/// A question: MX of a domain, or addresses of a host; with the port that the answer will be used with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Question {
+    Exchangers(String, u16),
+    Addresses(String, u16),
+}
+
+struct Kept<T> {
+    answer: Rc<T>,
+    until: Instant,
+}
+
+/// A shard's answers, by question, in the form in which it uses them.
+pub(crate) struct Cache<T> {
+    kept: RefCell<HashMap<Question, Kept<T>>>,
+    order: RefCell<VecDeque<Question>>,
+}
+
+impl<T> Cache<T> {
+    pub(crate) fn new() -> Self {
+        Self { kept: RefCell::default(), order: RefCell::default() }
+    }
+
+    pub(crate) fn get(&self, now: Instant, question: &Question) -> Option<Rc<T>> {
+        let kept = self.kept.borrow();
+        kept.get(question).filter(|kept| kept.until > now).map(|kept| kept.answer.clone())
+    }
+
+    pub(crate) fn keep(&self, now: Instant, question: Question, answer: Rc<T>, ttl: Duration) {
+        let mut order = self.order.borrow_mut();
+        let mut kept = self.kept.borrow_mut();
+        if kept.insert(question.clone(), Kept { answer, until: now + ttl }).is_none() {
+            order.push_back(question);
+            if order.len() > limits::DNS_CACHE
+                && let Some(oldest) = order.pop_front()
+            {
+                kept.remove(&oldest);
+            }
+        }
+    }
+}

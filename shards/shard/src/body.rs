@@ -1,0 +1,75 @@
+//! The text of a message on its way in: kept in memory up to `spool-memory`, from there on appended to the journal.
+
+use ringpost_io::Disk;
+use ringpost_message::headers::Scanner;
+use ringpost_queue::{Body, ChunkedBody, Queue, SubmitError};
+
+/// A message that is being received.
+pub(crate) struct Incoming {
+    tail: Vec<u8>,
+    chunks: Option<ChunkedBody>,
+    bytes: u64,
+    scanner: Scanner,
+    /// The journal refused a chunk; the rest is swallowed and this is answered at the end.
+    failed: Option<SubmitError>,
+}
+
+impl Incoming {
+    pub(crate) fn new() -> Self {
+        Self { tail: Vec::new(), chunks: None, bytes: 0, scanner: Scanner::new(), failed: None }
+    }
+
+    /// Takes a piece. What exceeds `spool_bytes` goes to the journal, so that memory stays bounded.
+    pub(crate) async fn append<D: Disk>(&mut self, queue: &Queue<D>, piece: &[u8], spool_bytes: usize) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.scanner.feed(piece);
+        self.bytes += piece.len() as u64;
+        self.tail.extend_from_slice(piece);
+        if self.tail.len() < spool_bytes {
+            return;
+        }
+        let chunks = self.chunks.get_or_insert_with(|| queue.begin_body());
+        if let Err(error) = queue.append_chunk(chunks, &self.tail).await {
+            self.failed = Some(error);
+            self.chunks = None;
+            self.tail = Vec::new();
+        }
+        self.tail.clear();
+    }
+
+    /// Bytes received.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What its header says.
+    pub(crate) fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
+    /// The text in memory, if it is all there.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        self.chunks.is_none().then_some(&self.tail[..])
+    }
+
+    /// Hands the text over to the journal.
+    ///
+    /// # Errors
+    /// What went wrong while it was received.
+    pub(crate) fn finish<'a>(&mut self, pieces: &'a [&'a [u8]; 1]) -> Result<Body<'a>, SubmitError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        Ok(match self.chunks.take() {
+            Some(chunks) => Body::Chunks(chunks, pieces),
+            None => Body::Whole(pieces),
+        })
+    }
+
+    /// The part in memory; taken out so that `finish` can borrow it.
+    pub(crate) fn take_tail(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.tail)
+    }
+}

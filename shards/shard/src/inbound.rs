@@ -1,0 +1,261 @@
+//! A client's connection: reads, steps the session, does what the step says, writes. Decides nothing itself.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bumpalo::Bump;
+use futures_lite::future::{or, poll_once};
+use ringpost_io::{Runtime, Stream};
+use ringpost_perf::{Counter, Stage};
+use ringpost_smtp::server::{Session, Step};
+use ringpost_smtp::{Reply, Transaction};
+
+use crate::body::Incoming;
+use crate::event::Event;
+use crate::limits;
+use crate::recipient::{Client, Recipients};
+use crate::replies;
+use crate::settings::Settings;
+use crate::shard::{Shard, World};
+use crate::submit;
+
+/// One connection. Small while it waits: what a transaction needs lives only as long as that.
+struct Connection<S> {
+    stream: S,
+    session: Session,
+    input: Vec<u8>,
+    /// Bytes of `input` that the session has consumed.
+    used: usize,
+    out: Vec<u8>,
+    /// When the bytes that are being worked on arrived.
+    arrived: Instant,
+    client: Client,
+    settings: Rc<Settings>,
+}
+
+enum End {
+    /// Go on with a fresh transaction.
+    Transaction,
+    /// The connection is over.
+    Connection,
+}
+
+/// Speaks with one client until either side leaves.
+pub(crate) async fn serve<W: World>(
+    shard: &Rc<Shard<W>>,
+    stream: <W::R as Runtime>::Stream,
+    peer: SocketAddr,
+    listener: usize,
+    session_id: u64,
+) {
+    let settings = shard.settings();
+    let Some(policy) = settings.policies.get(listener) else { return };
+    let now = shard.runtime.now();
+    let local = stream.local_addr();
+    let mut connection = Connection {
+        stream,
+        session: Session::new(policy.smtp.clone(), now),
+        input: Vec::new(),
+        used: 0,
+        out: Vec::new(),
+        arrived: now,
+        client: Client { peer, local, listener, session: session_id },
+        settings,
+    };
+    connection.session.greet(&mut connection.out);
+    let mut arena = Bump::new();
+    while let End::Transaction = transaction(shard, &mut connection, &arena).await {
+        arena.reset();
+    }
+}
+
+/// From one clean state of the session to the next: at most one message.
+async fn transaction<W: World>(
+    shard: &Rc<Shard<W>>,
+    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    arena: &Bump,
+) -> End {
+    let mut tx = Transaction::new(arena);
+    let mut recipients = Recipients::default();
+    let mut message: Option<Box<Receiving>> = None;
+    loop {
+        let now = shard.runtime.now();
+        let Connection { session, input, used, out, .. } = connection;
+        let (consumed, step) = session.step(now, &input[*used..], &mut tx, out);
+        *used += consumed;
+        match step {
+            Step::NeedInput => {
+                if !exchange(shard, connection).await {
+                    return End::Connection;
+                }
+            }
+            Step::Flush => {
+                if !flush(shard, connection).await {
+                    return End::Connection;
+                }
+            }
+            Step::Mail => {
+                let verdict = may_send(shard);
+                session.on_mail(verdict, out);
+            }
+            Step::Recipient(path) => {
+                let verdict =
+                    recipients.decide(shard, &connection.client, &connection.settings, session.helo(), &tx, path);
+                session.on_recipient(verdict, &mut tx, out);
+            }
+            Step::Data => {
+                message = Some(Box::new(Receiving { incoming: Incoming::new(), began: now }));
+                session.on_data(if shard.stopping.get() { Err(replies::stopping()) } else { Ok(()) }, out);
+            }
+            Step::Body(piece) => {
+                let receiving =
+                    message.get_or_insert_with(|| Box::new(Receiving { incoming: Incoming::new(), began: now }));
+                receiving.incoming.append(&shard.queue, piece, connection.settings.spool_bytes).await;
+            }
+            Step::Commit => {
+                let Some(receiving) = message.take() else { return End::Connection };
+                commit(shard, connection, &tx, &recipients, *receiving).await;
+                return End::Transaction;
+            }
+            Step::Reset => return End::Transaction,
+            Step::Close => {
+                // The farewell is a courtesy; the peer may be gone.
+                let _ = flush(shard, connection).await;
+                return End::Connection;
+            }
+        }
+    }
+}
+
+struct Receiving {
+    incoming: Incoming,
+    began: Instant,
+}
+
+fn may_send<W: World>(shard: &Shard<W>) -> Result<(), Reply> {
+    if shard.stopping.get() {
+        return Err(replies::stopping());
+    }
+    match shard.queue.space() {
+        ringpost_queue::Space::Enough => Ok(()),
+        ringpost_queue::Space::Low => Err(replies::no_space()),
+    }
+}
+
+async fn commit<W: World>(
+    shard: &Rc<Shard<W>>,
+    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    tx: &Transaction<'_>,
+    recipients: &Recipients,
+    receiving: Receiving,
+) {
+    shard.stages.record(Stage::DataReceive, shard.runtime.now() - receiving.began);
+    let session = &connection.session;
+    let submitted =
+        submit::submit(shard, &connection.client, &connection.settings, session, tx, recipients, receiving.incoming)
+            .await;
+    match &submitted {
+        Ok(_) => shard.counters.add(Counter::MessagesReceived, 1),
+        Err(_) => shard.counters.add(Counter::MessagesRefused, 1),
+    }
+    connection.session.on_commit(submitted.map(|id| id.to_string()), &mut connection.out);
+}
+
+/// Sends what is to be said and waits for more. False: the connection is over.
+async fn exchange<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> bool {
+    if !flush(shard, connection).await {
+        return false;
+    }
+    connection.input.drain(..connection.used);
+    connection.used = 0;
+    match read(shard, connection).await {
+        Read::Some => true,
+        Read::Closed => false,
+        Read::Late => {
+            connection.session.on_timeout(&mut connection.out);
+            flush(shard, connection).await;
+            false
+        }
+        Read::Stopping => {
+            connection.session.on_shutdown(&mut connection.out);
+            flush(shard, connection).await;
+            false
+        }
+    }
+}
+
+enum Read {
+    Some,
+    Closed,
+    Late,
+    Stopping,
+}
+
+async fn read<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> Read {
+    let idle = connection.session.is_idle();
+    if idle && shard.stopping.get() {
+        return Read::Stopping;
+    }
+    if connection.input.is_empty() {
+        // Waiting may be long: an idle connection keeps no buffers.
+        connection.input = Vec::new();
+        connection.out = Vec::new();
+    }
+    let deadline = connection.session.deadline();
+    let count = {
+        let mut reading = std::pin::pin!(connection.stream.read(&mut connection.input, limits::READ_BYTES));
+        match poll_once(&mut reading).await {
+            Some(count) => count,
+            // Only now a timer is worth its cost.
+            None => {
+                let left = deadline.saturating_duration_since(shard.runtime.now()).max(Duration::from_millis(1));
+                let stop = shard.stop.raised();
+                let read = async { Some(reading.await) };
+                let waited = if idle {
+                    let stopped = async {
+                        stop.await;
+                        None
+                    };
+                    shard.runtime.timeout(left, or(read, stopped)).await
+                } else {
+                    shard.runtime.timeout(left, read).await
+                };
+                match waited {
+                    None => return Read::Late,
+                    Some(None) => return Read::Stopping,
+                    Some(Some(count)) => count,
+                }
+            }
+        }
+    };
+    connection.arrived = shard.runtime.now();
+    match count {
+        Ok(count) if count > 0 => {
+            shard.counters.add(Counter::BytesReceived, count as u64);
+            Read::Some
+        }
+        _ => Read::Closed,
+    }
+}
+
+/// Writes the collected replies in one piece. False: the peer is gone, or reads so slowly that it is as good as gone.
+async fn flush<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> bool {
+    if connection.out.is_empty() {
+        return true;
+    }
+    let written = {
+        let mut writing = std::pin::pin!(connection.stream.write_all(&connection.out));
+        match poll_once(&mut writing).await {
+            Some(written) => Some(written),
+            None => shard.runtime.timeout(limits::WRITE, writing).await,
+        }
+    };
+    connection.out.clear();
+    shard.stages.record(Stage::Command, shard.runtime.now() - connection.arrived);
+    if written.is_none() {
+        let Client { session, peer, .. } = connection.client;
+        shard.event(&Event::Refused { session, from: peer, why: "the client does not read its replies" });
+    }
+    matches!(written, Some(Ok(())))
+}

@@ -1,0 +1,64 @@
+//! Every bound of a shard, with the reason for it. What happens at each bound is said where it is used.
+
+use std::time::Duration;
+
+/// Bytes taken from a socket in one read.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Bytes of replies taken in one read: an outgoing session says little.
+pub const REPLY_READ_BYTES: usize = 4096;
+/// Usual room for the trace fields of a message.
+pub const TRACE_BYTES: usize = 384;
+/// Messages up to this size travel with their ticket to the owner of the route; larger ones are fetched in pieces.
+pub const TRAVELLING_BODY_BYTES: u64 = 64 * 1024;
+/// Piece in which a large body is fetched.
+pub const BODY_PIECE_BYTES: u64 = 256 * 1024;
+/// Bodies kept in memory by one shard between commit and delivery; the rest is read back from the journal.
+pub const KEPT_BODIES_BYTES: usize = 64 << 20;
+/// Messages of one shard that are on their way at once; the others stay in the index until some return.
+pub const FLIGHTS: usize = 20_000;
+/// Due envelopes taken out of the queue in one go, so that the first is on its way before the last is read.
+pub const CLAIM: usize = 256;
+/// Messages read back from the journal at once: the disk's queue is deep, a shard's other work must not starve.
+pub const LOAD_READERS: usize = 16;
+/// Readers that make a listing.
+pub const LIST_READERS: usize = 32;
+/// The longest sleep of the loop that looks for due envelopes; wall clocks are set back and forth.
+pub const DUE_WAIT: Duration = Duration::from_secs(30);
+/// Pause before a message that cannot be read, or a bounce that cannot be queued, is tried again.
+pub const UNREADABLE: Duration = Duration::from_secs(300);
+/// Recipients in one transaction: as many as any server must take (RFC 5321 §4.5.3.1.8).
+pub const RECIPIENTS_PER_TICKET: usize = 100;
+/// How long a ticket stays at home that found its route with too much to do.
+pub const ROUTE_BUSY: Duration = Duration::from_secs(5);
+/// Maildir deliveries of one shard at once: each occupies a thread of the blocking pool for some fsyncs.
+pub const LOCAL_DELIVERIES: usize = 8;
+/// Bytes of a message's text that a bounce's header part is taken from.
+pub const BOUNCED_HEADER_BYTES: usize = 64 * 1024;
+/// Bytes of a message's text that `queue show` prints.
+pub const SHOWN_BYTES: usize = 1 << 20;
+/// Time to open a connection to one address (RFC 5321 names none; Postfix uses 30 s).
+pub const CONNECT: Duration = Duration::from_secs(30);
+/// Addresses tried for one connection; a site with more is tried again later (Postfix stops after 5).
+pub const ADDRESSES_PER_ATTEMPT: usize = 8;
+/// A client that does not take our replies for this long is gone (RFC 5321 §4.5.3.2.7).
+pub const WRITE: Duration = Duration::from_secs(300);
+/// RFC 5321 §4.5.3.2.5: a server that takes no piece of a message for this long is gone.
+pub const BODY_WRITE: Duration = Duration::from_secs(180);
+/// Time for a QUIT.
+pub const QUIT: Duration = Duration::from_secs(5);
+/// Time to tell a client that there is no room for it.
+pub const TURN_AWAY: Duration = Duration::from_secs(5);
+/// How long shutting down waits for open transactions.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// How often the free space is looked at.
+pub const SPACE_CHECK: Duration = Duration::from_secs(1);
+/// Answers of the coordinator kept by a shard; the oldest are dropped beyond it.
+pub const DNS_CACHE: usize = 20_000;
+/// The longest an answer is believed.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(3600);
+/// The shortest: a busy route asks at most this often.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(30);
+/// How long "there is no such domain" is believed: short, since a new domain's first mail should not bounce twice.
+pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(60);
+/// How long a failed lookup is not repeated.
+pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);

@@ -1,0 +1,43 @@
+//! What rules, limits and failures say to strangers. The protocol's own texts are in `smtp/reply.rs`.
+
+use ringpost_smtp::Reply;
+
+/// RFC 5321 §3.1: a server that cannot take a session says so instead of its greeting.
+pub(crate) const TOO_MANY_SESSIONS: &str = "421 4.3.2 too many sessions, try again later\r\n";
+/// As above, for one client.
+pub(crate) const TOO_MANY_FROM_ADDRESS: &str = "421 4.7.0 too many sessions from your address, try again later\r\n";
+
+/// Disk space is short; what is queued will make room.
+pub(crate) fn no_space() -> Reply {
+    Reply::new(452, "4.3.1", "not enough disk space, try again later")
+}
+
+/// The journal could not be written (promise 3).
+pub(crate) fn disk_failed() -> Reply {
+    Reply::new(451, "4.3.0", "cannot write to the queue, try again later")
+}
+
+/// The message does not fit into the journal whatever happens.
+pub(crate) fn too_large() -> Reply {
+    Reply::new(552, "5.3.4", "message too large")
+}
+
+/// It has passed too many servers (RFC 5321 §6.3).
+pub(crate) fn mail_loop() -> Reply {
+    Reply::new(554, "5.4.6", "too many Received fields: this message is going round in circles")
+}
+
+/// A rule takes mail for this domain, but none this recipient.
+pub(crate) fn no_such_recipient() -> Reply {
+    Reply::new(550, "5.1.1", "no such recipient here")
+}
+
+/// No rule takes this recipient.
+pub(crate) fn not_here() -> Reply {
+    Reply::new(550, "5.7.1", "this server does not take mail for that recipient from you")
+}
+
+/// The shard stops.
+pub(crate) fn stopping() -> Reply {
+    Reply::new(421, "4.3.2", "server is stopping, try again later")
+}

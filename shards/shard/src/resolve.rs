@@ -1,0 +1,275 @@
+//! From a recipient's domain, or a relay's hosts, to a site and its addresses; then the ticket goes to the route's owner.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringpost_conf::{Host as ConfHost, Relay};
+use ringpost_io::{Class, Mesh, Runtime};
+use ringpost_queue::Flags;
+use ringpost_routes::{Host, Site};
+use ringpost_smtp::client::RemoteReply;
+
+use crate::ask::{Ask, Exchanger, MxAnswer, Question};
+use crate::dispatch::Fresh;
+use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
+use crate::settings::Settings;
+use crate::shard::{Shard, World};
+use crate::{limits, outbound, settle};
+
+/// Forward-paths with the index of their envelope.
+type Indexed = Vec<(u16, String)>;
+
+/// Where mail exchangers listen.
+const SMTP_PORT: u16 = 25;
+
+/// An answer as routes use it.
+pub(crate) enum Resolved {
+    /// Hosts, best first; the site is made once for each source and name.
+    Hosts(Arc<[Host]>),
+    /// No delivery for now, or ever.
+    Refused(Outcome),
+}
+
+/// Finds the routes of some recipients of a message and hands them over. Known answers are used at once; otherwise a task
+/// waits for the coordinator.
+pub(crate) fn route<W: World>(
+    shard: &Rc<Shard<W>>,
+    settings: &Rc<Settings>,
+    fresh: &Rc<Fresh>,
+    relay: &Relay,
+    recipients: &[(u16, &str)],
+) {
+    let mut wanted: BTreeMap<Vec<Question>, Vec<(u16, String)>> = BTreeMap::new();
+    for (index, recipient) in recipients {
+        let questions = questions(relay, recipient);
+        wanted.entry(questions).or_default().push((*index, (*recipient).to_owned()));
+    }
+    let single = wanted.len() == 1;
+    let mut by_site: BTreeMap<Site, (Arc<[Host]>, Indexed)> = BTreeMap::new();
+    for (questions, recipients) in wanted {
+        let now = shard.runtime.now();
+        let known: Option<Vec<Rc<Resolved>>> =
+            questions.iter().map(|question| shard.cache.get(now, question)).collect();
+        let plan = Plan::new(settings, relay);
+        match known {
+            Some(answers) => match combine(&answers) {
+                Resolved::Hosts(hosts) if single => {
+                    let site = Site::new(&hosts, &plan.sources, &plan.helo);
+                    send(shard, fresh, site, hosts, recipients);
+                }
+                Resolved::Hosts(hosts) => {
+                    let site = Site::new(&hosts, &plan.sources, &plan.helo);
+                    by_site.entry(site).or_insert_with(|| (hosts, Vec::new())).1.extend(recipients);
+                }
+                Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
+            },
+            None => {
+                let (task_shard, fresh) = (shard.clone(), fresh.clone());
+                shard.spawn_counted(Class::Delivery, async move {
+                    ask_and_send(&task_shard, &fresh, &plan, questions, recipients).await;
+                });
+            }
+        }
+    }
+    for (site, (hosts, recipients)) in by_site {
+        send(shard, fresh, site, hosts, recipients);
+    }
+}
+
+/// What the action says beside its hosts.
+struct Plan {
+    /// The administrator named the hosts.
+    fixed: bool,
+    sources: Vec<IpAddr>,
+    helo: String,
+}
+
+impl Plan {
+    fn new(settings: &Settings, relay: &Relay) -> Self {
+        Self {
+            fixed: !relay.hosts.is_empty(),
+            sources: relay.sources.clone(),
+            helo: relay.helo.clone().unwrap_or_else(|| settings.hostname.clone()),
+        }
+    }
+}
+
+/// One question for each fixed host, or one for the domain's mail exchangers.
+fn questions(relay: &Relay, recipient: &str) -> Vec<Question> {
+    if relay.hosts.is_empty() {
+        let domain = recipient.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+        return vec![Question::Exchangers(domain.to_ascii_lowercase(), SMTP_PORT)];
+    }
+    let questions = relay.hosts.iter().map(|relay| match &relay.host {
+        ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port),
+        ConfHost::Name(name) => Question::Addresses(name.to_string(), relay.port),
+        ConfHost::Mx(domain) => Question::Exchangers(domain.to_string(), relay.port),
+    });
+    questions.collect()
+}
+
+async fn ask_and_send<W: World>(
+    shard: &Rc<Shard<W>>,
+    fresh: &Rc<Fresh>,
+    plan: &Plan,
+    questions: Vec<Question>,
+    recipients: Vec<(u16, String)>,
+) {
+    let mut answers = Vec::new();
+    for question in questions {
+        let known = shard.cache.get(shard.runtime.now(), &question);
+        answers.push(match known {
+            Some(known) => known,
+            None => ask(shard, plan, question).await,
+        });
+    }
+    match combine(&answers) {
+        Resolved::Hosts(hosts) => {
+            let site = Site::new(&hosts, &plan.sources, &plan.helo);
+            send(shard, fresh, site, hosts, recipients);
+        }
+        Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
+    }
+}
+
+async fn ask<W: World>(shard: &Rc<Shard<W>>, plan: &Plan, question: Question) -> Rc<Resolved> {
+    let (answer, port) = match &question {
+        Question::Exchangers(domain, port) => match literal(domain) {
+            Some(address) => (one_address(domain, address), *port),
+            None => (shard.ask.exchangers(domain).await, *port),
+        },
+        Question::Addresses(name, port) => match name.parse() {
+            Ok(address) => (one_address(name, address), *port),
+            Err(_) => (shard.ask.addresses(name).await, *port),
+        },
+    };
+    let ttl = match &answer {
+        MxAnswer::Hosts { ttl, .. } => (*ttl).clamp(limits::DNS_TTL_MIN, limits::DNS_TTL_MAX),
+        MxAnswer::NullMx | MxAnswer::NoSuchDomain => limits::DNS_NEGATIVE_TTL,
+        MxAnswer::Temporary(_) => limits::DNS_FAILURE_TTL,
+    };
+    let resolved = Rc::new(understand(answer, port, plan, &shard.hostname, shard.runtime.random_u64()));
+    shard.cache.keep(shard.runtime.now(), question, resolved.clone(), ttl);
+    resolved
+}
+
+/// `[192.0.2.1]` and `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).
+fn literal(domain: &str) -> Option<IpAddr> {
+    let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
+    inner.strip_prefix("ipv6:").unwrap_or(inner).parse().ok()
+}
+
+fn one_address(name: &str, address: IpAddr) -> MxAnswer {
+    let host = Exchanger { preference: 0, name: name.to_owned(), addresses: vec![address] };
+    MxAnswer::Hosts { hosts: vec![host], ttl: limits::DNS_TTL_MAX }
+}
+
+fn understand(answer: MxAnswer, port: u16, plan: &Plan, hostname: &str, seed: u64) -> Resolved {
+    let refused = |permanent: bool, status: (u8, u16, u16), text: &str| {
+        let code = if permanent { 550 } else { 451 };
+        let reply = RemoteReply::local(code, status, text);
+        Resolved::Refused(if permanent { Outcome::Permanent(reply) } else { Outcome::Transient(reply) })
+    };
+    match answer {
+        // The administrator named this host: his slip must not bounce his mail.
+        MxAnswer::NoSuchDomain | MxAnswer::NullMx if plan.fixed => {
+            refused(false, (4, 4, 4), "the relay host has no address")
+        }
+        MxAnswer::NoSuchDomain => refused(true, (5, 1, 2), "the recipient's domain does not exist or has no address"),
+        MxAnswer::NullMx => refused(true, (5, 1, 10), "the recipient's domain takes no mail (null MX)"),
+        MxAnswer::Temporary(why) => refused(false, (4, 4, 3), &format!("DNS lookup failed: {why}")),
+        MxAnswer::Hosts { mut hosts, .. } => {
+            // Equal preferences are spread at random, RFC 5321 §5.1.
+            hosts.sort_by_cached_key(|host| (host.preference, mix(seed, &host.name)));
+            // What points to ourselves, and all that is not better, would come back to us.
+            if let Some(own) = hosts.iter().find(|host| !plan.fixed && host.name.eq_ignore_ascii_case(hostname)) {
+                let preference = own.preference;
+                hosts.retain(|host| host.preference < preference);
+                if hosts.is_empty() {
+                    return refused(
+                        true,
+                        (5, 4, 6),
+                        "the best mail exchanger of the domain is this server, which has no mailbox for it",
+                    );
+                }
+            }
+            let hosts = hosts.into_iter().map(|host| Host {
+                preference: host.preference,
+                name: host.name,
+                addresses: host.addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
+            });
+            Resolved::Hosts(hosts.filter(|host| !host.addresses.is_empty()).collect())
+        }
+    }
+}
+
+fn mix(seed: u64, name: &str) -> u64 {
+    name.bytes()
+        .fold(seed | 1, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17))
+}
+
+/// Several fixed hosts in the order of the configuration; one that cannot be resolved is left out while another can.
+fn combine(answers: &[Rc<Resolved>]) -> Resolved {
+    if let [only] = answers {
+        return match &**only {
+            Resolved::Hosts(hosts) => Resolved::Hosts(hosts.clone()),
+            Resolved::Refused(outcome) => Resolved::Refused(outcome.clone()),
+        };
+    }
+    let mut hosts = Vec::new();
+    let mut refused = None;
+    for (position, answer) in answers.iter().enumerate() {
+        match &**answer {
+            Resolved::Hosts(more) => {
+                hosts.extend(more.iter().cloned().map(|host| Host { preference: position as u16, ..host }));
+            }
+            Resolved::Refused(outcome) => refused = Some(outcome.clone()),
+        }
+    }
+    match refused {
+        Some(outcome) if hosts.is_empty() => Resolved::Refused(outcome),
+        _ => Resolved::Hosts(hosts.into()),
+    }
+}
+
+fn refuse<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, recipients: &[(u16, String)], outcome: &Outcome) {
+    let recipients = recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
+    let results = Results { message: fresh.id.0, recipients, remote: "none".into(), delays: Delays::default() };
+    settle::settle(shard, results);
+}
+
+/// Makes tickets, each with at most as many recipients as any server must take (RFC 5321 §4.5.3.1.8).
+fn send<W: World>(
+    shard: &Rc<Shard<W>>,
+    fresh: &Fresh,
+    site: Site,
+    hosts: Arc<[Host]>,
+    mut recipients: Vec<(u16, String)>,
+) {
+    let owner = site.owner(shard.mesh.peers());
+    let ready = shard.runtime.now();
+    while !recipients.is_empty() {
+        let rest = recipients.split_off(recipients.len().min(limits::RECIPIENTS_PER_TICKET));
+        let ticket = Box::new(Ticket {
+            home: shard.me(),
+            message: fresh.id.0,
+            sender: fresh.sender.clone(),
+            recipients,
+            site: site.clone(),
+            hosts: hosts.clone(),
+            body_bytes: fresh.body_bytes,
+            body: fresh.body.clone(),
+            eightbit: fresh.flags.contains(Flags::EIGHTBIT),
+            smtputf8: fresh.flags.contains(Flags::SMTPUTF8),
+            ready,
+        });
+        recipients = rest;
+        if owner == shard.me() {
+            outbound::take_ticket(shard, ticket);
+        } else {
+            shard.outbox.post(owner, Letter::Ticket(ticket));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The configuration in the terms of the rooms below: what each listener's sessions, the queue and the routes are told.
+
+use ringpost_conf::{Config, Reserve};
+use ringpost_queue::{Options, Plant};
+use ringpost_smtp::server::Policy;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One listener's sessions.
+pub(crate) struct ListenerPolicy {
+    pub(crate) smtp: Arc<Policy>,
+    pub(crate) hostname: String,
+    pub(crate) tag: String,
+    /// Port 587: our own users, whose messages are completed (RFC 6409 §8).
+    pub(crate) submission: bool,
+}
+
+/// A configuration, made ready.
+pub(crate) struct Settings {
+    pub(crate) config: Arc<Config>,
+    pub(crate) hostname: String,
+    pub(crate) policies: Rc<[ListenerPolicy]>,
+    pub(crate) spool_bytes: usize,
+    pub(crate) sessions_max: usize,
+    pub(crate) sessions_per_address_max: usize,
+    pub(crate) received_max: usize,
+}
+
+impl Settings {
+    pub(crate) fn new(config: Arc<Config>, hostname: &str) -> Self {
+        let policies = config.listeners.iter().map(|listener| {
+            let hostname = listener.hostname.clone();
+            let smtp = &config.smtp;
+            let policy = Policy {
+                hostname: hostname.clone(),
+                size_max: listener.message_bytes_max,
+                recipients_max: smtp.recipients_max as usize,
+                mails_max: smtp.mails_max,
+                errors_max: smtp.errors_max,
+                command_bytes_max: smtp.line_bytes_max as usize,
+                command_timeout: smtp.command_timeout,
+                data_timeout: smtp.data_timeout,
+            };
+            ListenerPolicy {
+                smtp: Arc::new(policy),
+                hostname,
+                tag: listener.tag.clone(),
+                submission: listener.port == 587,
+            }
+        });
+        Self {
+            policies: policies.collect(),
+            spool_bytes: config.store.spool_memory_bytes as usize,
+            sessions_max: config.smtp.sessions_max as usize,
+            sessions_per_address_max: config.smtp.sessions_per_source_max as usize,
+            received_max: config.smtp.received_max as usize,
+            hostname: hostname.to_owned(),
+            config,
+        }
+    }
+
+    /// Loopback, and this host's own addresses: a client at the address that it connects to.
+    pub(crate) fn is_local(&self, peer: IpAddr, own: IpAddr) -> bool {
+        peer.is_loopback() || peer == own || self.config.names.addresses.contains(&peer)
+    }
+
+    /// `free_bytes` on the queue's disk now: a reserve in percent is a part of that.
+    pub(crate) fn queue_options(&self, free_bytes: u64, seed: u64, plant: Plant) -> Options {
+        let store = &self.config.store;
+        Options {
+            segment_bytes: store.segment_bytes,
+            spare_segments: store.spare_segments as usize,
+            reserve_bytes: match store.reserve {
+                Reserve::Bytes(bytes) => bytes,
+                Reserve::Percent(percent) => free_bytes / 100 * u64::from(percent),
+            },
+            state_delay: store.state_delay,
+            seed,
+            plant,
+            ..Options::default()
+        }
+    }
+}

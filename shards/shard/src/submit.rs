@@ -1,0 +1,142 @@
+//! The last step of a message on its way in: trace fields in front, then one message with its envelopes joins the open
+//! batch of the journal. Returns when that batch is durable; only then anybody may be told 250 (promise 1).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringpost_io::Runtime;
+use ringpost_message::received::{Received, write_date, write_message_id};
+use ringpost_perf::Stage;
+use ringpost_queue::{Flags, MessageId, NewMessage, SubmitError};
+use ringpost_smtp::server::Session;
+use ringpost_smtp::{Reply, Transaction};
+
+use crate::body::Incoming;
+use crate::dispatch::{self, Fresh};
+use crate::event::Event;
+use crate::recipient::{Client, Recipients};
+use crate::settings::Settings;
+use crate::shard::{Shard, World};
+use crate::{limits, replies};
+
+/// Makes the message durable and sends it on its way.
+///
+/// # Errors
+/// The reply that says why it was not taken; nothing of it is kept.
+pub(crate) async fn submit<W: World>(
+    shard: &Rc<Shard<W>>,
+    client: &Client,
+    settings: &Settings,
+    session: &Session,
+    tx: &Transaction<'_>,
+    recipients: &Recipients,
+    mut incoming: Incoming,
+) -> Result<MessageId, Reply> {
+    if incoming.scanner().received_count() > settings.received_max {
+        return Err(replies::mail_loop());
+    }
+    let received_ms = shard.runtime.unix_ms();
+    let id = shard.queue.next_id();
+    let head = trace(shard, client, settings, session, tx, &incoming, received_ms, id);
+    let bytes = head.len() as u64 + incoming.bytes();
+    let mut flags = Flags::default();
+    flags.set(Flags::EIGHTBIT, tx.is_eightbit());
+    flags.set(Flags::SMTPUTF8, tx.smtputf8());
+    let envelopes: Vec<(&str, u16)> = tx.recipients().iter().copied().zip(recipients.actions.iter().copied()).collect();
+    let travelling = incoming.whole().filter(|_| bytes <= limits::TRAVELLING_BODY_BYTES).map(|text| {
+        let mut body = Vec::with_capacity(head.len() + text.len());
+        body.extend_from_slice(&head);
+        body.extend_from_slice(text);
+        body
+    });
+    let started = shard.runtime.now();
+    let tail = incoming.take_tail();
+    let pieces = [&tail[..]];
+    let body = incoming.finish(&pieces).map_err(reply)?;
+    let message = NewMessage {
+        id,
+        received_ms,
+        sender: tx.reverse_path(),
+        recipients: &envelopes,
+        flags,
+        tag: &settings.policies[client.listener].tag,
+        head: &head,
+        body,
+    };
+    shard.queue.submit(message).await.map_err(reply)?;
+    let commit = shard.runtime.now() - started;
+    shard.stages.record(Stage::CommitWait, commit);
+    shard.event(&Event::Queued {
+        id,
+        session: client.session,
+        sender: tx.reverse_path(),
+        recipients: envelopes.len(),
+        bytes,
+        commit,
+    });
+    let recipients =
+        envelopes.iter().enumerate().map(|(index, (path, action))| (index as u16, (*path).to_owned(), *action, 0));
+    dispatch::dispatch(
+        shard,
+        Fresh {
+            id,
+            received_ms,
+            sender: tx.reverse_path().to_owned(),
+            recipients: recipients.collect(),
+            flags,
+            body_bytes: bytes,
+            body: travelling.map(Arc::from),
+        },
+    );
+    Ok(id)
+}
+
+fn reply(error: SubmitError) -> Reply {
+    match error {
+        SubmitError::Full => replies::no_space(),
+        SubmitError::TooLarge => replies::too_large(),
+        SubmitError::Disk | SubmitError::Stopped => replies::disk_failed(),
+    }
+}
+
+/// `Received:`, and for our own users what their program forgot (RFC 6409 §8).
+#[allow(clippy::too_many_arguments)]
+fn trace<W: World>(
+    shard: &Shard<W>,
+    client: &Client,
+    settings: &Settings,
+    session: &Session,
+    tx: &Transaction<'_>,
+    incoming: &Incoming,
+    received_ms: u64,
+    id: MessageId,
+) -> Vec<u8> {
+    let policy = &settings.policies[client.listener];
+    let mut head = Vec::with_capacity(limits::TRACE_BYTES);
+    let only_recipient = match tx.recipients() {
+        [one] => Some(*one),
+        _ => None,
+    };
+    Received {
+        helo: session.helo(),
+        address: client.peer.ip(),
+        by: &policy.hostname,
+        protocol: session.protocol_name(tx),
+        id: &id.to_string(),
+        recipient: only_recipient,
+        at_ms: received_ms,
+    }
+    .write(&mut head);
+    let submitted = client.peer.ip().is_loopback() || policy.submission;
+    if submitted && !incoming.scanner().has_date() {
+        write_date(&mut head, received_ms);
+    }
+    if submitted && !incoming.scanner().has_message_id() {
+        write_message_id(&mut head, &id.to_string(), shard.runtime.random_u64(), &policy.hostname);
+    }
+    if !incoming.scanner().starts_with_header() {
+        // Text without a header: an empty line keeps it from being read as one (RFC 5322 §2.1).
+        head.extend_from_slice(b"\r\n");
+    }
+    head
+}

@@ -1,0 +1,167 @@
+//! Clients that submit numbered messages and write down what they were answered. They never send a number twice, so what
+//! has an answer and what has none stay apart.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringpost_io::{Runtime, Stream};
+use ringpost_smtp::Stuffer;
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, Session};
+
+use crate::coordinator::domain;
+use crate::limits;
+use crate::promises::{self, Ledger};
+
+/// What all clients share.
+pub(crate) struct Campaign {
+    pub(crate) ledger: Rc<RefCell<Ledger>>,
+    pub(crate) next: Cell<u64>,
+    /// No new message is begun.
+    pub(crate) over: Cell<bool>,
+    /// Clients that have stopped.
+    pub(crate) ended: Cell<usize>,
+}
+
+/// Text of a message: its number, then lines that only this number gives, some of them beginning with a dot.
+pub(crate) fn text(number: u64) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let large = draw().is_multiple_of(40);
+    let bytes = draw() % if large { limits::LARGE_BODY_BYTES } else { limits::SMALL_BODY_BYTES };
+    let mut text = format!("X-Number: {number}\r\nSubject: simulated\r\n\r\n").into_bytes();
+    while (text.len() as u64) < bytes {
+        let line = draw();
+        if line.is_multiple_of(9) {
+            text.push(b'.');
+        }
+        text.extend_from_slice(format!("{line:x}").repeat(1 + (line % 4) as usize).as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text
+}
+
+/// Submits until the campaign is over.
+pub(crate) async fn submit<R: Runtime>(runtime: R, to: Vec<SocketAddr>, campaign: Rc<Campaign>) {
+    while !campaign.over.get() {
+        let address = to[(runtime.random_u64() % to.len() as u64) as usize];
+        // A broken connection is what the run is about: note nothing, go on.
+        let _ = session(&runtime, address, &campaign).await;
+        runtime.sleep(Duration::from_millis(10 + runtime.random_u64() % 500)).await;
+    }
+    campaign.ended.set(campaign.ended.get() + 1);
+}
+
+struct Lost;
+
+async fn session<R: Runtime>(runtime: &R, to: SocketAddr, campaign: &Campaign) -> Result<(), Lost> {
+    let stream = runtime.connect(to, None, Duration::from_secs(30)).await.map_err(|_| Lost)?;
+    let mut talk =
+        Talk { runtime: runtime.clone(), stream, session: Session::new("client.sim"), input: vec![], out: vec![] };
+    match talk.next().await? {
+        Event::Ready => {}
+        _ => return Err(Lost),
+    }
+    let count = 1 + runtime.random_u64() % 30;
+    for _ in 0..count {
+        if campaign.over.get() || campaign.next.get() >= limits::MESSAGES_MAX {
+            break;
+        }
+        message(runtime, &mut talk, campaign).await?;
+        if runtime.random_u64().is_multiple_of(4) {
+            runtime.sleep(Duration::from_millis(runtime.random_u64() % 300)).await;
+        }
+    }
+    talk.session.quit(&mut talk.out);
+    talk.flush().await
+}
+
+async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaign) -> Result<(), Lost> {
+    let number = campaign.next.get() + 1;
+    campaign.next.set(number);
+    let recipients = 1 + runtime.random_u64() % 4;
+    let recipients: Vec<String> = (0..recipients)
+        .map(|index| format!("r{number}x{index}@{}", domain((runtime.random_u64() % limits::DOMAINS as u64) as usize)))
+        .collect();
+    campaign.ledger.borrow_mut().sending(number, recipients.clone());
+    let text = text(number);
+    let paths: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let sender = promises::sender(number);
+    let envelope =
+        Envelope { sender: &sender, recipients: &paths, size: text.len() as u64, eightbit: false, smtputf8: false };
+    talk.session.begin(&envelope, &mut talk.out).map_err(|_| Lost)?;
+    loop {
+        match talk.next().await? {
+            Event::SendBody => {
+                let mut stuffer = Stuffer::new();
+                // In pieces, with pauses now and then: a crash must find messages half sent.
+                for piece in text.chunks(1 + (runtime.random_u64() % 60_000) as usize) {
+                    stuffer.stuff(piece, &mut talk.out);
+                    talk.flush().await?;
+                    if runtime.random_u64().is_multiple_of(16) {
+                        runtime.sleep(Duration::from_millis(runtime.random_u64() % 50)).await;
+                    }
+                }
+                stuffer.finish(&mut talk.out);
+                talk.session.body_sent();
+            }
+            Event::Done(results) => {
+                let mut ledger = campaign.ledger.borrow_mut();
+                for (index, result) in results.iter().enumerate() {
+                    if matches!(result, RecipientResult::Delivered(_)) {
+                        ledger.acked(number, index);
+                    }
+                }
+                return if talk.session.is_ready() { Ok(()) } else { Err(Lost) };
+            }
+            Event::Failed(_) => return Err(Lost),
+            _ => {}
+        }
+    }
+}
+
+struct Talk<R: Runtime> {
+    runtime: R,
+    stream: R::Stream,
+    session: Session,
+    input: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl<R: Runtime> Talk<R> {
+    async fn flush(&mut self) -> Result<(), Lost> {
+        let out = std::mem::take(&mut self.out);
+        if out.is_empty() {
+            return Ok(());
+        }
+        let written = self.runtime.timeout(limits::CLIENT_PATIENCE, self.stream.write_all(&out)).await;
+        written.and_then(Result::ok).ok_or(Lost)
+    }
+
+    async fn next(&mut self) -> Result<Event, Lost> {
+        loop {
+            self.flush().await?;
+            if !self.input.is_empty() {
+                let (used, event) = self.session.on_input(&self.input, &mut self.out);
+                self.input.drain(..used);
+                if !matches!(event, Event::NeedInput) {
+                    return Ok(event);
+                }
+                if used > 0 && !self.out.is_empty() {
+                    continue;
+                }
+            }
+            let read = self.runtime.timeout(limits::CLIENT_PATIENCE, self.stream.read(&mut self.input, 4096)).await;
+            match read {
+                Some(Ok(count)) if count > 0 => {}
+                _ => return Err(Lost),
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Names in the simulated world: each domain has some of the receivers as its mail exchangers.
+
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringpost_io::Runtime;
+use ringpost_shard::{Ask, Exchanger, MxAnswer};
+
+use crate::limits::{DOMAINS, RECEIVERS};
+
+/// Address of a receiver, port 25.
+pub(crate) fn receiver_address(number: usize) -> IpAddr {
+    Ipv4Addr::new(10, 0, 2, number as u8 + 1).into()
+}
+
+/// Name of a domain. The last is the clients' own, which takes the bounces.
+pub(crate) fn domain(number: usize) -> String {
+    format!("d{number}.sim")
+}
+
+/// What answers the shards' questions.
+pub(crate) struct Names<R: Runtime> {
+    pub(crate) runtime: R,
+    /// One of so many questions fails; 0: none.
+    pub(crate) fails_one_in: Rc<Cell<u64>>,
+}
+
+impl<R: Runtime> Ask for Names<R> {
+    async fn exchangers(&self, name: &str) -> MxAnswer {
+        self.runtime.sleep(Duration::from_micros(200 + self.runtime.random_u64() % 20_000)).await;
+        let one_in = self.fails_one_in.get();
+        if one_in > 0 && self.runtime.random_u64().is_multiple_of(one_in) {
+            return MxAnswer::Temporary("SERVFAIL".into());
+        }
+        let Some(number) = (0..=DOMAINS).find(|number| domain(*number) == name) else { return MxAnswer::NoSuchDomain };
+        // Domains 0 and 1 share a site, the others have a first and a second choice.
+        let first = if number < 2 { 0 } else { number % RECEIVERS };
+        let host = |preference, receiver: usize| Exchanger {
+            preference,
+            name: format!("mx{receiver}.sim"),
+            addresses: vec![receiver_address(receiver)],
+        };
+        MxAnswer::Hosts {
+            hosts: vec![host(20, (first + 1) % RECEIVERS), host(10, first)],
+            ttl: Duration::from_secs(60),
+        }
+    }
+
+    async fn addresses(&self, host: &str) -> MxAnswer {
+        self.exchangers(host).await
+    }
+}
