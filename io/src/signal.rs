@@ -62,10 +62,18 @@ impl Future for Raised {
             this.key = None;
             return Poll::Ready(());
         }
-        match this.key {
-            Some(key) => inner.waiting[key].clone_from(context.waker()),
-            None => this.key = Some(inner.waiting.insert(context.waker().clone())),
-        }
+        let waker = context.waker();
+        // A waker that goes may take the rest of its task along, and with it another `Raised`: not under the borrow.
+        let old = match this.key {
+            Some(key) if inner.waiting[key].will_wake(waker) => None,
+            Some(key) => Some(std::mem::replace(&mut inner.waiting[key], waker.clone())),
+            None => {
+                this.key = Some(inner.waiting.insert(waker.clone()));
+                None
+            }
+        };
+        drop(inner);
+        drop(old);
         Poll::Pending
     }
 }
@@ -73,10 +81,59 @@ impl Future for Raised {
 impl Drop for Raised {
     fn drop(&mut self) {
         let mut inner = self.inner.borrow_mut();
-        if let Some(key) = self.key
-            && inner.raised == self.seen
-        {
-            inner.waiting.remove(key);
+        let ours = self.key.filter(|_| inner.raised == self.seen);
+        let waker = ours.map(|key| inner.waiting.remove(key));
+        drop(inner);
+        drop(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once, zip};
+
+    use super::*;
+
+    #[test]
+    fn a_raise_between_the_look_and_the_wait_is_not_missed() {
+        let signal = Signal::new();
+        let raised = signal.raised();
+        signal.raise();
+        block_on(raised);
+    }
+
+    #[test]
+    fn an_old_raise_does_not_end_a_new_wait() {
+        let signal = Signal::new();
+        signal.raise();
+        assert_eq!(block_on(poll_once(signal.raised())), None);
+    }
+
+    #[test]
+    fn one_raise_wakes_all_and_only_once() {
+        let signal = Signal::new();
+        let both = zip(signal.raised(), signal.clone().raised());
+        block_on(zip(both, async { signal.raise() }));
+        assert!(signal.inner.borrow().waiting.is_empty());
+    }
+
+    #[test]
+    fn those_who_stop_waiting_leave_nothing_behind() {
+        let signal = Signal::new();
+        let kept = signal.raised();
+        for _ in 0..100 {
+            assert_eq!(block_on(poll_once(signal.raised())), None);
         }
+        assert!(signal.inner.borrow().waiting.is_empty());
+        let mut late = Box::pin(signal.raised());
+        assert_eq!(block_on(poll_once(&mut late)), None);
+        signal.raise();
+        // Its key belongs to an emptied slab by now, where another may sit.
+        let other = Box::pin(signal.raised());
+        let mut other = other;
+        assert_eq!(block_on(poll_once(&mut other)), None);
+        drop(late);
+        assert_eq!(signal.inner.borrow().waiting.len(), 1);
+        block_on(kept);
     }
 }

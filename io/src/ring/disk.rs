@@ -57,13 +57,12 @@ impl RingDisk {
     async fn open_with(&self, path: &Path, flags: i32) -> io::Result<RingFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(flags);
-        let handle = match options.dma_open(path).await.map_err(plain) {
-            Ok(file) => Handle::Direct(file),
+        let handle = match direct(&options, path).await {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 self.buffered.set(true);
                 Handle::Buffered(options.buffered_open(path).await.map_err(plain)?)
             }
-            Err(error) => return Err(error),
+            other => other?,
         };
         // By descriptor: glommio's own way asks for the path, which may be another file by now.
         let bytes = rustix::fs::fstat(handle.as_fd())?.st_size as u64;
@@ -265,6 +264,14 @@ impl AsFd for Handle {
     }
 }
 
+/// Past the page cache, except for a file of less than a block, which a crash may leave: see [`reserve`].
+async fn direct(options: &OpenOptions, path: &Path) -> io::Result<Handle> {
+    if rustix::fs::stat(path)?.st_size < BLOCK_BYTES as i64 {
+        return Ok(Handle::Buffered(options.buffered_open(path).await.map_err(plain)?));
+    }
+    Ok(Handle::Direct(options.dma_open(path).await.map_err(plain)?))
+}
+
 /// Runs it on the executor's helper thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     glommio::executor().spawn_blocking(work).await
@@ -279,12 +286,20 @@ fn aligned(at: u64, bytes: u64) -> io::Result<()> {
 }
 
 /// Makes the file with its space. An existing one is left as it is: it may hold somebody's mail.
+///
+/// Its first block is on the disk before the rest is reserved. At the first file of each device glommio reads that block
+/// to find out whether the device can be polled, and once it believes so every later read there fails with EOPNOTSUPP;
+/// a block that is only reserved is answered without asking the device, which looks like a yes.
 fn reserve(path: &Path, bytes: u64) -> io::Result<()> {
     let file = StdFile::options().read(true).write(true).create_new(true).open(path)?;
-    let reserved = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
-        other => other.map_err(io::Error::from),
-    };
+    let reserved = (|| {
+        (&file).write_all(&[0; BLOCK_BYTES])?;
+        file.sync_all()?;
+        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
+            other => other.map_err(io::Error::from),
+        }
+    })();
     if reserved.is_err() {
         let _ = fs::remove_file(path);
     }

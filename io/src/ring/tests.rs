@@ -177,7 +177,7 @@ fn a_dropped_listener_closes_whether_or_not_someone_waits() {
 #[test]
 fn one_listener_serves_many_in_turn() {
     run_single(|runtime| async move {
-        let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+        let listener = runtime.listener(sys::listen_socket(loopback(), 256, false).unwrap()).unwrap();
         let address = listener.local_addr();
         let served = Rc::new(std::cell::Cell::new(0));
         for _ in 0..200 {
