@@ -7,17 +7,23 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod check;
 mod facts;
 mod format;
+mod lex;
 pub mod limits;
+mod load;
 mod model;
+mod parse;
 mod report;
 mod rules;
 mod source_text;
 pub mod tables;
+mod values;
 
 pub use facts::{Decision, Facts};
 pub use format::{Format, FormatError, FormatProblem, FormatValues};
+pub use load::{FileSystem, Memory, Options, Source, load};
 pub use model::*;
 pub use report::{Look, Report, Reports, Severity};
 pub use rules::{Among, Condition, Dest, Negation, Origin, Test};

@@ -16,7 +16,7 @@ use crate::rules::{Condition, Dest, Negation, Origin, Test};
 /// Everything a server needs to know. Made by [`crate::load`], or by [`Config::quickstart`].
 #[derive(Debug)]
 pub struct Config {
-    /// Where to listen, in file order. Never empty after `load`; addresses are not resolved yet.
+    /// Where to listen, in file order; names are not resolved yet.
     pub listeners: Vec<Listener>,
     /// What may be done with a recipient. [`crate::Decision::Action`] is an index into this.
     pub actions: Vec<Action>,
@@ -38,6 +38,8 @@ pub struct Config {
     pub control: Control,
     /// What this host is called.
     pub names: Names,
+    /// `--port-offset`: for ports that no line of the file says, such as [`Config::mx_port`]. All others are moved already.
+    pub port_offset: u16,
 }
 
 /// One `listen on` line.
@@ -460,7 +462,14 @@ impl Config {
             http: listen.page.map(|listen| Http { listen }),
             control: Control { socket: state.join("control.sock") },
             names: Names { server: "localhost".into(), addresses: Vec::new() },
+            port_offset: 0,
         }
+    }
+
+    /// The port at which the hosts of MX records are reached: 25, moved by `--port-offset`.
+    pub fn mx_port(&self) -> u16 {
+        const SMTP_PORT: u16 = 25;
+        SMTP_PORT.saturating_add(self.port_offset)
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Report {
     pub message: String,
     /// Where.
     pub span: Span,
+    /// What is there, under the caret.
+    pub label: Option<&'static str>,
     /// Another place that belongs to it, and what is there.
     pub also: Option<(Span, String)>,
     /// What to do.
@@ -35,7 +37,12 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), span, also: None, help: None }
+        Self { code, message: message.into(), span, label: None, also: None, help: None }
+    }
+
+    pub(crate) fn label(mut self, label: &'static str) -> Self {
+        self.label = Some(label);
+        self
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -69,7 +76,7 @@ pub struct Reports {
 impl Reports {
     pub(crate) fn new(mut reports: Vec<Report>, texts: SourceTexts) -> Self {
         reports.retain(|r| r.severity() == Severity::Error || !texts.is_silenced(r.span, r.code));
-        reports.sort_by(|a, b| order(a, b));
+        reports.sort_by(order);
         // The same thing found twice is said once: a table that is used in two lines has one bad entry.
         reports.dedup_by(|a, b| a.code == b.code && a.span == b.span && a.message == b.message);
         reports.dedup_by(|a, b| {
@@ -131,7 +138,7 @@ impl Reports {
         let mut snippet = Snippet::source(excerpt.text)
             .line_start(excerpt.first_line)
             .path(self.texts.name(report.span.file).to_owned())
-            .annotation(AnnotationKind::Primary.span(excerpt.primary));
+            .annotation(AnnotationKind::Primary.span(excerpt.primary).label(report.label));
         if let (Some((_, label)), Some(range)) = (also, excerpt.also) {
             snippet = snippet.annotation(AnnotationKind::Context.span(range).label(label.clone()));
         }

@@ -106,7 +106,8 @@ mod tests {
         for (text, ms) in cases {
             assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "4", "4x", "30m1h", "1h1h", "h", "1.5h", "-1h", "99999999999999999999s", "999999999999999999w"] {
+        for bad in ["", "4", "4x", "30m1h", "1h1h", "h", "1.5h", "-1h", "99999999999999999999s", "999999999999999999w"]
+        {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }

@@ -314,7 +314,6 @@ class Ringpost(Peer):
         action = f'relay host "smtp://127.0.0.1:{RELAY_PORT}"' if relay else "discard"
         lines = [
             "shards 1",
-            f'store {{ path "{RUN / self.name / "state"}" }}',
             f"listen on 127.0.0.1 port {PORT}",
             f"http listen on 127.0.0.1 port {PORT + 5}",
             f'action "out" {action}',
@@ -325,7 +324,8 @@ class Ringpost(Peer):
     def command(self, relay):
         path = RUN / self.name / "ringpost.conf"
         path.write_text(self.configuration(relay))
-        return [self.binary, "serve", "--config", path, *os.environ.get("RINGPOST_SERVE_OPTIONS", "").split()]
+        # Quiet, since the rivals have no log daemon to write to either.
+        return [self.binary, "serve", "--config", path, "--state", RUN / self.name / "state", "--quiet"]
 
     def metric(self, name):
         """Sum over all shards of a counter of the metrics page; none when it cannot be read."""

@@ -196,11 +196,10 @@ def counts(chosen, by_name):
         own = found.get("own") or {}
         received = own.get("ringpost_messages_received_total")
         if received and own.get("ringpost_commits_total") is not None:
-            writes = own["ringpost_commits_total"] + own.get("ringpost_state_writes_total", 0)
+            commits = own["ringpost_commits_total"]
             notes.append(
-                f"Ringpost's own counters in those runs: {own['ringpost_commits_total']:,.0f} commits and "
-                f"{own.get('ringpost_state_writes_total', 0):,.0f} writes of states for {received:,.0f} messages: "
-                f"{writes / received:.4f} synchronous writes for each."
+                f"Ringpost's own counters in those two runs: {commits:,.0f} synchronous writes (batches of messages and of states) "
+                f"for {received:,.0f} messages, {commits / received:.4f} for each."
             )
         quiet = perf.get("fsync") == 0 and perf.get("fdatasync") == 0 and not perf.get("ring_writes")
         if quiet and peer.name != "smtp-sink":

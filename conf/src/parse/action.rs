@@ -1,5 +1,7 @@
 //! `action NAME …` (grammar §4.4).
 
+use std::time::Duration;
+
 use super::ast::{ActionKindLine, ActionLine, RelayLine, Word};
 use super::statement::{Seen, Statement, Stop};
 use super::tokens::Token;
@@ -10,30 +12,54 @@ const KINDS_NOT_YET: &[&str] = &["mbox", "mda", "lmtp", "expand-only", "forward-
 const MAILDIR_NOT_YET: &[&str] = &["junk", "alias", "virtual", "user", "userbase", "wrapper"];
 const RELAY_BUILT: &[&str] = &["host", "src", "helo", "ttl"];
 const RELAY_NOT_YET: &[&str] = &[
-    "alias", "virtual", "backup", "domain", "helo-src", "auth", "tls", "pki", "ca", "protocols", "ciphers",
-    "mail-from", "srs", "filter", "shaping", "dkim",
+    "alias",
+    "virtual",
+    "backup",
+    "domain",
+    "helo-src",
+    "auth",
+    "tls",
+    "pki",
+    "ca",
+    "protocols",
+    "ciphers",
+    "mail-from",
+    "srs",
+    "filter",
+    "shaping",
+    "dkim",
 ];
 
 impl Statement<'_> {
     pub(super) fn action(&mut self) -> Result<(), Stop> {
         let name = self.word("action", "a name")?;
         let mut ttl = None;
-        let (kind, outcome) = match self.action_kind(&mut ttl) {
-            Ok(kind) => (kind, Ok(())),
-            Err(stop) => (ActionKindLine::Broken, Err(stop)),
-        };
+        let mut kind = ActionKindLine::Broken;
+        let outcome = self.action_kind(&mut kind, &mut ttl);
         self.declare_action(ActionLine { name, kind, ttl, span: self.so_far() });
         outcome
     }
 
-    fn action_kind(&mut self, ttl: &mut Option<std::time::Duration>) -> Result<ActionKindLine, Stop> {
+    /// Whatever was read before an error is kept, so that what is wrong in it is told in the same run.
+    fn action_kind(&mut self, action: &mut ActionKindLine, ttl: &mut Option<Duration>) -> Result<(), Stop> {
         if let Some(kind) = self.keyword(KINDS_NOT_YET) {
             return Err(self.not_yet(kind.span, kind.value));
         }
         match self.keyword(KINDS_BUILT).map(|kind| kind.value) {
-            Some("relay") => self.relay(ttl).map(ActionKindLine::Relay),
-            Some("maildir") => self.maildir(ttl).map(ActionKindLine::Maildir),
-            Some(_) => self.end("discard").map(|()| ActionKindLine::Discard),
+            Some("relay") => {
+                let mut line = RelayLine::default();
+                let outcome = self.relay(&mut line, ttl);
+                *action = ActionKindLine::Relay(line);
+                outcome
+            }
+            Some("maildir") => {
+                *action = ActionKindLine::Maildir(self.maildir(ttl)?);
+                Ok(())
+            }
+            Some(_) => {
+                *action = ActionKindLine::Discard;
+                self.end("discard")
+            }
             None => {
                 let right: Vec<&str> = KINDS_BUILT.iter().chain(KINDS_NOT_YET).copied().collect();
                 let what = "relay, maildir, mbox, mda, lmtp, expand-only, forward-only or discard";
@@ -42,8 +68,7 @@ impl Statement<'_> {
         }
     }
 
-    fn relay(&mut self, ttl: &mut Option<std::time::Duration>) -> Result<RelayLine, Stop> {
-        let mut line = RelayLine::default();
+    fn relay(&mut self, line: &mut RelayLine, ttl: &mut Option<Duration>) -> Result<(), Stop> {
         let mut seen = Seen::default();
         while let Some(option) = self.keyword(RELAY_BUILT) {
             self.once(&mut seen, option);
@@ -62,10 +87,10 @@ impl Statement<'_> {
         if let Some(option) = self.keyword(RELAY_NOT_YET) {
             return Err(self.not_yet(option.span, option.value));
         }
-        if self.at_end() { Ok(line) } else { Err(self.no_such_option("relay", RELAY_BUILT, RELAY_NOT_YET)) }
+        if self.at_end() { Ok(()) } else { Err(self.no_such_option("relay", RELAY_BUILT, RELAY_NOT_YET)) }
     }
 
-    fn maildir(&mut self, ttl: &mut Option<std::time::Duration>) -> Result<Word, Stop> {
+    fn maildir(&mut self, ttl: &mut Option<Duration>) -> Result<Word, Stop> {
         let kind = self.last();
         let path = self.maildir_path();
         let mut seen = Seen::default();

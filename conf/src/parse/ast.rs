@@ -1,6 +1,6 @@
 //! What was written, before names are looked up. Values are checked already; everything knows its place.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::model::{Commit, Family, Reserve, Where};
@@ -201,6 +201,3 @@ pub(crate) struct StoreLine {
     pub(crate) reserve: Option<Reserve>,
     pub(crate) commit: Option<Commit>,
 }
-
-/// Source addresses after their table is read.
-pub(crate) type Addresses = Vec<IpAddr>;

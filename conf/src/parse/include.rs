@@ -61,7 +61,7 @@ impl Parser<'_> {
 }
 
 /// Those of `names` that fit `pattern`, sorted. Hidden files only if the pattern begins with a dot.
-pub(crate) fn glob_names(pattern: &str, mut names: Vec<String>) -> Vec<String> {
+fn glob_names(pattern: &str, mut names: Vec<String>) -> Vec<String> {
     let pattern: Vec<char> = pattern.chars().collect();
     names.retain(|name| {
         let name: Vec<char> = name.chars().collect();

@@ -9,9 +9,28 @@ use ringpost_address::{is_domain_name, parse_ip, parse_literal};
 
 const BUILT: &[&str] = &["inet4", "inet6", "port", "tag", "hostname", "max-message-size"];
 const NOT_YET: &[&str] = &[
-    "filter", "mask-src", "no-dsn", "tls", "tls-require", "smtps", "pki", "ca", "protocols", "ciphers", "auth",
-    "auth-optional", "auth-cert", "hostnames", "senders", "received-auth", "proxy-v2", "ratelimit", "ssl", "secure",
-    "certificate", "mask-source",
+    "filter",
+    "mask-src",
+    "no-dsn",
+    "tls",
+    "tls-require",
+    "smtps",
+    "pki",
+    "ca",
+    "protocols",
+    "ciphers",
+    "auth",
+    "auth-optional",
+    "auth-cert",
+    "hostnames",
+    "senders",
+    "received-auth",
+    "proxy-v2",
+    "ratelimit",
+    "ssl",
+    "secure",
+    "certificate",
+    "mask-source",
 ];
 
 impl Statement<'_> {
@@ -49,7 +68,11 @@ impl Statement<'_> {
             }
         }
         if let (Some(four), Some(six)) = (seen.place("inet4"), seen.place("inet6")) {
-            let report = Report::new("E0602", if six.start > four.start { six } else { four }, "`inet4` and `inet6` exclude each other");
+            let report = Report::new(
+                "E0602",
+                if six.start > four.start { six } else { four },
+                "`inet4` and `inet6` exclude each other",
+            );
             return Err(self.tell(report.help("without either, both are used")));
         }
         if let Some(option) = self.keyword(NOT_YET) {

@@ -13,7 +13,8 @@ mod statement;
 mod table;
 pub(crate) mod tokens;
 
-pub(crate) use include::glob_names;
+pub(crate) use statement::not_yet;
+pub(crate) use table::BUILT_IN as BUILT_IN_TABLES;
 
 use std::path::{Path, PathBuf};
 
@@ -26,14 +27,37 @@ use crate::report::{Report, did_you_mean};
 use crate::source_text::{SourceTexts, Span};
 
 /// Statements that can be read.
-const BUILT: &[&str] = &[
-    "include", "listen", "table", "action", "match", "bounce", "queue", "smtp", "shards", "http", "store", "control",
-];
+const BUILT: &[&str] =
+    &["include", "listen", "table", "action", "match", "bounce", "queue", "smtp", "shards", "http", "store", "control"];
 /// Statements of the grammar that this version does not have.
 const NOT_YET: &[&str] = &[
-    "pki", "ca", "mta", "mda", "filter", "proc", "scheduler", "srs", "admd", "profile", "shaping", "warmup", "pool",
-    "dkim", "metrics", "ratelimit", "log", "share", "accept", "reject", "expire", "bounce-warn", "max-message-size",
-    "size", "limit", "subaddressing-delimiter", "ciphers",
+    "pki",
+    "ca",
+    "mta",
+    "mda",
+    "filter",
+    "proc",
+    "scheduler",
+    "srs",
+    "admd",
+    "profile",
+    "shaping",
+    "warmup",
+    "pool",
+    "dkim",
+    "metrics",
+    "ratelimit",
+    "log",
+    "share",
+    "accept",
+    "reject",
+    "expire",
+    "bounce-warn",
+    "max-message-size",
+    "size",
+    "limit",
+    "subaddressing-delimiter",
+    "ciphers",
 ];
 /// Statements of long ago, and what to write.
 const GONE: &[&str] = &["hostname", "map"];
@@ -165,7 +189,7 @@ fn is_statement(word: &str) -> bool {
 
 /// `hostname`, `map`: configuration of before 2012.
 fn gone(statement: &mut Statement<'_>, name: &str, span: Span) -> Stop {
-    let mut word = |n: usize| statement.tokens.get(n).and_then(Token::word).map(|w| w.text);
+    let word = |n: usize| statement.tokens.get(n).and_then(Token::word).map(|w| w.text);
     let help = match name {
         "hostname" => {
             let host = word(1).unwrap_or_else(|| "NAME".to_owned());

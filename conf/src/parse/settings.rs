@@ -16,8 +16,15 @@ use crate::source_text::Span;
 use crate::values;
 
 const COUNTS: &[&str] = &[
-    "max-mails", "max-rcpt", "max-sessions", "max-sessions-per-source", "max-errors", "max-line", "max-depth",
-    "max-nodes", "max-received",
+    "max-mails",
+    "max-rcpt",
+    "max-sessions",
+    "max-sessions-per-source",
+    "max-errors",
+    "max-line",
+    "max-depth",
+    "max-nodes",
+    "max-received",
 ];
 const TIMES: &[&str] = &["timeout", "data-timeout"];
 const STORE: &[&str] = &["path", "segment", "spare", "spool-memory", "state-delay", "reserve", "commit"];
@@ -75,7 +82,8 @@ impl Statement<'_> {
             } else {
                 return Err(self.unknown_limit());
             };
-            let first = self.ast.settings.smtp_limits.iter().find(|(have, _)| *have == name.value).map(|(_, at)| at.span);
+            let first =
+                self.ast.settings.smtp_limits.iter().find(|(have, _)| *have == name.value).map(|(_, at)| at.span);
             match first {
                 Some(first) => self.twice(name.value, name.span, first),
                 None => self.ast.settings.smtp_limits.push((name.value, At { value, span: name.span })),
@@ -129,7 +137,11 @@ impl Statement<'_> {
         loop {
             let interval = self.duration("warn-interval")?;
             if intervals.last().is_some_and(|last| *last >= interval.value) {
-                return Err(self.error("E0203", interval.span, "`warn-interval` needs its durations in ascending order"));
+                return Err(self.error(
+                    "E0203",
+                    interval.span,
+                    "`warn-interval` needs its durations in ascending order",
+                ));
             }
             intervals.push(interval.value);
             if self.mark(Mark::Comma).is_none() {
@@ -162,8 +174,9 @@ impl Statement<'_> {
             match option.value {
                 "cores" => {
                     let help = Some("for example `2-9`, or \"0,2-3\"; each core once");
-                    line.cores =
-                        self.value("cores", "numbers of cores", values::cores, "E0509", "not a list of cores", help)?.value;
+                    line.cores = self
+                        .value("cores", "numbers of cores", values::cores, "E0509", "not a list of cores", help)?
+                        .value;
                 }
                 "coordinator" => line.coordinator = Some(self.count("coordinator", 0)?.value as usize),
                 _ => line.memory_bytes = Some(self.size("memory")?.value),
@@ -211,7 +224,8 @@ impl Statement<'_> {
                     Some(percent) => Some(Reserve::Percent(percent)),
                     None => values::size(text).map(Reserve::Bytes),
                 };
-                let reserve = self.value("reserve", "a size or percentage", read, "E0503", "not a size", Some("`10G` or `5%`"))?;
+                let reserve =
+                    self.value("reserve", "a size or percentage", read, "E0503", "not a size", Some("`10G` or `5%`"))?;
                 line.reserve = Some(reserve.value);
             }
             _ => match self.keyword(&["group", "each"]) {

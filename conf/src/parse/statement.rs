@@ -209,7 +209,7 @@ impl<'p> Statement<'p> {
         self.value(who, "a number", read, "E0509", "not a number", Some(&help))
     }
 
-    /// A wrong value is told, and reading goes on behind it: it is one mistake, and others may follow.
+    /// The next word as a value of some kind; a wrong one gives up the statement.
     pub(super) fn value<T>(
         &mut self,
         who: &str,
@@ -313,7 +313,9 @@ impl<'p> Statement<'p> {
             }
             self.skip();
             let mut next = 0;
-            while self.kind(next) == Some(&Kind::Mark(Mark::Comma)) || (next > 0 && self.kind(next) == Some(&Kind::Newline)) {
+            while self.kind(next) == Some(&Kind::Mark(Mark::Comma))
+                || (next > 0 && self.kind(next) == Some(&Kind::Newline))
+            {
                 next += 1;
             }
             let more = next > 0 && matches!(self.kind(next), Some(Kind::Bare(_) | Kind::Quoted(_)));

@@ -79,7 +79,8 @@ impl Statement<'_> {
         let earlier = self.ast.tables.iter().find(|t| t.name == table.name).map(|t| t.name_span);
         match earlier {
             Some(first) => {
-                let report = Report::new("E0305", table.name_span, format!("table `{}` is already declared", table.name));
+                let report =
+                    Report::new("E0305", table.name_span, format!("table `{}` is already declared", table.name));
                 let help = format!("at {}", self.texts.at(first));
                 self.reports.push(report.also(first, "declared here").help(help));
             }

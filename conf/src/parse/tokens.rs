@@ -2,7 +2,7 @@
 
 use super::ast::Word;
 use crate::lex::{Mark, Piece, Raw, RawToken, lex};
-use crate::limits::{MACRO_DEPTH_MAX, STATEMENT_TOKENS_MAX};
+use crate::limits::{MACRO_DEPTH_MAX, STATEMENT_TOKENS_MAX, WORD_BYTES_MAX};
 use crate::report::{Report, nearest};
 use crate::source_text::{SourceTexts, Span};
 
@@ -72,9 +72,7 @@ impl Macros {
         let near = nearest(name, self.list.iter().map(|m| m.name.as_str()));
         let near = near.and_then(|name| self.list.iter().find(|m| m.name == name));
         match near.map(|m| (m, m.defined)) {
-            Some((m, Some(span))) => {
-                report.help(format!("did you mean ${}, defined at {}?", m.name, texts.at(span)))
-            }
+            Some((m, Some(span))) => report.help(format!("did you mean ${}, defined at {}?", m.name, texts.at(span))),
             Some((m, None)) => report.help(format!("did you mean ${}?", m.name)),
             None if name.contains('$') => report.help("to write a `$`, quote the word"),
             None => report,
@@ -82,27 +80,54 @@ impl Macros {
     }
 
     /// The text that `${name}` stands for.
-    fn text(&self, name: &str, visible: usize, depth: usize) -> Option<String> {
-        let at = self.find(name, visible).filter(|_| depth < MACRO_DEPTH_MAX)?;
+    fn text<'m>(&'m self, name: &'m str, visible: usize, depth: usize) -> Result<String, Bad<'m>> {
+        let at = self.find(name, visible).ok_or(Bad::Unknown(name))?;
+        if depth >= MACRO_DEPTH_MAX {
+            return Err(Bad::TooDeep(name));
+        }
         match &self.list[at].value {
-            Raw::Word(text) | Raw::Quoted(text) => Some(text.clone()),
+            Raw::Word(text) | Raw::Quoted(text) => Ok(text.clone()),
             Raw::Macro(name) => self.text(name, at, depth + 1),
-            Raw::Template(pieces) => self.join(pieces, at, depth + 1).ok(),
-            _ => None,
+            Raw::Template(pieces) => self.join(pieces, at, depth + 1),
+            _ => Err(Bad::Told),
         }
     }
 
-    /// The word that a template makes, or the name of a macro that does not exist.
-    fn join<'p>(&self, pieces: &'p [Piece], visible: usize, depth: usize) -> Result<String, &'p str> {
+    /// The word that a template makes.
+    fn join<'m>(&'m self, pieces: &'m [Piece], visible: usize, depth: usize) -> Result<String, Bad<'m>> {
         let mut word = String::new();
         for piece in pieces {
             match piece {
                 Piece::Text(text) => word.push_str(text),
-                Piece::Macro(name) => word.push_str(&self.text(name, visible, depth).ok_or(name.as_str())?),
+                Piece::Macro(name) => word.push_str(&self.text(name, visible, depth)?),
+            }
+            if word.len() > WORD_BYTES_MAX {
+                return Err(Bad::TooLong);
             }
         }
         Ok(word)
     }
+
+    fn report(&self, bad: &Bad<'_>, span: Span, texts: &SourceTexts) -> Option<Report> {
+        match bad {
+            Bad::Told => None,
+            Bad::Unknown(name) => Some(self.unknown(name, span, texts)),
+            Bad::TooDeep(name) => {
+                let message = format!("no such macro: ${name}: macros nest at most {MACRO_DEPTH_MAX} deep");
+                Some(Report::new("E0104", span, message))
+            }
+            Bad::TooLong => Some(Report::new("E0103", span, format!("a word has at most {WORD_BYTES_MAX} bytes"))),
+        }
+    }
+}
+
+/// Why a macro gives nothing.
+enum Bad<'m> {
+    Unknown(&'m str),
+    TooDeep(&'m str),
+    TooLong,
+    /// Its definition was wrong, and that was told.
+    Told,
 }
 
 /// What comes next in a file.
@@ -186,15 +211,16 @@ impl Lines {
     /// Whether the line of this token begins with one of `starts`, and is not the line of the brace.
     pub(crate) fn begins_statement(&self, raw: usize, brace: Span, starts: impl Fn(&str) -> bool) -> bool {
         let first = (0..raw).rev().find(|&at| self.raws[at].kind == Raw::Newline).map_or(0, |at| at + 1);
-        self.raws.get(first).is_some_and(|t| {
-            t.span.start > brace.start && matches!(&t.kind, Raw::Word(word) if starts(word))
-        })
+        self.raws
+            .get(first)
+            .is_some_and(|t| t.span.start > brace.start && matches!(&t.kind, Raw::Word(word) if starts(word)))
     }
 
     /// `name = value`, and nothing else in the line.
     fn macro_definition(&mut self, macros: &mut Macros, reports: &mut Vec<Report>) -> bool {
         let line = &self.raws[self.at..];
-        let [RawToken { kind: Raw::Word(name), span }, RawToken { kind: Raw::Mark(Mark::Assign), span: assign }, ..] = line
+        let [RawToken { kind: Raw::Word(name), span }, RawToken { kind: Raw::Mark(Mark::Assign), span: assign }, ..] =
+            line
         else {
             return false;
         };
@@ -241,8 +267,8 @@ impl Expansion<'_> {
             Raw::Macro(name) => return self.expand_macro(name, span, raw, visible, depth),
             Raw::Template(pieces) => match self.macros.join(pieces, visible, depth) {
                 Ok(text) => Kind::Bare(text),
-                Err(name) => {
-                    self.reports.push(self.macros.unknown(name, span, self.texts));
+                Err(bad) => {
+                    self.reports.extend(self.macros.report(&bad, span, self.texts));
                     Kind::Error
                 }
             },
@@ -253,9 +279,8 @@ impl Expansion<'_> {
     fn expand_macro(&mut self, name: &str, span: Span, raw: usize, visible: usize, depth: usize) {
         let found = self.macros.find(name, visible);
         let Some(at) = found.filter(|_| depth < MACRO_DEPTH_MAX) else {
-            if found.is_none() {
-                self.reports.push(self.macros.unknown(name, span, self.texts));
-            }
+            let bad = if found.is_some() { Bad::TooDeep(name) } else { Bad::Unknown(name) };
+            self.reports.extend(self.macros.report(&bad, span, self.texts));
             return self.push(Token { kind: Kind::Error, span, raw });
         };
         match &self.macros.list[at].value {

@@ -19,7 +19,7 @@ pub struct DomainSet {
 impl DomainSet {
     /// Adds an entry; `false` if it is not a domain.
     pub fn insert(&mut self, entry: &str) -> bool {
-        let folded = Folded::new(entry.strip_suffix('.').unwrap_or(entry));
+        let folded = Folded::new(entry.strip_suffix('.').filter(|name| *name != "*").unwrap_or(entry));
         let name = folded.as_str();
         if name == "*" {
             self.everything = true;

@@ -4,15 +4,16 @@
 //! A message that a broken connection left unanswered is never sent again under its number: what has an answer and
 //! what has none stay apart for [`crate::verify`].
 
+mod clock;
+mod options;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -24,99 +25,8 @@ use crate::limits;
 use crate::measure::{Latency, Measures, Refusal, Step};
 use crate::pace::Pace;
 use crate::progress::{Progress, Shown};
-use crate::workload::{Sizes, mix, parse_time};
-
-/// How far commands go ahead of replies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Pipelining {
-    /// One command, one reply.
-    Off,
-    /// MAIL, RCPT and DATA in one write (RFC 2920), each body in another.
-    Group,
-    /// As `group`, and a body leaves together with the next group (or QUIT).
-    On,
-}
-
-/// What to send, where and how fast.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Options {
-    /// Server, `host:port`.
-    #[arg(default_value = "127.0.0.1:2525")]
-    pub address: String,
-    /// Connections open at the same time.
-    #[arg(short, long, default_value_t = 16)]
-    pub connections: u32,
-    /// Messages to send; without this and --time 10000.
-    #[arg(short = 'n', long)]
-    pub messages: Option<u64>,
-    /// How long to send, such as 10s.
-    #[arg(short, long, value_parser = parse_time)]
-    pub time: Option<Duration>,
-    /// Size of a message: 4k, 1k-64k, or with weights 4k:90,1m:10.
-    #[arg(short, long, default_value = "4k")]
-    pub size: Sizes,
-    /// Recipients of each message.
-    #[arg(short, long, default_value_t = 1)]
-    pub recipients: u32,
-    /// How far commands go ahead of replies, if the server offers PIPELINING.
-    #[arg(short, long, value_enum, default_value = "on")]
-    pub pipelining: Pipelining,
-    /// Messages on a connection before it is closed and another opened (default: no end).
-    #[arg(short = 'k', long)]
-    pub per_connection: Option<u64>,
-    /// Messages per second, sent on schedule whether or not the server keeps up (default: as fast as it answers).
-    #[arg(long)]
-    pub rate: Option<f64>,
-    /// Domain of the sender.
-    #[arg(long, default_value = "source.example")]
-    pub from_domain: String,
-    /// Domain of the recipients, who are called r0, r1 and so on.
-    #[arg(long, default_value = "sink.example")]
-    pub to_domain: String,
-    /// File to which `key recipient` is added for each delivery answered with 250.
-    #[arg(long)]
-    pub acked: Option<PathBuf>,
-    /// Name of the run in every message's key (default: from the clock).
-    #[arg(long)]
-    pub run: Option<String>,
-    /// Give up when the server has answered nothing for this long.
-    #[arg(long, default_value = "30s", value_parser = parse_time)]
-    pub patience: Duration,
-    /// Show no progress.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Print the summary as JSON.
-    #[arg(long)]
-    pub json: bool,
-    /// Set from outside to end the run early.
-    #[arg(skip)]
-    pub stop: Option<Arc<AtomicBool>>,
-}
-
-impl Options {
-    /// The defaults of the command line, for `address`, without progress.
-    pub fn to(address: impl ToString) -> Self {
-        Self {
-            address: address.to_string(),
-            connections: 16,
-            messages: None,
-            time: None,
-            size: Sizes::fixed(4096),
-            recipients: 1,
-            pipelining: Pipelining::On,
-            per_connection: None,
-            rate: None,
-            from_domain: "source.example".into(),
-            to_domain: "sink.example".into(),
-            acked: None,
-            run: None,
-            patience: Duration::from_secs(30),
-            quiet: true,
-            json: false,
-            stop: None,
-        }
-    }
-}
+use clock::{clock_name, rfc5322_now};
+pub use options::{Options, Pipelining};
 
 /// Why a run could not be carried out. Refusals by the server are results, not errors.
 #[derive(Debug, thiserror::Error)]
@@ -652,28 +562,4 @@ pub fn raise_descriptors() {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
-}
-
-fn clock_name() -> String {
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64);
-    format!("{:08x}", mix(nanos ^ u64::from(std::process::id())) as u32)
-}
-
-/// The time now as RFC 5322 §3.3 writes it, in UTC.
-fn rfc5322_now() -> String {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from a day count, era by era (400 years are 146 097 days), years beginning in March.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = (march_month + 2) % 12;
-    let year = era * 400 + year_of_era + u64::from(march_month >= 10);
-    let name = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month as usize];
-    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(days % 7) as usize];
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{weekday}, {day} {name} {year} {hour:02}:{minute:02}:{:02} +0000", second % 60)
 }

@@ -54,8 +54,8 @@ pub const SLACK_SEGMENTS: u64 = 4;
 pub const COMPACT_BELOW_PERCENT: u64 = 60;
 /// Pause before a disk that failed is tried again; doubles up to [`PROBE_MAX`].
 pub const PROBE: Duration = Duration::from_secs(1);
-/// The longest such pause.
-pub const PROBE_MAX: Duration = Duration::from_secs(30);
+/// The longest such pause: a disk that is back must not be left alone for long, and a probe costs two small writes.
+pub const PROBE_MAX: Duration = Duration::from_secs(4);
 /// Pause before a segment that could not be made is tried again.
 pub const MAKE_AGAIN: Duration = Duration::from_secs(1);
 /// Waits between attempts; the last one repeats (RFC 5321 §4.5.4.1 asks for at least 30 minutes in the long run).

@@ -21,6 +21,9 @@ pub const LARGE_BODY_BYTES: u64 = 200 * 1024;
 /// A delivery that was answered at most this long before a crash may not have its state on disk (50 ms of delay, a slow
 /// write, a batch before it), so its repetition is excused.
 pub const STATE_GRACE: Duration = Duration::from_secs(2);
+/// A slice that stopped accepting for a failing disk looks at it again within this long after it is good (a probe every 4 s,
+/// and the time for a fresh segment); until then no state is written.
+pub const DISK_RECOVERY: Duration = Duration::from_secs(8);
 /// Virtual time that the queue gets to become empty after the last crash and fault: several retries.
 pub const SETTLE: Duration = Duration::from_secs(12 * 3600);
 /// A client gives up waiting for a reply after this.

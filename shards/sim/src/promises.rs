@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::coordinator::domain;
-use crate::limits::{DOMAINS, STATE_GRACE};
+use crate::limits::{DISK_RECOVERY, DOMAINS, STATE_GRACE};
 
 /// A promise that was not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,11 +227,12 @@ impl Ledger {
         first.unheard || self.crashes.iter().any(soon)
     }
 
-    /// Whether the disk has been good for [`STATE_GRACE`] on end at some time between the two.
+    /// Whether the disk has been good, and known to be so, for [`STATE_GRACE`] on end at some time between the two.
     fn was_good_between(&self, from: Instant, to: Instant) -> bool {
         let ends = self.disk.iter().skip(1).map(|(at, _)| *at).chain([to]);
-        self.disk.iter().zip(ends).any(|((begin, disk), end)| {
-            let (begin, end) = ((*begin).max(from), end.min(to));
+        self.disk.iter().zip(ends).enumerate().any(|(number, ((begin, disk), end))| {
+            let recovered = *begin + if number == 0 { Duration::ZERO } else { DISK_RECOVERY };
+            let (begin, end) = (recovered.max(from), end.min(to));
             *disk == Disk::Good && end.saturating_duration_since(begin) > STATE_GRACE
         })
     }
@@ -240,7 +241,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn the_judge_tells_kept_from_broken() {

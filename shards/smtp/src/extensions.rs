@@ -15,8 +15,11 @@ pub(crate) fn announce(policy: &Policy, out: &mut Vec<u8>) {
         b"\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=",
     );
     push_number(policy.recipients_max as u64, out);
-    out.extend_from_slice(b" MAILMAX=");
-    push_number(u64::from(policy.mails_max), out);
+    // No bound is said by not saying one.
+    if policy.mails_max < u32::MAX {
+        out.extend_from_slice(b" MAILMAX=");
+        push_number(u64::from(policy.mails_max), out);
+    }
     out.extend_from_slice(b"\r\n250 HELP\r\n");
 }
 

@@ -142,8 +142,8 @@ pub(crate) struct Batch {
     records: u32,
     /// What it holds that was copied.
     pub(crate) copied: Vec<Copied>,
-    /// Generations that must outlive the segment this lands in.
-    pub(crate) needs: Vec<u64>,
+    /// Some of it may be on disk although it is not durable.
+    pub(crate) attempted: bool,
 }
 
 impl Batch {
@@ -151,7 +151,7 @@ impl Batch {
     pub(crate) fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.resize(RECORDS_AT, 0);
-        Self { buffer, used: RECORDS_AT, records: 0, copied: Vec::new(), needs: Vec::new() }
+        Self { buffer, used: RECORDS_AT, records: 0, copied: Vec::new(), attempted: false }
     }
 
     /// Takes the buffer back.

@@ -45,7 +45,8 @@ struct SegmentEntry {
     batches: U32,
     slot: U16,
     role: u8,
-    retired: u8,
+    /// 0 being filled, 1 sealed, 2 retired, 3 damaged.
+    phase: u8,
     reserved: U32,
 }
 
@@ -92,7 +93,7 @@ pub(crate) struct Listed {
     pub(crate) role: Role,
     pub(crate) used: u32,
     pub(crate) batches: u32,
-    pub(crate) retired: bool,
+    pub(crate) phase: Phase,
 }
 
 /// A checkpoint, read.
@@ -149,13 +150,21 @@ impl<D: Disk> Slice<D> {
     }
 
     async fn write_checkpoint(&self) -> io::Result<u64> {
-        let (head, sealed) = {
-            let books = self.books.borrow();
+        let (head, sealed, listed) = {
+            let mut books = self.books.borrow_mut();
             let sealed = books.segments.table.iter().filter(|(_, segment)| {
                 matches!(segment.phase, Phase::Sealed | Phase::Retired { .. }) && segment.in_use()
             });
             let sealed: Vec<(u16, u64)> = sealed.map(|(slot, segment)| (*slot, segment.life.generation)).collect();
-            (encode_head(&books), sealed)
+            let with_mail = books
+                .segments
+                .table
+                .iter()
+                .filter(|(_, segment)| segment.phase == Phase::Filling || segment.in_use() && segment.live > 0);
+            let listed: Vec<u16> = with_mail.map(|(slot, _)| *slot).collect();
+            // Until it is published the old one counts, too.
+            books.segments.listed.extend(&listed);
+            (encode_head(&books), sealed, listed)
         };
         let mut writer = self.disk.writer(&self.dir.join(TEMPORARY)).await?;
         let (mut total, mut block, mut from) = (0, head, Some(0));
@@ -173,6 +182,7 @@ impl<D: Disk> Slice<D> {
         }
         writer.publish(&self.dir.join(NAME)).await?;
         let mut books = self.books.borrow_mut();
+        books.segments.listed = listed.into_iter().collect();
         for (slot, generation) in sealed {
             if let Some(segment) = books.segments.table.get_mut(&slot)
                 && segment.life.generation == generation
@@ -206,7 +216,12 @@ fn encode_head(books: &Books) -> Vec<u8> {
             batches: segment.batches.into(),
             slot: (*slot).into(),
             role: segment.role as u8,
-            retired: matches!(segment.phase, Phase::Retired { .. }).into(),
+            phase: match segment.phase {
+                Phase::Filling => 0,
+                Phase::Free | Phase::Sealed | Phase::Freeing => 1,
+                Phase::Retired { damaged: false } => 2,
+                Phase::Retired { damaged: true } => 3,
+            },
             reserved: U32::ZERO,
         };
         bytes.extend_from_slice(entry.as_bytes());
@@ -313,7 +328,13 @@ pub(crate) fn decode(bytes: &[u8], slice: u16) -> Result<Checkpoint, BadCheckpoi
             role: if entry.role == Role::Cold as u8 { Role::Cold } else { Role::Hot },
             used: entry.used.get(),
             batches: entry.batches.get(),
-            retired: entry.retired != 0,
+            phase: match entry.phase {
+                0 => Phase::Filling,
+                1 => Phase::Sealed,
+                2 => Phase::Retired { damaged: false },
+                3 => Phase::Retired { damaged: true },
+                _ => return Err(BadCheckpoint::Damaged),
+            },
         });
     }
     for number in 1.. {

@@ -131,12 +131,10 @@ impl<D: Disk> Slice<D> {
         Err(error)
     }
 
-    /// The segment is never written again, and must not be believed before the batch's next copy is gone.
+    /// The segment is never written again, and nothing is freed before a checkpoint says what of it counts.
     fn fail(&self, slot: u16, batch: &mut Batch) {
-        let mut books = self.books.borrow_mut();
-        batch.needs.extend(books.segments.generation(slot));
-        books.segments.fail(slot);
-        drop(books);
+        batch.attempted = true;
+        self.books.borrow_mut().segments.fail(slot);
         self.after_books();
     }
 
@@ -216,7 +214,6 @@ impl<D: Disk> Slice<D> {
             let homes = std::mem::take(&mut books.homes_in_flight);
             homes.into_iter().for_each(|home| books.segments.need(slot, home));
         }
-        batch.needs.iter().for_each(|needed| books.segments.need(slot, *needed));
         let revenants = books.apply(slot, at, batch.body(), None).expect("we have written these records ourselves");
         drop(books);
         self.batches.set(self.batches.get() + 1);
@@ -241,7 +238,6 @@ impl<D: Disk> Slice<D> {
             let mut books = self.books.borrow_mut();
             let homes = std::mem::take(&mut books.homes_in_flight);
             books.homes_open.extend(homes);
-            books.homes_open.extend(batch.needs.iter().copied());
         }
         for record in batch.records().flatten() {
             match record.kind {
@@ -255,7 +251,7 @@ impl<D: Disk> Slice<D> {
                 }
                 Kind::Gone => self.append_gone(record.id, None),
                 // If it never reached the disk, nothing needs to be said of it.
-                Kind::Message if !batch.needs.is_empty() => self.append_gone(record.id, None),
+                Kind::Message if batch.attempted => self.append_gone(record.id, None),
                 _ => {}
             }
         }
@@ -341,9 +337,12 @@ impl<D: Disk> Slice<D> {
                     self.flush_now.set(true);
                     return;
                 }
-                // Whatever of it is on disk says nothing: it need not be kept until a checkpoint.
+                // Whatever of it is on disk says nothing.
                 self.fail(slot, &mut batch);
-                self.remove(slot).await;
+                let listed = self.books.borrow().segments.listed.contains(&slot);
+                if !listed {
+                    self.remove(slot).await;
+                }
             }
             pause = (pause * 2).min(limits::PROBE_MAX);
         }

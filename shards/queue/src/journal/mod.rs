@@ -29,12 +29,15 @@
 //! - torn: A's replay ends there. B does not continue A's sequence, so nothing of B is lost by that; and B's superblock
 //!   counts A's batches without it, so it is not reported as corruption.
 //! - whole: a replay meets its messages twice, with the same ids. The later copy, in B, is the place; states are absolute
-//!   and later ones win. B *needs* A (below), so that an end that only B knows is not forgotten before A is.
+//!   and later ones win.
 //!
 //! If B fails too, everybody in the batch is told 451 and nothing of it enters the books. Its states are tried again with
 //! the next batch, and with them goes a `gone` record for each of its messages, so that a later start does not believe A or
 //! B. A crash before that record is durable may bring such a message back: it is then delivered although its client was
 //! told to try again, which "at least once" allows.
+//!
+//! Whatever a failed segment holds behind its last durable batch, nothing that could be said against it, and nothing that it
+//! refers to, is freed before a checkpoint has been written: from then on a start does not look at that segment's tail.
 //!
 //! # What is live, and when a segment is freed
 //! Live are: the latest copy of each message that has not ended, its chunks, and for each of its envelopes the latest state.

@@ -19,10 +19,6 @@ use crate::limits;
 impl<D: Disk> Slice<D> {
     /// Keeps spare segments ready, until the committer has ended.
     pub(crate) async fn make_loop<S: Future<Output = ()>>(&self, sleep: &impl Fn(Duration) -> S) {
-        for slot in self.junk.take() {
-            // If it stays, it is junk again at the next start.
-            let _ = self.disk.remove(&self.path(slot)).await;
-        }
         while !self.closed.get() {
             let make = self.signals.make.raised();
             let Some(bytes) = self.bytes_to_make().await else {
@@ -64,13 +60,20 @@ impl<D: Disk> Slice<D> {
     }
 
     async fn make(&self, bytes: u64) -> io::Result<()> {
-        let slot = self.books.borrow().segments.unused_slot().ok_or(io::ErrorKind::StorageFull)?;
+        for slot in self.junk.take() {
+            self.remove_file(slot).await;
+        }
+        if !self.junk.borrow().is_empty() {
+            // A disk that removes nothing makes nothing; trying would only leave more behind.
+            return Err(io::ErrorKind::Other.into());
+        }
+        let slot = self.books.borrow().segments.unused_slot(&self.junk.borrow()).ok_or(io::ErrorKind::StorageFull)?;
         let path = self.path(slot);
         let file = match self.disk.create(&path, bytes, Create::Prewritten).await {
             Ok(file) => file,
             Err(error) => {
                 // A part of it may be there; it would be taken for a segment, and takes the room that was short.
-                let _ = self.disk.remove(&path).await;
+                self.remove_file(slot).await;
                 return Err(error);
             }
         };
@@ -151,9 +154,10 @@ impl<D: Disk> Slice<D> {
             let books = self.books.borrow();
             let wanted = if self.own { self.options.spare_segments.max(1) } else { 0 };
             let free: Vec<(u16, u64)> = books.segments.free().map(|(slot, segment)| (slot, segment.bytes)).collect();
-            let small = free.iter().filter(|(_, bytes)| *bytes < self.options.segment_bytes);
+            let removable = free.iter().filter(|(slot, _)| !books.segments.listed.contains(slot));
+            let small = removable.clone().filter(|(_, bytes)| *bytes < self.options.segment_bytes);
             match free.len() {
-                count if count > wanted * limits::FREE_SEGMENTS_FACTOR => free.iter().map(|(slot, _)| *slot).max(),
+                count if count > wanted * limits::FREE_SEGMENTS_FACTOR => removable.map(|(slot, _)| *slot).max(),
                 count if count > wanted => small.map(|(slot, _)| *slot).max(),
                 _ => None,
             }
@@ -173,10 +177,18 @@ impl<D: Disk> Slice<D> {
             segment.phase = Phase::Freeing;
         }
         self.files.borrow_mut().remove(&slot);
-        // If it stays, a start finds it blank, free, or older than its checkpoint.
-        let _ = self.disk.remove(&self.path(slot)).await;
+        self.remove_file(slot).await;
         // Only now may the number be used for another file.
         self.books.borrow_mut().segments.table.remove(&slot);
+    }
+
+    /// What stays is tried again before the next file is made; a start would find it blank, free, or older than its
+    /// checkpoint.
+    async fn remove_file(&self, slot: u16) {
+        match self.disk.remove(&self.path(slot)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => self.junk.borrow_mut().push(slot),
+            _ => {}
+        }
     }
 
     /// Looks at the free space, wakes who waits for it, and lets the upkeep look round.

@@ -217,7 +217,7 @@ impl<D: Disk> Replay<'_, D> {
             let has_mail = |place: Place| place.slot == listed.slot;
             let needed = checkpoint
                 .is_some_and(|checkpoint| checkpoint.messages.iter().any(|(message, _)| has_mail(message.place)));
-            if !self.found.files.contains_key(&listed.slot) && needed && !listed.retired {
+            if !self.found.files.contains_key(&listed.slot) && needed {
                 self.damage(&format!("{}: missing", segment_path(self.dir, listed.slot).display()));
             }
         }
@@ -250,6 +250,11 @@ impl<D: Disk> Replay<'_, D> {
     /// Without its superblock a segment is believed if its first batch, which nothing of an earlier life can be, is whole,
     /// or if the checkpoint knows it.
     async fn unreadable(&mut self, slot: u16, segment: &mut Segment, listed: Option<&Listed>) {
+        if let Some(listed) = listed.filter(|listed| listed.phase == Phase::Retired { damaged: false }) {
+            // A segment that failed before: what is left of it the checkpoint knows.
+            let life = Life { generation: listed.generation, stamp: listed.stamp };
+            return self.take_up(slot, life, listed.role, segment, Some(listed), None);
+        }
         let file = self.found.files[&slot].clone();
         let first = salvage::first_batch(&*file).await;
         let path = segment_path(self.dir, slot).display().to_string();
@@ -278,15 +283,19 @@ impl<D: Disk> Replay<'_, D> {
         listed: Option<&Listed>,
         order: Option<u64>,
     ) {
-        segment.phase = match listed.is_some_and(|listed| listed.retired) {
-            true => Phase::Retired { damaged: false },
-            false => Phase::Sealed,
-        };
+        segment.phase = listed.map_or(Phase::Sealed, |listed| listed.phase);
         segment.life = life;
         segment.role = role;
         let (at, sequence) = listed.map_or((BLOCK_BYTES as u32, 0), |listed| (listed.used, listed.batches));
         segment.used = at;
         segment.batches = sequence;
+        if listed.is_some() && segment.phase != Phase::Filling {
+            // The checkpoint says all about it; behind its end there may be a batch that failed, which nobody may believe.
+            segment.covered = true;
+            return;
+        }
+        // Each run begins its own segments: a tail that was not written by us is not written on.
+        segment.phase = Phase::Sealed;
         let file = self.found.files[&slot].clone();
         let order = order.filter(|_| sequence == 0);
         self.cursors.push((Cursor::new(slot, file, life, at.into(), sequence, self.options.plant), order));
@@ -297,6 +306,7 @@ impl<D: Disk> Replay<'_, D> {
     fn load(&mut self, checkpoint: Option<Checkpoint>) {
         let Some(checkpoint) = checkpoint else { return };
         let books = &mut self.found.books;
+        books.segments.listed = checkpoint.segments.iter().map(|listed| listed.slot).collect();
         let same: Vec<u16> = checkpoint
             .segments
             .iter()

@@ -1,7 +1,7 @@
 //! Segments: fixed-size files, each written from front to back in one *life*, then recycled. Pure; who reads and writes
 //! them is in `commit.rs`, `replay.rs` and `recycle.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -186,6 +186,8 @@ pub(crate) struct Segments {
     pub(crate) next_order: u64,
     /// Something may be freed.
     pub(crate) changed: bool,
+    /// Segments in which the checkpoint knows mail: a file of them that is not there would be missed at a start.
+    pub(crate) listed: BTreeSet<u16>,
     stamps: u64,
 }
 
@@ -341,9 +343,25 @@ impl Segments {
         self.table.get(&slot).filter(|segment| segment.in_use()).map(|segment| segment.life.generation)
     }
 
-    /// A segment with nothing live, that nobody reads and nothing needs.
+    /// A segment with nothing live, that nobody reads and nothing needs. None while a segment that failed may still be
+    /// believed at a start.
     pub(crate) fn freeable(&self) -> Option<u16> {
-        self.table.iter().find(|(_, segment)| self.is_done(segment) && !self.is_needed(segment)).map(|(slot, _)| *slot)
+        if self.has_uncovered_failure() {
+            return None;
+        }
+        let ready = |slot: u16, segment: &Segment| match segment.phase {
+            Phase::Sealed => !self.is_needed(segment),
+            // Its file is removed.
+            _ => !self.listed.contains(&slot),
+        };
+        let mut done = self.table.iter().filter(|(_, segment)| self.is_done(segment));
+        done.find(|(slot, segment)| ready(**slot, segment)).map(|(slot, _)| *slot)
+    }
+
+    /// A segment has failed, or was found damaged, since the last checkpoint.
+    pub(crate) fn has_uncovered_failure(&self) -> bool {
+        let mut all = self.table.values();
+        all.any(|segment| matches!(segment.phase, Phase::Retired { .. }) && !segment.covered)
     }
 
     /// How many are kept only by what a checkpoint would take over.
@@ -357,11 +375,7 @@ impl Segments {
     }
 
     fn is_needed(&self, segment: &Segment) -> bool {
-        match segment.phase {
-            // It cannot be marked free, so only a checkpoint may say that it counts no more.
-            Phase::Retired { .. } => !segment.covered,
-            _ => !segment.covered && segment.needs.iter().any(|generation| self.has_generation(*generation)),
-        }
+        !segment.covered && segment.needs.iter().any(|generation| self.has_generation(*generation))
     }
 
     fn has_generation(&self, generation: u64) -> bool {
@@ -386,9 +400,9 @@ impl Segments {
         used.fold((0, 0, 0), |sum, segment| (sum.0 + segment.bytes, sum.1 + segment.live_bytes, sum.2 + 1))
     }
 
-    /// A number for a new file.
-    pub(crate) fn unused_slot(&self) -> Option<u16> {
-        (0..crate::limits::SLOTS_MAX).find(|slot| !self.table.contains_key(slot))
+    /// A number for a new file; not one of `taken`.
+    pub(crate) fn unused_slot(&self, taken: &[u16]) -> Option<u16> {
+        (0..crate::limits::SLOTS_MAX).find(|slot| !self.table.contains_key(slot) && !taken.contains(slot))
     }
 
     /// splitmix64 (Steele, Lea, Flood 2014) over the seed.
@@ -447,11 +461,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_segment_goes_only_after_a_checkpoint() {
+    fn nothing_is_freed_between_a_failure_and_a_checkpoint() {
         let mut segments = two();
+        let other = segments.take(Role::Cold, 4096).expect("free");
+        segments.seal(Role::Cold);
+        assert_eq!(segments.freeable(), Some(other));
         let slot = segments.take(Role::Hot, 4096).expect("free");
         segments.fail(slot);
         assert_eq!((segments.fitting(Role::Hot, 1), segments.freeable()), (None, None));
+        segments.table.remove(&other);
         segments.table.get_mut(&slot).expect("there").covered = true;
         assert_eq!(segments.freeable(), Some(slot));
     }

@@ -1,0 +1,174 @@
+//! Reading files, and the order of the work: texts, tokens, statements, checks, a [`Config`]. The only file here that does I/O.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use ringpost_address::is_domain_name;
+
+use crate::check;
+use crate::limits::{DATA_FILE_BYTES_MAX, FILE_BYTES_MAX};
+use crate::model::{Config, Names};
+use crate::parse::Parser;
+use crate::report::{Report, Reports, Severity};
+use crate::source_text::{SourceTexts, Span, narrow};
+
+/// Where texts come from: the file system, or memory in tests and in the simulator.
+pub trait Source {
+    /// The whole of a file; an error if it is longer than `bytes_max`.
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// Names in a directory, in any order.
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileSystem;
+
+impl Source for FileSystem {
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let file = std::fs::File::open(path)?;
+        let mut bytes = Vec::new();
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+        bounded(bytes, bytes_max)
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+}
+
+/// Texts in memory, by path.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Memory {
+    /// Puts a file there.
+    pub fn with(mut self, path: impl Into<PathBuf>, text: impl Into<Vec<u8>>) -> Self {
+        self.0.insert(path.into(), text.into());
+        self
+    }
+}
+
+impl Source for Memory {
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let bytes = self.0.get(path).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))?;
+        bounded(bytes.clone(), bytes_max)
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let inside = self.0.keys().filter(|path| path.parent() == Some(directory));
+        Ok(inside.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
+    }
+}
+
+fn bounded(bytes: Vec<u8>, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if bytes.len() as u64 > bytes_max {
+        let message = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
+/// What the command line adds, and what only the system knows.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--root`: every absolute path of the configuration is taken below it.
+    pub root: Option<PathBuf>,
+    /// `--port-offset`: every port is moved up by it.
+    pub port_offset: u16,
+    /// `-D name=value`: wins over the file.
+    pub defines: Vec<(String, String)>,
+    /// The host's fully qualified name, for when there is no `mailname` file beside the configuration.
+    pub server_name: Option<String>,
+    /// The host's own addresses, beside the loopback ones: for `from local`, and address literals of `for local`.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Options {
+    /// A path of the configuration: relative ones from `directory`, absolute ones below `--root`.
+    pub(crate) fn place(&self, directory: &Path, path: &str) -> PathBuf {
+        let path = Path::new(path);
+        match &self.root {
+            Some(root) if path.is_absolute() => {
+                // `/../x` must not leave the root.
+                let inside = path.components().filter(|c| matches!(c, Component::Normal(_)));
+                inside.fold(root.clone(), |below, part| below.join(part))
+            }
+            _ if path.is_absolute() => path.to_path_buf(),
+            _ => directory.join(path),
+        }
+    }
+}
+
+/// Reads a configuration with all its includes and tables. With an error nothing is loaded, and all errors are in the
+/// [`Reports`]; otherwise these are the warnings.
+pub fn load(source: &dyn Source, path: &Path, options: &Options) -> Result<(Config, Reports), Reports> {
+    let mut parser = Parser::new(source, options);
+    match source.read(path, FILE_BYTES_MAX) {
+        Ok(bytes) => parser.read(path, bytes),
+        Err(error) => {
+            let mut texts = SourceTexts::default();
+            let file = texts.add(path.display().to_string(), String::new());
+            let message = format!("cannot read `{}`: {error}", path.display());
+            let report = Report::new("E0701", Span { file, start: 0, end: 0 }, message);
+            return Err(Reports::new(vec![report], texts));
+        }
+    }
+    let names = names(source, path, options);
+    let Parser { texts, reports, ast, .. } = parser;
+    let broken = ast.broken;
+    let checked = check::check(ast, names, check::Reading { source, options, texts, reports });
+    let (config, texts, reports) = checked;
+    let failed = reports.iter().any(|r| r.severity() == Severity::Error);
+    assert!(failed || !broken, "a statement was given up without a word, and would be missing");
+    let reports = Reports::new(reports, texts);
+    if failed { Err(reports) } else { Ok((config, reports)) }
+}
+
+/// The server name: the `mailname` file beside the configuration (grammar §4.1), else what the system says.
+fn names(source: &dyn Source, path: &Path, options: &Options) -> Names {
+    const MAILNAME_BYTES_MAX: u64 = 4096;
+    let file = path.parent().unwrap_or(Path::new("")).join("mailname");
+    let written = source.read(&file, MAILNAME_BYTES_MAX).ok().and_then(|bytes| {
+        let text = String::from_utf8(bytes).ok()?;
+        let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?.to_owned();
+        is_domain_name(&name).then_some(name)
+    });
+    let server = written.or_else(|| options.server_name.clone()).unwrap_or_else(|| "localhost".to_owned());
+    Names { server: server.to_lowercase(), addresses: options.addresses.clone() }
+}
+
+/// Keeps a text for reading and for excerpts. What is not UTF-8 is told once, and read on with a mark in its place.
+pub(crate) fn add_text(texts: &mut SourceTexts, reports: &mut Vec<Report>, path: &Path, bytes: Vec<u8>) -> u32 {
+    let (text, bad) = match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
+        }
+    };
+    let file = texts.add(path.display().to_string(), text);
+    if let Some(at) = bad {
+        let span = Span { file, start: narrow(at), end: narrow(at + char::REPLACEMENT_CHARACTER.len_utf8()) };
+        reports.push(Report::new("E0106", span, "not valid UTF-8"));
+    }
+    file
+}
+
+/// Reads the data file of a table.
+pub(crate) fn read_data(
+    source: &dyn Source,
+    path: &Path,
+    texts: &mut SourceTexts,
+    reports: &mut Vec<Report>,
+) -> io::Result<u32> {
+    let bytes = source.read(path, DATA_FILE_BYTES_MAX)?;
+    Ok(add_text(texts, reports, path, bytes))
+}

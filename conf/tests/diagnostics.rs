@@ -1,0 +1,132 @@
+//! The texts that an administrator reads, letter by letter.
+
+use std::path::Path;
+
+use ringpost_conf::{Look, Memory, Options, load};
+
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    let files = Memory::default().with("ringpost.conf", text).with("domains", "example.org\nnot..one\t# slip\n");
+    let reports = match load(&files, Path::new("ringpost.conf"), &Options::default()) {
+        Ok((_, warnings)) => warnings,
+        Err(reports) => reports,
+    };
+    let got = reports.render(Look::Plain);
+    assert!(got == expected.trim_start_matches('\n'), "expected:\n{expected}\ngot:\n{got}");
+}
+
+#[test]
+fn all_errors_at_once_with_the_fix() {
+    check(
+        r#"table relays { 10.0.0.1 }
+listen on lo0 porrt 25
+action "out" relay
+
+match from src <relayz> for any action "uot"
+"#,
+        r#"
+error[E0202]: `listen` has no option `porrt`
+ --> ringpost.conf:2:15
+  |
+2 | listen on lo0 porrt 25
+  |               ^^^^^
+  |
+  = help: did you mean `port`?
+
+error[E0301]: no such table: <relayz>
+ --> ringpost.conf:5:16
+  |
+5 | match from src <relayz> for any action "uot"
+  |                ^^^^^^^^ not declared in any file
+  |
+  = help: did you mean <relays>, declared at ringpost.conf:1:7?
+
+error[E0302]: no such action: `uot`
+ --> ringpost.conf:5:40
+  |
+5 | match from src <relayz> for any action "uot"
+  |                                        ^^^^^ not declared in any file
+  |
+  = help: did you mean `out`, declared at ringpost.conf:3:8?
+
+ringpost.conf: 3 errors, 0 warnings. Nothing was loaded.
+"#,
+    );
+}
+
+#[test]
+fn what_is_not_built_says_so() {
+    check(
+        "pki mx cert \"/etc/mx.pem\"\nlisten on all tls\naction a relay host smtps://mx.example.org\nmatch for any action a\n",
+        "
+error[E0901]: not yet: `pki` is not built yet
+ --> ringpost.conf:1:1
+  |
+1 | pki mx cert \"/etc/mx.pem\"
+  | ^^^
+
+error[E0901]: not yet: `tls` is not built yet
+ --> ringpost.conf:2:15
+  |
+2 | listen on all tls
+  |               ^^^
+
+error[E0901]: not yet: `smtps://` is not built yet
+ --> ringpost.conf:3:21
+  |
+3 | action a relay host smtps://mx.example.org
+  |                     ^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: this version relays without TLS: `smtp://` or `smtp+notls://`
+
+ringpost.conf: 3 errors, 0 warnings. Nothing was loaded.
+",
+    );
+}
+
+#[test]
+fn a_problem_in_a_data_file_points_there_and_two_places_are_shown() {
+    check(
+        "table d file:domains\naction a relay\nmatch from any for domain <d> action a\naction a discard\n",
+        "
+error[E0305]: action `a` is already declared
+ --> ringpost.conf:4:8
+  |
+2 | action a relay
+  |        - declared here
+3 | match from any for domain <d> action a
+4 | action a discard
+  |        ^
+  |
+  = help: at ringpost.conf:2:8
+
+error[E0403]: `not..one` is not a domain
+ --> domains:2:1
+  |
+2 | not..one # slip
+  | ^^^^^^^^
+  |
+  = help: needed by `for domain` at ringpost.conf:3:20; a name, `*.example.org` or `*`
+
+ringpost.conf: 2 errors, 0 warnings. Nothing was loaded.
+",
+    );
+}
+
+#[test]
+fn warnings_do_not_stop_it() {
+    check(
+        "action out relay\nmatch from any for any action out\n",
+        "
+warning[W0802]: open relay: anyone may send anywhere through this rule
+ --> ringpost.conf:2:1
+  |
+2 | match from any for any action out
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: name who may: `from src …`, or for whom: `for domain …`
+
+ringpost.conf: 0 errors, 1 warning.
+",
+    );
+}

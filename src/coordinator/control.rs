@@ -1,0 +1,113 @@
+//! The control socket: who may speak (its own user and root, whom the kernel vouches for), and what is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringpost_perf::Snapshot;
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use super::Coordinator;
+use crate::ipc::control::{Answer, Request};
+use crate::limits::{CONTROL_CLIENTS, CONTROL_LINE_BYTES, CONTROL_WAIT, SHARD_ANSWER};
+
+/// Serves administrators as long as the engine runs.
+pub async fn serve(listener: UnixListener, coordinator: Arc<Coordinator>) {
+    let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let coordinator = coordinator.clone();
+                tokio::spawn(async move {
+                    // An administrator's program that hangs up in the middle has all it wanted.
+                    let _ = converse(stream, &coordinator).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                coordinator.log.warn(&format_args!("control socket: {error}"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, coordinator: &Coordinator) -> std::io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let (reader, writer) = stream.into_split();
+    let mut out = Lines(BufWriter::new(writer));
+    let own = rustix::process::geteuid().as_raw();
+    if peer != own && peer != 0 {
+        return out.send(&Answer::Error(format!("user {peer} may not control a server of user {own}"))).await;
+    }
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(CONTROL_LINE_BYTES));
+    let read = tokio::time::timeout(CONTROL_WAIT, reader.read_line(&mut line)).await;
+    if !matches!(read, Ok(Ok(1..))) {
+        return Ok(());
+    }
+    match serde_json::from_str(line.trim_end()) {
+        Ok(request) => answer(request, coordinator, &mut out).await,
+        Err(error) => out.send(&Answer::Error(format!("not a request: {error}"))).await,
+    }
+}
+
+async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) -> std::io::Result<()> {
+    let shards = &coordinator.shards;
+    let last = match request {
+        Request::Stats => {
+            let snapshot: Snapshot = (*shards.snapshot().await).clone();
+            out.line(&Answer::Stats(Box::new(snapshot))).await?;
+            Answer::Done(String::new())
+        }
+        Request::List => {
+            for envelope in shards.list().await {
+                out.line(&Answer::Envelope(envelope)).await?;
+            }
+            Answer::Done(String::new())
+        }
+        Request::Show { id } => match shards.show(id).await {
+            Some(message) => {
+                out.line(&Answer::Message(message)).await?;
+                Answer::Done(String::new())
+            }
+            None => Answer::Error(format!("no message {id:016x} in the queue")),
+        },
+        Request::Retry => match shards.retry().await {
+            1 => Answer::Done("1 envelope is tried now".into()),
+            count => Answer::Done(format!("{count} envelopes are tried now")),
+        },
+        Request::Reload => match tokio::time::timeout(SHARD_ANSWER, coordinator.reload()).await {
+            Ok(Ok(text)) => Answer::Done(text),
+            Ok(Err(text)) => Answer::Error(text),
+            Err(_) => Answer::Error("the supervisor does not answer".into()),
+        },
+        Request::Stop => {
+            coordinator.ask_to_stop();
+            Answer::Done("stopping".into())
+        }
+    };
+    out.send(&last).await
+}
+
+struct Lines(BufWriter<OwnedWriteHalf>);
+
+impl Lines {
+    async fn line(&mut self, value: &impl Serialize) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        match tokio::time::timeout(CONTROL_WAIT, self.0.write_all(&line)).await {
+            Ok(written) => written,
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn send(&mut self, value: &impl Serialize) -> std::io::Result<()> {
+        self.line(value).await?;
+        self.0.flush().await
+    }
+}

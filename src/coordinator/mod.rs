@@ -1,0 +1,156 @@
+//! The engine's other thread: whatever is slow, blocking or global. Names, the control socket, the page, the log,
+//! reloading. It touches no shard's state and holds no message; if it stalls, shards go on with what they have.
+
+mod control;
+mod dns;
+mod http;
+pub mod log;
+pub mod mailbox;
+mod reload;
+mod shards;
+mod zone;
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use ringpost_io::Mailbox;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::dns::Names;
+use self::log::Log;
+use self::mailbox::Asked;
+pub use self::shards::Shards;
+pub use self::zone::Zone;
+use crate::ipc::codec::{Channel, cut};
+use crate::ipc::engine::{FromEngine, Ready};
+use crate::plan::Plan;
+
+/// What the coordinator's tasks share.
+pub struct Coordinator {
+    /// The shards.
+    pub shards: Arc<Shards>,
+    /// The log.
+    pub log: Log,
+    supervisor: Channel,
+    reloads: reload::Waiting,
+}
+
+/// What the coordinator is started with.
+pub struct Start {
+    /// The shards.
+    pub shards: Arc<Shards>,
+    /// The log.
+    pub log: Log,
+    /// To the supervisor.
+    pub supervisor: Channel,
+    /// The shards' questions.
+    pub questions: Mailbox<Asked>,
+    /// Where names are looked up; `None`: the network.
+    pub zone: Option<Zone>,
+    /// Control socket.
+    pub control: Option<UnixListener>,
+    /// The page's sockets.
+    pub pages: Vec<TcpListener>,
+    /// What happens, from other threads.
+    pub news: mpsc::UnboundedReceiver<News>,
+    /// What is said of the start when all shards have opened their queues.
+    pub ready: Ready,
+}
+
+/// What other threads tell the coordinator.
+pub enum News {
+    /// A shard has opened its slice of the queue and accepts, or cannot.
+    Opened(Result<ringpost_shard::Opened, String>),
+    /// The supervisor has sent a new plan, with notes.
+    Plan(Box<Plan>, Vec<String>),
+    /// The supervisor has found errors in the configuration.
+    Refused(String),
+    /// The supervisor says stop, or is gone.
+    Stop,
+    /// All shards have ended; answer when all is said.
+    Ended(oneshot::Sender<()>),
+}
+
+impl Coordinator {
+    /// The supervisor stops everything, this process included.
+    pub fn ask_to_stop(&self) {
+        // If the supervisor is gone, this process ends anyway.
+        let _ = self.supervisor.send(&FromEngine::WantsStop);
+    }
+}
+
+/// Runs on its own thread until the shards have ended.
+pub fn run(start: Start) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(coordinate(start))
+}
+
+async fn coordinate(start: Start) -> std::io::Result<()> {
+    let Start { shards, log, supervisor, questions, zone, control, pages, news, ready } = start;
+    let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
+    if let Names::Nowhere(why) = &*names {
+        log.warn(&format_args!("names cannot be resolved: {why}"));
+    }
+    tokio::spawn(mailbox::answer(questions, names));
+    let coordinator = Arc::new(Coordinator { shards, log, supervisor, reloads: reload::Waiting::default() });
+    if let Some(control) = control {
+        control.set_nonblocking(true)?;
+        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
+    }
+    for page in pages {
+        page.set_nonblocking(true)?;
+        tokio::spawn(http::serve(tokio::net::TcpListener::from_std(page)?, coordinator.clone()));
+    }
+    follow(&coordinator, news, ready).await;
+    Ok(())
+}
+
+async fn follow(coordinator: &Coordinator, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
+    let (mut opened, mut failed) = (0, false);
+    let mut last = None;
+    while let Some(event) = news.recv().await {
+        match event {
+            News::Opened(Ok(found)) => {
+                opened += 1;
+                ready.messages += found.messages;
+                ready.damage.extend(found.damage);
+                if opened == coordinator.shards.count() && !failed {
+                    ready.damage.truncate(16);
+                    ready.damage.iter_mut().for_each(|line| line.truncate(line.floor_char_boundary(500)));
+                    coordinator.shards.set_accepting(true);
+                    tell(coordinator, &FromEngine::Ready(std::mem::take(&mut ready)));
+                }
+            }
+            News::Opened(Err(why)) => {
+                if !std::mem::replace(&mut failed, true) {
+                    tell(coordinator, &FromEngine::Failed(cut(why)));
+                }
+                coordinator.shards.stop().await;
+            }
+            News::Plan(plan, notes) => coordinator.apply(&plan, notes).await,
+            News::Refused(report) => coordinator.refuse(report),
+            News::Stop => {
+                coordinator.shards.set_accepting(false);
+                last = Some(coordinator.shards.snapshot().await);
+                coordinator.shards.stop().await;
+            }
+            News::Ended(done) => {
+                let last = last.take().unwrap_or_default();
+                if !failed {
+                    tell(coordinator, &FromEngine::Stopped(coordinator.shards.summary(&last)));
+                }
+                coordinator.log.end();
+                // Who waits for it is about to end the process.
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+fn tell(coordinator: &Coordinator, letter: &FromEngine) {
+    if let Err(error) = coordinator.supervisor.send(letter) {
+        coordinator.log.warn(&format_args!("the supervisor is gone: {error}"));
+    }
+}

@@ -1,0 +1,165 @@
+//! All shards as the coordinator sees them: orders to each, answers added up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_channel::oneshot;
+use ringpost_conf::Config;
+use ringpost_io::Sender;
+use ringpost_perf::{Counter, Counters, Gauges, ShardSnapshot, Snapshot, Stage};
+use ringpost_shard::{ListedEnvelope, Order, ShardReport, ShownMessage};
+
+use crate::ipc::engine::Summary;
+use crate::limits::{SHARD_ANSWER, SHARD_LIST, STATS_KEEP};
+
+/// Orders and counters of every shard.
+pub struct Shards {
+    orders: Vec<Sender<Order>>,
+    counters: Vec<Arc<Counters>>,
+    began: Instant,
+    kept: tokio::sync::Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    accepting: AtomicBool,
+}
+
+impl Shards {
+    /// In order of their numbers.
+    pub fn new(orders: Vec<Sender<Order>>, counters: Vec<Arc<Counters>>) -> Self {
+        Self { orders, counters, began: Instant::now(), kept: Default::default(), accepting: AtomicBool::new(false) }
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// All listeners accept now, or no longer.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Release);
+    }
+
+    /// Why new mail is not taken; `None`: it is.
+    pub async fn not_ready(&self) -> Option<&'static str> {
+        if !self.accepting.load(Ordering::Acquire) {
+            return Some("starting or stopping");
+        }
+        let snapshot = self.snapshot().await;
+        if snapshot.shards.len() < self.count() {
+            return Some("a shard does not answer");
+        }
+        snapshot.merged().gauges.low_space.then_some("the disk is nearly full")
+    }
+
+    /// Figures, at most [`STATS_KEEP`] old. A shard that does not answer is left out.
+    pub async fn snapshot(&self) -> Arc<Snapshot> {
+        let mut kept = self.kept.lock().await;
+        if let Some((when, snapshot)) = kept.as_ref()
+            && when.elapsed() < STATS_KEEP
+        {
+            return snapshot.clone();
+        }
+        let reports = self.ask(Order::Stats, SHARD_ANSWER).await;
+        let shards = reports.into_iter().map(|(shard, report)| self.shard_snapshot(shard, report));
+        let snapshot = Arc::new(Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.began.elapsed().as_secs_f64(),
+            shards: shards.collect(),
+        });
+        *kept = Some((Instant::now(), snapshot.clone()));
+        snapshot
+    }
+
+    /// Every envelope, oldest message first.
+    pub async fn list(&self) -> Vec<ListedEnvelope> {
+        let lists = self.ask(Order::List, SHARD_LIST).await;
+        let mut all: Vec<_> = lists.into_iter().flat_map(|(_, list)| list).collect();
+        all.sort_by(|a, b| (a.received_ms, &a.id).cmp(&(b.received_ms, &b.id)));
+        all
+    }
+
+    /// A message, wherever it is.
+    pub async fn show(&self, id: u64) -> Option<ShownMessage> {
+        let found = self.ask(|answer| Order::Show(id, answer), SHARD_ANSWER).await;
+        found.into_iter().find_map(|(_, message)| message)
+    }
+
+    /// Makes all that is deferred due; how many envelopes that was.
+    pub async fn retry(&self) -> u64 {
+        self.ask(Order::Retry, SHARD_ANSWER).await.into_iter().map(|(_, count)| count).sum()
+    }
+
+    /// Gives each a new configuration.
+    pub async fn reload(&self, config: &Arc<Config>) {
+        for shard in &self.orders {
+            // A shard that is gone needs none.
+            let _ = shard.send(Order::Reload(config.clone())).await;
+        }
+    }
+
+    /// Tells each to stop.
+    pub async fn stop(&self) {
+        self.set_accepting(false);
+        for shard in &self.orders {
+            // A shard that is gone has stopped.
+            let _ = shard.send(Order::Stop).await;
+        }
+    }
+
+    /// A run in short. The figures of stages are those that `last` holds; counters are read now.
+    pub fn summary(&self, last: &Snapshot) -> Summary {
+        let all = last.merged();
+        let commit = all.stages.stage(Stage::CommitWait);
+        let count = |counter| self.counters.iter().map(|counters| counters.get(counter)).sum();
+        Summary {
+            received: count(Counter::MessagesReceived),
+            delivered: count(Counter::Delivered),
+            waiting: all.gauges.queue_messages,
+            commit_p50_us: commit.quantile_us(0.5),
+            commit_p99_us: commit.quantile_us(0.99),
+        }
+    }
+
+    /// Asks all at once and takes what answers come in time.
+    async fn ask<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order, time: Duration) -> Vec<(usize, T)> {
+        let mut waiting = Vec::new();
+        for (number, shard) in self.orders.iter().enumerate() {
+            let (answer, wait) = oneshot::channel();
+            if shard.try_send(order(answer)).is_ok() {
+                waiting.push((number, wait));
+            }
+        }
+        let deadline = tokio::time::Instant::now() + time;
+        let mut answers = Vec::new();
+        for (number, wait) in waiting {
+            if let Ok(Ok(answer)) = tokio::time::timeout_at(deadline, wait).await {
+                answers.push((number, answer));
+            }
+        }
+        answers
+    }
+
+    fn shard_snapshot(&self, number: usize, report: ShardReport) -> ShardSnapshot {
+        let counts = &report.queue;
+        let gauges = Gauges {
+            sessions_open: report.sessions as u64,
+            queue_messages: counts.messages,
+            queue_envelopes: counts.envelopes,
+            queue_deferred: counts.deferred,
+            queue_in_flight: counts.in_flight,
+            queue_bytes: counts.bytes_live,
+            segments_free: counts.segments.free,
+            segments_active: counts.segments.active,
+            segments_cold: counts.segments.cold,
+            journal_amplification: counts.amplification,
+            route_connections: report.routes.connections as u64,
+            low_space: report.low_space,
+            ..Gauges::default()
+        };
+        ShardSnapshot {
+            shard: number as u16,
+            stages: report.stages,
+            counters: self.counters[number].snapshot(),
+            gauges,
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The engine's process: takes its plan and sockets from the supervisor, starts N shards and the coordinator, joins them.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ringpost_io::ring::{self, RingMesh, RingRuntime};
+use ringpost_io::sys::{self, Lock, LockError, Resource};
+use ringpost_io::{Mailbox, Sender};
+use ringpost_perf::Counters;
+use ringpost_shard::{Event, Letter, Order, World};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::coordinator::log::{self, Log};
+use crate::coordinator::mailbox::{self, Line};
+use crate::coordinator::{self, News, Shards};
+use crate::ipc::codec::{Channel, cut, from_memory};
+use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
+use crate::limits::{ORDERS, QUEUE_LOCK};
+use crate::plan::Plan;
+
+/// The real world: io_uring, and this process's coordinator.
+struct Real;
+
+impl World for Real {
+    type R = RingRuntime;
+    type M = RingMesh<Letter>;
+    type A = Line;
+}
+
+/// What the supervisor gave.
+struct Given {
+    plan: Plan,
+    control: Option<UnixListener>,
+    pages: Vec<TcpListener>,
+    /// Listener number, shard, socket.
+    smtp: Vec<(usize, usize, OwnedFd)>,
+}
+
+/// Runs until told to stop; everything that was answered 250 is durable then.
+pub fn run(channel: Channel) -> ExitCode {
+    match start(&channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // If the supervisor is gone, this process goes, too.
+            let _ = channel.send(&FromEngine::Failed(cut(why)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(channel: &Channel) -> Result<(), String> {
+    // Before any thread: it is slow once per process, and slower beside others.
+    ring::warm_up().map_err(|error| error.to_string())?;
+    let given = receive(channel)?;
+    let (config, _) = given.plan.config()?;
+    let config = Arc::new(config);
+    let zone = given.plan.zone()?;
+    let _lock = lock(&given.plan.state)?;
+    let shards = given.smtp.iter().map(|each| each.1 + 1).max().unwrap_or(1);
+
+    let (log, writing) = Log::start(given.plan.quiet).map_err(|error| format!("cannot start the log: {error}"))?;
+    log::catch_libraries(&log);
+    let (news, arriving) = mpsc::unbounded_channel();
+    let (line, questions) = mailbox::questions();
+    let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
+    let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
+    let options = ring::Options { shards, ..ring::Options::default() };
+    let coordination = coordinator::Start {
+        shards: Arc::new(Shards::new(orders, counters.clone())),
+        log: log.clone(),
+        supervisor: channel.try_clone().map_err(|error| error.to_string())?,
+        questions,
+        zone,
+        control: given.control,
+        pages: given.pages,
+        news: arriving,
+        ready: ready(shards),
+    };
+    let mut sockets: Vec<Vec<(usize, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
+    for (listener, shard, socket) in given.smtp {
+        sockets[shard].push((listener, socket));
+    }
+    let mut parts = sockets.into_iter().zip(mailboxes).zip(counters);
+    let threads = ring::run_shards(&options, |number| {
+        let ((listeners, orders), counters) = parts.next().expect("one for each shard");
+        let part = Part {
+            plan: given.plan.clone(),
+            config: config.clone(),
+            line: line.clone(),
+            log: log.clone(),
+            news: news.clone(),
+            listeners,
+            orders,
+            counters,
+        };
+        move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
+    });
+    let threads = threads.map_err(|error| error.to_string())?;
+    drop(line);
+
+    let coordinating = spawn("coordinator", move || coordinator::run(coordination))?;
+    let listening = channel.try_clone().map_err(|error| error.to_string())?;
+    let telling = news.clone();
+    spawn("supervisor", move || listen(&listening, &telling))?;
+    let mut failed = None;
+    for thread in threads {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed = Some(error.to_string()),
+            // With `panic = "abort"` this is not reached; without, the panic has been printed.
+            Err(_) => failed = Some("a shard has panicked".into()),
+        }
+    }
+    let (done, said) = oneshot::channel();
+    if news.send(News::Ended(done)).is_ok() {
+        // An error means that the coordinator has ended, so that there is nothing to wait for.
+        let _ = said.blocking_recv();
+    }
+    let coordinated = coordinating.join().map_err(|_| "the coordinator has panicked".to_owned())?;
+    // The thread has ended in any case.
+    let _ = writing.join();
+    coordinated.map_err(|error| format!("coordinator: {error}"))?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn receive(channel: &Channel) -> Result<Given, String> {
+    let (mut plan, mut control, mut pages, mut smtp) = (None, None, Vec::new(), Vec::new());
+    let broken = |error: std::io::Error| format!("from the supervisor: {error}");
+    loop {
+        match channel.receive::<ToEngine>().map_err(broken)? {
+            Some((ToEngine::Descriptor(purpose), Some(descriptor))) => match purpose {
+                Purpose::Plan => plan = Some(from_memory(descriptor).map_err(broken)?),
+                Purpose::Control => control = Some(UnixListener::from(descriptor)),
+                Purpose::Page => pages.push(TcpListener::from(descriptor)),
+                Purpose::Smtp { listener, shard } => smtp.push((listener.into(), shard.into(), descriptor)),
+            },
+            Some((ToEngine::Start { parent }, _)) => {
+                sys::die_with_parent(parent).map_err(broken)?;
+                let plan = plan.ok_or("the supervisor sent no plan")?;
+                return Ok(Given { plan, control, pages, smtp });
+            }
+            Some((letter, _)) => return Err(format!("out of turn from the supervisor: {letter:?}")),
+            None => return Err("the supervisor is gone".into()),
+        }
+    }
+}
+
+/// The queue is of one engine at a time: one that was killed with its supervisor may still be ending.
+fn lock(state: &Path) -> Result<Lock, String> {
+    let deadline = Instant::now() + QUEUE_LOCK;
+    let path = state.join("engine.lock");
+    loop {
+        match Lock::try_exclusive(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                std::thread::park_timeout(std::time::Duration::from_millis(5));
+            }
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+    }
+}
+
+fn ready(shards: usize) -> Ready {
+    let cpus = ring::available_cpus();
+    let pinned = cpus.len() >= shards && cpus.len() > 1;
+    let limit = sys::limit(Resource::MemoryLock).map_or(0, |limit| limit.soft);
+    Ready {
+        cpus: (0..shards).map(|shard| pinned.then(|| cpus[shard] as u16)).collect(),
+        io_memory_bytes: ring::io_memory_bytes(shards, limit) as u64,
+        ..Ready::default()
+    }
+}
+
+/// What one shard's thread is given.
+struct Part {
+    plan: Plan,
+    config: Arc<ringpost_conf::Config>,
+    line: Line,
+    log: Log,
+    news: mpsc::UnboundedSender<News>,
+    listeners: Vec<(usize, OwnedFd)>,
+    orders: Mailbox<Order>,
+    counters: Arc<Counters>,
+}
+
+async fn run_shard(
+    number: usize,
+    runtime: RingRuntime,
+    mesh: RingMesh<Letter>,
+    part: Part,
+) -> Result<(), ringpost_shard::ShardError> {
+    let Part { plan, config, line, log, news, listeners, orders, counters } = part;
+    let hostname = config.names.server.clone();
+    let mut accepting = Vec::new();
+    for (listener, socket) in listeners {
+        match runtime.listener(socket) {
+            Ok(socket) => accepting.push((socket, listener)),
+            Err(error) => log.warn(&format_args!("shard {number}: a listener was lost: {error}")),
+        }
+    }
+    let ready = move |opened| {
+        // The coordinator lives as long as the shards.
+        let _ = news.send(News::Opened(opened));
+    };
+    let events = move |event: &Event<'_>| match event {
+        Event::Warning(_) => log.push(event),
+        _ => log.event(event),
+    };
+    ringpost_shard::run::<Real>(ringpost_shard::Start {
+        runtime,
+        mesh,
+        ask: line,
+        listeners: accepting,
+        config,
+        state: plan.state,
+        hostname,
+        orders,
+        events: Rc::new(events),
+        counters,
+        ready: Box::new(ready),
+        plant: ringpost_queue::Plant::default(),
+    })
+    .await
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<std::thread::JoinHandle<T>, String> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|error| format!("cannot start the thread {name}: {error}"))
+}
+
+/// Letters of the supervisor, until it is gone: which means stop.
+fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>) {
+    let mut plan = None;
+    loop {
+        let event = match channel.receive::<ToEngine>() {
+            Ok(Some((ToEngine::Descriptor(Purpose::Plan), Some(descriptor)))) => {
+                plan = from_memory::<Plan>(descriptor).ok();
+                continue;
+            }
+            Ok(Some((ToEngine::Reload { notes }, _))) => match plan.take() {
+                Some(plan) => News::Plan(Box::new(plan), notes),
+                None => News::Refused("the new configuration was lost on its way".into()),
+            },
+            Ok(Some((ToEngine::ReloadRefused(report), _))) => News::Refused(report),
+            Ok(Some((ToEngine::Stop, _)) | None) | Err(_) => News::Stop,
+            Ok(Some(_)) => continue,
+        };
+        let is_last = matches!(event, News::Stop);
+        if news.send(event).is_err() || is_last {
+            return;
+        }
+    }
+}

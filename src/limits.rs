@@ -1,0 +1,56 @@
+//! Every bound of the processes and commands, with its reason. What happens at each bound is said where it is used.
+
+use std::time::Duration;
+
+/// Letter between processes: well below the default send buffer of a socketpair (208 KiB), which bounds a packet.
+pub const LETTER_BYTES: usize = 64 * 1024;
+/// Text within a letter or an answer; longer reports are cut.
+pub const TEXT_BYTES: usize = 32 * 1024;
+/// Connections that the kernel holds for a listener until its shard takes them (`net.core.somaxconn` caps it).
+pub const BACKLOG: i32 = 4096;
+/// First pause before a died child is started again; doubled each time.
+pub const RESTART_FIRST: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const RESTART_MAX: Duration = Duration::from_secs(10);
+/// A child that lived so long starts again without a pause.
+pub const RESTART_FORGET: Duration = Duration::from_secs(60);
+/// How often the keyholder is asked whether it lives, and how long it may take to say so.
+pub const PING: Duration = Duration::from_secs(5);
+/// How long the supervisor waits for the engine to end: the shards' drain of 10 s, and what comes after it.
+pub const STOP: Duration = Duration::from_secs(15);
+/// How long a child that has closed its channel may take to end.
+pub const END: Duration = Duration::from_secs(3);
+/// How long a new engine waits for the queue that a killed one may still hold.
+pub const QUEUE_LOCK: Duration = Duration::from_secs(5);
+/// Orders that wait for one shard.
+pub const ORDERS: usize = 256;
+/// Questions of all shards that the coordinator has not yet looked at.
+pub const QUESTIONS: usize = 4096;
+/// Names looked up at the same time; the resolver's sockets are what it costs.
+pub const LOOKUPS: usize = 256;
+/// A name that is not resolved by then is answered "try again later".
+pub const LOOKUP: Duration = Duration::from_secs(30);
+/// Exchangers of one domain whose addresses are asked for; the field stops at about as many.
+pub const EXCHANGERS: usize = 32;
+/// Answers that the resolver keeps.
+pub const RESOLVER_CACHE: u64 = 32 * 1024;
+/// Log lines between shards and the writing thread; what comes beyond is counted instead.
+pub const LOG_LINES: usize = 16 * 1024;
+/// How long the log's writer lets lines gather before it writes them in one go.
+pub const LOG_GATHER: Duration = Duration::from_millis(10);
+/// Administrators connected to the control socket at the same time.
+pub const CONTROL_CLIENTS: usize = 32;
+/// One question of an administrator.
+pub const CONTROL_LINE_BYTES: u64 = 4096;
+/// How long an administrator's program may take to put its question, or to take a line of the answer.
+pub const CONTROL_WAIT: Duration = Duration::from_secs(30);
+/// Figures asked of the shards are used for all who ask within this time.
+pub const STATS_KEEP: Duration = Duration::from_millis(200);
+/// How long a shard may take to answer an administrator before it is left out.
+pub const SHARD_ANSWER: Duration = Duration::from_secs(5);
+/// How long the list of a large queue may take.
+pub const SHARD_LIST: Duration = Duration::from_secs(120);
+/// How long `ringpost stop` waits.
+pub const STOP_WAIT: Duration = Duration::from_secs(20);
+
+const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");

@@ -1,0 +1,260 @@
+//! What a server is to do, as far as it can travel: the configuration's text as it was read, and what the command line
+//! says besides. The supervisor reads it; the engine makes the same `Config` of it, and needs no file for that.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use ringpost_conf::{ActionKind, Config, Family, Host, Listener, Quickstart, Relay, Where};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::serve::{Options, Page};
+use crate::cli::{self, Seams};
+use crate::coordinator::Zone;
+use crate::exit::{Code, Failure};
+use crate::reading::Reading;
+use crate::supervisor::interfaces;
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Of `serve`.
+    pub options: Options,
+    /// Of all commands.
+    pub seams: Seams,
+    /// `--state`.
+    pub state: Option<PathBuf>,
+}
+
+/// A wish, with all files read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    text: Text,
+    zone: Option<(PathBuf, String)>,
+    /// State directory, absolute.
+    pub state: PathBuf,
+    /// Log warnings alone.
+    pub quiet: bool,
+    default_state: bool,
+}
+
+/// The configuration's text, or the lack of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Text {
+    Quickstart { listen: Vec<SocketAddr>, page: Option<SocketAddr> },
+    Files(Reading),
+}
+
+impl Plan {
+    /// Reads all that the wish names.
+    ///
+    /// # Errors
+    /// A file that is not there or cannot be read; a configuration with errors, which the text reports.
+    pub fn read(wish: &Wish) -> Result<Self, Failure> {
+        let text = match &wish.options.config {
+            Some(path) => Text::Files(Reading::read(path, &wish.seams)?),
+            None => quickstart(&wish.options, wish.seams.port_offset),
+        };
+        let zone = wish.seams.dns.as_ref().map(|path| read_zone(path)).transpose()?;
+        let state = match (&wish.state, &text) {
+            (None, Text::Files(reading)) => reading.config().map_err(broken)?.0.store.path,
+            (state, _) => cli::state_dir(&wish.seams, state.clone()),
+        };
+        let default_state = state == Path::new(cli::STATE_DEFAULT);
+        let state = std::path::absolute(state)?;
+        Ok(Self { text, zone, state, quiet: wish.options.quiet, default_state })
+    }
+
+    /// The configuration and its warnings.
+    ///
+    /// # Errors
+    /// The report of its errors.
+    pub fn config(&self) -> Result<(Config, Vec<String>), String> {
+        match &self.text {
+            Text::Quickstart { listen, page } => {
+                let quickstart = Quickstart { listen: listen.clone(), page: *page };
+                Ok((Config::quickstart(&self.state, &quickstart), Vec::new()))
+            }
+            Text::Files(reading) => reading.config(),
+        }
+    }
+
+    /// Names from a file instead of the network.
+    ///
+    /// # Errors
+    /// Says which line is wrong.
+    pub fn zone(&self) -> Result<Option<Zone>, String> {
+        let Some((path, text)) = &self.zone else { return Ok(None) };
+        Zone::parse(text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Whether there is no configuration.
+    pub fn is_quickstart(&self) -> bool {
+        matches!(self.text, Text::Quickstart { .. })
+    }
+
+    /// Whether the state directory is the one that commands look for by themselves.
+    pub fn is_default_state(&self) -> bool {
+        self.default_state
+    }
+}
+
+fn broken(report: String) -> Failure {
+    Failure::new(Code::Configuration, report)
+}
+
+fn quickstart(options: &Options, port_offset: u16) -> Text {
+    let moved = |address: SocketAddr| SocketAddr::new(address.ip(), address.port().saturating_add(port_offset));
+    let usual = Quickstart::default();
+    let listen = if options.listen.is_empty() { usual.listen } else { options.listen.clone() };
+    let page = match options.page {
+        None => usual.page,
+        Some(Page::Off) => None,
+        Some(Page::At(address)) => Some(address),
+    };
+    Text::Quickstart { listen: listen.into_iter().map(moved).collect(), page: page.map(moved) }
+}
+
+fn read_zone(path: &Path) -> Result<(PathBuf, String), Failure> {
+    let named = |error: &dyn std::fmt::Display| format!("zone file {}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::new(Code::NoInput, named(&error)))?;
+    Zone::parse(&text).map_err(|error| Failure::new(Code::Configuration, named(&error)))?;
+    Ok((path.to_owned(), text))
+}
+
+/// How many shards a configuration means on a machine with so many processors for us.
+pub fn shards(config: &Config, cpus: usize) -> usize {
+    match config.shards.count {
+        Some(count) => usize::from(count).max(1),
+        // From four on, the coordinator has one for itself.
+        None if cpus >= 4 => cpus - 1,
+        None => cpus.max(1),
+    }
+}
+
+/// The addresses to listen on, each with the number of its listener.
+///
+/// # Errors
+/// A name that is neither an interface nor a host.
+pub fn smtp_addresses(config: &Config) -> Result<Vec<(u16, SocketAddr)>, Failure> {
+    let mut all: Vec<(u16, SocketAddr)> = Vec::new();
+    for (number, listener) in config.listeners.iter().enumerate() {
+        let addresses =
+            places(listener).map_err(|why| Failure::new(Code::Unavailable, format!("{}: {why}", listener.line)))?;
+        for address in addresses.into_iter().filter(|address| wanted(listener.family, address)) {
+            let address = SocketAddr::new(address, listener.port);
+            if !all.iter().any(|each| each.1 == address) {
+                all.push((number as u16, address));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn wanted(family: Family, address: &IpAddr) -> bool {
+    match family {
+        Family::Both => true,
+        Family::V4 => address.is_ipv4(),
+        Family::V6 => address.is_ipv6(),
+    }
+}
+
+fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
+    match &listener.place {
+        Where::All => Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
+        Where::Address(address) => Ok(vec![*address]),
+        Where::Egress => interfaces::egress().map_err(|error| format!("cannot list the addresses of egress: {error}")),
+        // The loopback interface is called so on the systems that the language comes from.
+        Where::Name(name) if name == "lo0" => Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
+        Where::Name(name) => match interfaces::of(name).map_err(|error| format!("{name}: {error}"))? {
+            Some(addresses) => Ok(addresses),
+            None => match (name.as_str(), 0).to_socket_addrs() {
+                Ok(found) => Ok(found.map(|address| address.ip()).collect()),
+                Err(error) => Err(format!("'{name}' is neither an interface nor a host name: {error}")),
+            },
+        },
+    }
+}
+
+/// The addresses of the page.
+pub fn page_addresses(config: &Config) -> Vec<SocketAddr> {
+    config.http.iter().map(|http| http.listen).collect()
+}
+
+/// Where mail goes, a line each, for people.
+pub fn destinations(plan: &Plan, config: &Config) -> Vec<String> {
+    if plan.is_quickstart() {
+        return vec![format!(
+            "anyone@anywhere  →  {}/Maildir/           (catch-all)",
+            crate::supervisor::near(&plan.state)
+        )];
+    }
+    let lines = config.actions.iter().map(|action| {
+        let does = match &action.kind {
+            ActionKind::Relay(Relay { hosts, .. }) if hosts.is_empty() => "relay by MX".to_owned(),
+            ActionKind::Relay(Relay { hosts, .. }) => {
+                let hosts: Vec<String> =
+                    hosts.iter().map(|host| format!("{}:{}", named(&host.host), host.port)).collect();
+                format!("relay to {}", hosts.join(", "))
+            }
+            ActionKind::Maildir(maildir) => format!("maildir {}", maildir.path.describe()),
+            ActionKind::Discard => "discard".to_owned(),
+        };
+        format!("action \"{}\": {does}", action.name)
+    });
+    lines.collect()
+}
+
+fn named(host: &Host) -> String {
+    match host {
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        Host::Address(address) => address.to_string(),
+        Host::Name(name) => name.to_string(),
+        Host::Mx(name) => format!("mx:{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(arguments: &[&str]) -> Wish {
+        use clap::Parser;
+        let line = ["ringpost", "serve"].iter().chain(arguments);
+        let cli = crate::cli::Cli::parse_from(line);
+        let Some(crate::cli::Command::Serve(options)) = cli.command else { panic!() };
+        Wish { options, seams: cli.seams, state: cli.state }
+    }
+
+    #[test]
+    fn quickstart_listens_on_loopback_alone_and_moves_as_told() {
+        let plan = Plan::read(&wish(&["--port-offset", "20000", "--page", "off"])).unwrap();
+        let (config, warnings) = plan.config().unwrap();
+        assert!(warnings.is_empty() && plan.is_quickstart() && plan.state.is_absolute());
+        let addresses = smtp_addresses(&config).unwrap();
+        assert_eq!(addresses.len(), 2);
+        assert!(addresses.iter().all(|(_, address)| address.ip().is_loopback() && address.port() == 22525));
+        assert!(page_addresses(&config).is_empty());
+    }
+
+    #[test]
+    fn a_plan_survives_its_journey() {
+        let dir = tempfile::tempdir().unwrap();
+        let zone = dir.path().join("zone");
+        std::fs::write(&zone, "a.test MX 10 b.test\n").unwrap();
+        let plan = Plan::read(&wish(&["--dns", zone.to_str().unwrap(), "--listen", "127.0.0.1:1"])).unwrap();
+        let travelled: Plan = crate::ipc::codec::from_memory(crate::ipc::codec::to_memory(&plan).unwrap()).unwrap();
+        assert_eq!(travelled, plan);
+        assert!(travelled.zone().unwrap().unwrap().get("a.test").is_some());
+        std::fs::write(&zone, "a.test MX").unwrap();
+        let refused = Plan::read(&wish(&["--dns", zone.to_str().unwrap()])).unwrap_err();
+        assert!(refused.text.contains("line 1"), "{}", refused.text);
+    }
+
+    #[test]
+    fn shards_leave_the_coordinator_a_processor_where_there_are_four() {
+        let mut config = Config::quickstart(Path::new("/x"), &Quickstart::default());
+        assert_eq!([0, 1, 2, 3, 4, 8].map(|cpus| shards(&config, cpus)), [1, 1, 2, 3, 3, 7]);
+        config.shards.count = Some(5);
+        assert_eq!(shards(&config, 2), 5);
+    }
+}

@@ -1,0 +1,315 @@
+//! The process that `ringpost serve` is. It binds the sockets, starts the keyholder and the engine and starts them again
+//! when they die, reads the configuration, and obeys signals. It never parses mail and never talks to the network.
+
+mod banner;
+pub mod interfaces;
+mod resources;
+mod sockets;
+mod spawn;
+mod state;
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use ringpost_conf::Config;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+pub use self::banner::near;
+use self::sockets::Sockets;
+use self::spawn::{Child, Role};
+use self::state::StateDir;
+pub use self::state::{control_path, lock_path};
+use crate::exit::{Code, Failure};
+use crate::ipc::codec::{cut, to_memory};
+use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
+use crate::ipc::keyholder::{FromKeyholder, ToKeyholder};
+use crate::limits::{PING, STOP};
+use crate::plan::{self, Plan, Wish};
+
+/// What happens to the supervisor.
+enum News {
+    Signal(i32),
+    Engine { generation: u64, letter: FromEngine },
+    Keyholder { generation: u64, letter: FromKeyholder },
+    Gone { role: Role, generation: u64 },
+}
+
+struct Supervisor {
+    wish: Wish,
+    plan: Plan,
+    config: Config,
+    /// Held as long as this process lives.
+    _state: StateDir,
+    sockets: Sockets,
+    shards: usize,
+    notes: Vec<String>,
+    news: Receiver<News>,
+    engine: Child,
+    keyholder: Child,
+    /// The engine has been ready once: from then on its failures are survived.
+    was_ready: bool,
+    failures_before_ready: u32,
+    stopping: Option<Instant>,
+    summary: Option<Summary>,
+    pinged: u64,
+    ping_answered: u64,
+    ping_due: Instant,
+    on_terminal: bool,
+}
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or did not end in order.
+pub fn run(wish: Wish) -> Result<(), Failure> {
+    let plan = Plan::read(&wish)?;
+    let (config, warnings) = plan.config().map_err(|report| Failure::new(Code::Configuration, report))?;
+    for warning in warnings {
+        eprintln!("{warning}");
+    }
+    let state = StateDir::open(&plan.state)?;
+    let shards = plan::shards(&config, ringpost_io::ring::available_cpus().len());
+    let notes = resources::raise(shards)?;
+    let sockets = Sockets::bind(&plan, &config, shards, &state.control_path())?;
+    let (sender, news) = unbounded();
+    watch_signals(sender.clone())?;
+    let mut supervisor = Supervisor {
+        engine: Child::new(Role::Engine, sender.clone()),
+        keyholder: Child::new(Role::Keyholder, sender),
+        on_terminal: std::io::stderr().is_terminal(),
+        wish,
+        plan,
+        config,
+        _state: state,
+        sockets,
+        shards,
+        notes,
+        news,
+        was_ready: false,
+        failures_before_ready: 0,
+        stopping: None,
+        summary: None,
+        pinged: 0,
+        ping_answered: 0,
+        ping_due: Instant::now() + PING,
+    };
+    let result = supervisor.supervise();
+    supervisor.engine.end_now();
+    supervisor.keyholder.end();
+    supervisor.sockets.remove_control();
+    result
+}
+
+fn watch_signals(news: Sender<News>) -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if news.send(News::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+impl Supervisor {
+    fn supervise(&mut self) -> Result<(), Failure> {
+        self.start_keyholder()?;
+        self.start_engine()?;
+        loop {
+            match self.news.recv_timeout(self.wait()) {
+                Ok(News::Signal(SIGHUP)) if !self.terminal_is_gone() => self.reload(),
+                Ok(News::Signal(_)) if self.stopping.is_some() => {
+                    return Err(Failure::new(Code::TryLater, "stopped at once; what was in flight is delivered again"));
+                }
+                Ok(News::Signal(_)) if self.stop() => return Ok(()),
+                Ok(News::Engine { generation, letter }) if self.engine.is(generation) => self.engine_says(letter)?,
+                Ok(News::Keyholder { generation, letter }) if self.keyholder.is(generation) => {
+                    self.keyholder_says(letter);
+                }
+                Ok(News::Gone { role: Role::Engine, generation }) if self.engine.is(generation) => {
+                    if self.engine_ended()? {
+                        return Ok(());
+                    }
+                }
+                Ok(News::Gone { role: Role::Keyholder, generation }) if self.keyholder.is(generation) => {
+                    let how = self.keyholder.bury();
+                    if self.stopping.is_none() {
+                        eprintln!("ringpost: the keyholder ended ({how}) and is started again");
+                    }
+                }
+                // A stop that has begun, or news of a child that has been replaced.
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::new(Code::Software, "the supervisor has lost its own threads"));
+                }
+            }
+            self.look_after()?;
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let dues = [Some(self.ping_due), self.engine.due(), self.keyholder.due(), self.stopping];
+        let first = dues.into_iter().flatten().min().unwrap_or(self.ping_due);
+        first.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    }
+
+    /// What is due by the clock.
+    fn look_after(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        if let Some(deadline) = self.stopping {
+            if now >= deadline {
+                return Err(Failure::new(
+                    Code::TryLater,
+                    format!("the engine did not stop within {} s and was ended", STOP.as_secs()),
+                ));
+            }
+            return Ok(());
+        }
+        if self.keyholder.due().is_some_and(|due| due <= now) {
+            self.start_keyholder()?;
+        }
+        if self.engine.due().is_some_and(|due| due <= now) {
+            self.start_engine()?;
+        }
+        if now >= self.ping_due {
+            self.ping_due = now + PING;
+            self.ping();
+        }
+        Ok(())
+    }
+
+    fn start_keyholder(&mut self) -> Result<(), Failure> {
+        self.keyholder.start()?;
+        (self.pinged, self.ping_answered) = (0, 0);
+        self.keyholder.tell(&ToKeyholder::Start { parent: std::process::id() });
+        Ok(())
+    }
+
+    fn ping(&mut self) {
+        if self.pinged > self.ping_answered {
+            eprintln!("ringpost: the keyholder has not answered for {} s and is ended", PING.as_secs());
+            self.keyholder.kill();
+            return;
+        }
+        self.pinged += 1;
+        self.keyholder.tell(&ToKeyholder::Ping(self.pinged));
+    }
+
+    fn keyholder_says(&mut self, letter: FromKeyholder) {
+        match letter {
+            FromKeyholder::Ready => {}
+            FromKeyholder::Pong(number) => self.ping_answered = number,
+        }
+    }
+
+    fn start_engine(&mut self) -> Result<(), Failure> {
+        self.engine.start()?;
+        let plan = to_memory(&self.plan)?;
+        self.engine.give(Purpose::Plan, plan.as_fd());
+        for (purpose, socket) in self.sockets.all() {
+            self.engine.give(purpose, socket);
+        }
+        self.engine.tell(&ToEngine::Start { parent: std::process::id() });
+        Ok(())
+    }
+
+    fn engine_says(&mut self, letter: FromEngine) -> Result<(), Failure> {
+        match letter {
+            FromEngine::WantsStop if self.stopping.is_some() => {}
+            FromEngine::Ready(ready) => {
+                for line in &ready.damage {
+                    eprintln!("ringpost: queue: {line}");
+                }
+                if self.was_ready {
+                    eprintln!("ringpost: the engine runs again, {} messages in the queue", ready.messages);
+                } else {
+                    banner::print(&self.plan, &self.config, &self.sockets, &ready, &self.notes);
+                }
+                self.was_ready = true;
+                self.engine.is_well();
+            }
+            FromEngine::Failed(why) if self.was_ready => eprintln!("ringpost: the engine cannot start: {why}"),
+            FromEngine::Failed(why) => return Err(Failure::new(Code::System, why)),
+            FromEngine::WantsReload => self.reload(),
+            // The engine runs, for it has just said so: the end comes with its last letter.
+            FromEngine::WantsStop => _ = self.stop(),
+            FromEngine::Stopped(summary) => self.summary = Some(summary),
+        }
+        Ok(())
+    }
+
+    /// Whether that was the end.
+    fn engine_ended(&mut self) -> Result<bool, Failure> {
+        let how = self.engine.bury();
+        if self.stopping.is_some() {
+            return match self.summary.take() {
+                Some(summary) => {
+                    banner::farewell(&self.plan, &summary);
+                    Ok(true)
+                }
+                None => Err(Failure::new(Code::Software, format!("the engine ended ({how}) before all was said"))),
+            };
+        }
+        if !self.was_ready {
+            self.failures_before_ready += 1;
+            if self.failures_before_ready >= 3 {
+                return Err(Failure::new(
+                    Code::Software,
+                    format!("the engine ended ({how}) three times before it was ready"),
+                ));
+            }
+        }
+        let pause = self.engine.due().map_or(0.0, |due| due.saturating_duration_since(Instant::now()).as_secs_f64());
+        eprintln!("ringpost: the engine ended ({how}); the queue is safe, it is started again in {pause:.1} s");
+        Ok(false)
+    }
+
+    /// Begins to stop; whether there is nothing to wait for.
+    fn stop(&mut self) -> bool {
+        self.stopping = Some(Instant::now() + STOP);
+        // What has not been accepted by now is refused by the kernel, not left waiting.
+        self.sockets.close();
+        self.engine.tell(&ToEngine::Stop);
+        !self.engine.is_running()
+    }
+
+    /// Reads the configuration again; the engine gets it, or the report and nothing changes.
+    fn reload(&mut self) {
+        let read = Plan::read(&self.wish).and_then(|plan| match plan.config() {
+            Ok((config, warnings)) => Ok((plan, config, warnings)),
+            Err(report) => Err(Failure::new(Code::Configuration, report)),
+        });
+        let (plan, config, mut notes) = match read {
+            Ok(read) => read,
+            Err(failure) => {
+                self.engine.tell(&ToEngine::ReloadRefused(cut(failure.text)));
+                return;
+            }
+        };
+        notes.extend(self.sockets.differences(&plan, &config));
+        if plan::shards(&config, ringpost_io::ring::available_cpus().len()) != self.shards {
+            notes.push("the number of shards changes at the next start".into());
+        }
+        match to_memory(&plan) {
+            Ok(memory) => {
+                self.engine.give(Purpose::Plan, memory.as_fd());
+                self.engine.tell(&ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() });
+                (self.plan, self.config) = (plan, config);
+            }
+            Err(error) => self.engine.tell(&ToEngine::ReloadRefused(error.to_string())),
+        }
+    }
+
+    /// SIGHUP also comes when the terminal of a server in the foreground is closed: then it means stop.
+    fn terminal_is_gone(&self) -> bool {
+        self.on_terminal && !std::io::stderr().is_terminal()
+    }
+}
+
+fn cut_line(mut line: String) -> String {
+    line.truncate(line.floor_char_boundary(500));
+    line
+}

@@ -1,0 +1,210 @@
+//! Listening sockets: one per shard and address (SO_REUSEPORT), the page's, and the control socket. They outlive the
+//! engine: while it is started again, clients wait in the kernel's queue.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use ringpost_conf::Config;
+use ringpost_io::sys;
+
+use crate::exit::{Code, Failure};
+use crate::ipc::engine::Purpose;
+use crate::limits::BACKLOG;
+use crate::plan::{self, Plan};
+
+/// All sockets that listen.
+#[derive(Debug)]
+pub struct Sockets {
+    smtp: Vec<Smtp>,
+    pages: Vec<(SocketAddr, OwnedFd)>,
+    control: UnixListener,
+    control_path: PathBuf,
+}
+
+/// One address of one listener.
+#[derive(Debug)]
+struct Smtp {
+    listener: u16,
+    address: SocketAddr,
+    /// By shard.
+    sockets: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    /// Binds all of them.
+    ///
+    /// # Errors
+    /// Names the address, who has it, and how to choose another.
+    pub fn bind(plan: &Plan, config: &Config, shards: usize, control_path: &Path) -> Result<Self, Failure> {
+        let mut smtp = Vec::new();
+        for (listener, address) in plan::smtp_addresses(config)? {
+            match bind_group(address, shards) {
+                Ok(sockets) => smtp.push(Smtp { listener, address, sockets }),
+                // A machine without IPv6, which nobody has asked for by name.
+                Err(error) if plan.is_quickstart() && address.is_ipv6() && is_missing(&error) => {}
+                Err(error) => return Err(refused(address, &error, plan, "--listen")),
+            }
+        }
+        if smtp.is_empty() {
+            return Err(Failure::new(Code::Configuration, "nothing to listen on"));
+        }
+        let mut pages = Vec::new();
+        for address in plan::page_addresses(config) {
+            let socket = sys::listen_socket(address, BACKLOG, false);
+            pages.push((address, socket.map_err(|error| refused(address, &error, plan, "--page"))?));
+        }
+        let control = bind_control(control_path)?;
+        Ok(Self { smtp, pages, control, control_path: control_path.to_owned() })
+    }
+
+    /// Each with what it is for.
+    pub fn all(&self) -> impl Iterator<Item = (Purpose, BorrowedFd<'_>)> {
+        let smtp = self.smtp.iter().flat_map(|group| {
+            let shards = group.sockets.iter().enumerate();
+            shards.map(|(shard, socket)| {
+                (Purpose::Smtp { listener: group.listener, shard: shard as u16 }, socket.as_fd())
+            })
+        });
+        let pages = self.pages.iter().map(|(_, socket)| (Purpose::Page, socket.as_fd()));
+        smtp.chain(pages).chain([(Purpose::Control, self.control.as_fd())])
+    }
+
+    /// SMTP addresses.
+    pub fn smtp_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.smtp.iter().map(|group| group.address)
+    }
+
+    /// Addresses of the page.
+    pub fn page_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.pages.iter().map(|page| page.0)
+    }
+
+    /// Our copies of the listening sockets are closed; once the engine has closed its own, nobody listens.
+    pub fn close(&mut self) {
+        for group in &mut self.smtp {
+            group.sockets.clear();
+        }
+        self.pages.clear();
+    }
+
+    /// Removes the control socket's name.
+    pub fn remove_control(&self) {
+        // Somebody may have removed it.
+        let _ = fs::remove_file(&self.control_path);
+    }
+
+    /// What of another configuration needs a restart, a line each.
+    pub fn differences(&self, plan: &Plan, config: &Config) -> Vec<String> {
+        let wanted = match plan::smtp_addresses(config) {
+            Ok(wanted) => wanted,
+            Err(failure) => return vec![failure.text],
+        };
+        let mut wanted: Vec<SocketAddr> = wanted.into_iter().map(|each| each.1).collect();
+        let mut have: Vec<SocketAddr> = self.smtp_addresses().collect();
+        if plan.is_quickstart() {
+            wanted.retain(|address| have.contains(address));
+        }
+        wanted.sort();
+        have.sort();
+        let mut notes = Vec::new();
+        if wanted != have {
+            notes.push("the addresses to listen on change at the next start".to_owned());
+        }
+        if !plan::page_addresses(config).into_iter().eq(self.page_addresses()) {
+            notes.push("the page's address changes at the next start".to_owned());
+        }
+        notes
+    }
+}
+
+/// With SO_REUSEPORT a second server of the same user would share the port in silence: so the first bind is exclusive.
+fn bind_group(address: SocketAddr, shards: usize) -> io::Result<Vec<OwnedFd>> {
+    drop(sys::listen_socket(address, 1, false)?);
+    (0..shards).map(|_| sys::listen_socket(address, BACKLOG, true)).collect()
+}
+
+/// Called with the directory's lock held: a socket that is there is a dead server's.
+fn bind_control(path: &Path) -> Result<UnixListener, Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(control_refused(path, &error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|error| control_refused(path, &error))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| control_refused(path, &error))?;
+    Ok(listener)
+}
+
+fn control_refused(path: &Path, error: &io::Error) -> Failure {
+    let remedy = match error.kind() {
+        // sun_path has 108 bytes; unix(7).
+        ErrorKind::InvalidInput => "\n  its path is too long for a socket (108 bytes): choose a shorter --state DIR",
+        _ => "",
+    };
+    Failure::new(Code::CannotCreate, format!("cannot make the control socket {}: {error}{remedy}", path.display()))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    let missing = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
+    missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn refused(address: SocketAddr, error: &io::Error, plan: &Plan, option: &str) -> Failure {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1).max(1025));
+    let another = if plan.is_quickstart() {
+        format!("choose another port with `{option} {next}`")
+    } else {
+        "choose another port in the configuration".to_owned()
+    };
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            let (who, stop) = match sys::port_owner(address) {
+                Some((pid, name)) if name == "ringpost" => {
+                    (format!("another ringpost (pid {pid})"), "stop that one with `ringpost stop --state ITS_DIR`, or ")
+                }
+                Some((pid, name)) => (format!("{name} (pid {pid})"), "stop that, or "),
+                None => ("another process".to_owned(), ""),
+            };
+            let text = format!("cannot listen on {address}: address in use by {who}\n  {stop}{another}");
+            Failure::new(Code::Unavailable, text)
+        }
+        ErrorKind::PermissionDenied => {
+            let text = format!(
+                "cannot listen on {address}: ports below 1024 need root or CAP_NET_BIND_SERVICE\n  start it as root, or \
+                 {another}"
+            );
+            Failure::new(Code::NotPermitted, text)
+        }
+        _ => Failure::new(Code::Unavailable, format!("cannot listen on {address}: {error}\n  {another}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_has_a_socket_per_shard_and_admits_no_second_group() {
+        let probe = sys::listen_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let address = sys::local_address(&probe).unwrap();
+        drop(probe);
+        let group = bind_group(address, 3).unwrap();
+        assert_eq!(group.len(), 3);
+        assert_eq!(bind_group(address, 3).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_dead_servers_control_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        drop(bind_control(&path).unwrap());
+        assert!(path.exists());
+        bind_control(&path).unwrap();
+        let long = dir.path().join("x".repeat(120));
+        assert!(bind_control(&long).unwrap_err().text.contains("too long"));
+    }
+}
