@@ -17,6 +17,8 @@ pub struct Failure {
 pub enum Code {
     /// Something failed in the ordinary way (a comparison, a check).
     Failed = 1,
+    /// EX_USAGE: the command line makes no sense.
+    Usage = 64,
     /// EX_NOINPUT: what was named does not exist.
     NoInput = 66,
     /// EX_UNAVAILABLE: something needed is taken or not running.

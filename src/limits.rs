@@ -20,6 +20,8 @@ pub const PING: Duration = Duration::from_secs(5);
 pub const STOP: Duration = Duration::from_secs(15);
 /// How long a child that has closed its channel may take to end.
 pub const END: Duration = Duration::from_secs(3);
+/// How long a new server waits for a port that is in use by no process: a killed one's rings are still being taken apart.
+pub const PORT_RELEASE: Duration = Duration::from_secs(2);
 /// How long a new engine waits for the queue that a killed one may still hold.
 pub const QUEUE_LOCK: Duration = Duration::from_secs(5);
 /// Orders that wait for one shard.

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Reload => cli::reload::run(&cli::state_dir(&seams, state)),
         Command::Stop => cli::stop::run(&cli::state_dir(&seams, state)),
         Command::Bench(tool) => cli::bench::run(tool),
+        Command::Sim(options) => cli::sim::run(&options),
         Command::Engine => return cli::role::engine(),
         Command::Keyholder => return cli::role::keyholder(),
     };

@@ -34,6 +34,8 @@ pub struct Plan {
     pub state: PathBuf,
     /// Log warnings alone.
     pub quiet: bool,
+    /// What was added to every port.
+    pub port_offset: u16,
     default_state: bool,
 }
 
@@ -61,7 +63,7 @@ impl Plan {
         };
         let default_state = state == Path::new(cli::STATE_DEFAULT);
         let state = std::path::absolute(state)?;
-        Ok(Self { text, zone, state, quiet: wish.options.quiet, default_state })
+        Ok(Self { text, zone, state, quiet: wish.options.quiet, port_offset: wish.seams.port_offset, default_state })
     }
 
     /// The configuration and its warnings.
@@ -98,8 +100,9 @@ impl Plan {
     }
 }
 
-fn broken(report: String) -> Failure {
-    Failure::new(Code::Configuration, report)
+/// A configuration that cannot be used.
+pub fn broken(report: String) -> Failure {
+    Failure::new(Code::Configuration, format!("the configuration has errors\n\n{report}"))
 }
 
 fn quickstart(options: &Options, port_offset: u16) -> Text {

@@ -1,16 +1,139 @@
-//! temporary until conf::load exists
-use crate::cli::Seams;
-use crate::exit::Failure;
-use ringpost_conf::Config;
+//! A configuration as it was read: every file and directory that it named, so that the engine, which opens no files, makes
+//! the same `Config` of it as the supervisor that checked it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ringpost_conf::{Config, FileSystem, Look, Options, Reports, Source};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+
+use crate::cli::Seams;
+use crate::exit::{Code, Failure};
+use crate::supervisor::interfaces;
+
+/// All that loading needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {}
+pub struct Reading {
+    path: PathBuf,
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    names: BTreeMap<PathBuf, Vec<String>>,
+    root: Option<PathBuf>,
+    port_offset: u16,
+    server_name: Option<String>,
+    addresses: Vec<IpAddr>,
+}
+
 impl Reading {
-    pub fn read(_path: &Path, _seams: &Seams) -> Result<Self, Failure> {
-        Ok(Self {})
+    /// Reads a configuration and all that it names.
+    ///
+    /// # Errors
+    /// The report of all its errors, code 78.
+    pub fn read(path: &Path, seams: &Seams) -> Result<Self, Failure> {
+        let (reading, loaded) = Self::load_from_disk(path, seams);
+        match loaded {
+            Ok(_) => Ok(reading),
+            Err(reports) => Err(Failure::new(Code::Configuration, summary(&reports, path))),
+        }
     }
+
+    /// The same, with the configuration and its warnings, or all reports.
+    pub fn load_from_disk(path: &Path, seams: &Seams) -> (Self, Result<(Config, Reports), Reports>) {
+        let mut reading = Self {
+            path: path.to_owned(),
+            files: BTreeMap::new(),
+            names: BTreeMap::new(),
+            root: seams.root.clone(),
+            port_offset: seams.port_offset,
+            server_name: host_name(),
+            addresses: own_addresses(),
+        };
+        let recorder = Recorder::default();
+        let loaded = ringpost_conf::load(&recorder, path, &reading.options());
+        reading.files = recorder.files.into_inner();
+        reading.names = recorder.names.into_inner();
+        (reading, loaded)
+    }
+
+    /// The configuration and its warnings.
+    ///
+    /// # Errors
+    /// The report of its errors.
     pub fn config(&self) -> Result<(Config, Vec<String>), String> {
-        Err("not yet".into())
+        match ringpost_conf::load(self, &self.path, &self.options()) {
+            Ok((config, warnings)) if warnings.is_empty() => Ok((config, Vec::new())),
+            Ok((config, warnings)) => Ok((config, vec![warnings.render(Look::Plain)])),
+            Err(reports) => Err(reports.render(Look::Plain)),
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            root: self.root.clone(),
+            port_offset: self.port_offset,
+            defines: Vec::new(),
+            server_name: self.server_name.clone(),
+            addresses: self.addresses.clone(),
+        }
+    }
+}
+
+/// The host's name as far as it is a name of its own.
+fn host_name() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    (!name.is_empty() && name != "(none)").then_some(name)
+}
+
+/// Addresses of this machine; without an answer only the loopback ones count as local.
+fn own_addresses() -> Vec<IpAddr> {
+    interfaces::all().unwrap_or_default().into_iter().map(|(_, address)| address).collect()
+}
+
+/// How reports look on standard error.
+pub fn look() -> Look {
+    let plain = std::env::var_os("NO_COLOR").is_some() || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if io::stderr().is_terminal() && !plain { Look::Coloured } else { Look::Plain }
+}
+
+fn summary(reports: &Reports, path: &Path) -> String {
+    let (errors, _) = reports.counts();
+    let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
+    format!(
+        "the configuration has {errors}, nothing is started\n\n{}\n  check again with `ringpost check {}`",
+        reports.render(look()),
+        path.display()
+    )
+}
+
+/// Reads from the disk and remembers what it gave.
+#[derive(Default)]
+struct Recorder {
+    files: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
+    names: RefCell<BTreeMap<PathBuf, Vec<String>>>,
+}
+
+impl Source for Recorder {
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let bytes = FileSystem.read(path, bytes_max)?;
+        self.files.borrow_mut().insert(path.to_owned(), bytes.clone());
+        Ok(bytes)
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let names = FileSystem.names(directory)?;
+        self.names.borrow_mut().insert(directory.to_owned(), names.clone());
+        Ok(names)
+    }
+}
+
+impl Source for Reading {
+    fn read(&self, path: &Path, _bytes_max: u64) -> io::Result<Vec<u8>> {
+        self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.names.get(directory).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }

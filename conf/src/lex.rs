@@ -2,7 +2,7 @@
 //!
 //! A word with an error becomes [`Raw::Error`], about which nobody says anything further.
 
-use crate::limits::WORD_BYTES_MAX;
+use crate::limits::{REPORTS_KEPT_MAX, WORD_BYTES_MAX};
 use crate::report::Report;
 use crate::source_text::{Span, narrow};
 
@@ -112,7 +112,9 @@ impl Lexer<'_> {
 
     fn report(&mut self, code: &'static str, start: usize, message: impl Into<String>) {
         let end = start + self.text[start..].chars().next().map_or(0, char::len_utf8);
-        self.reports.push(Report::new(code, self.span(start, end), message));
+        if self.reports.len() < REPORTS_KEPT_MAX {
+            self.reports.push(Report::new(code, self.span(start, end), message));
+        }
     }
 
     fn skip_space_and_comments(&mut self) {

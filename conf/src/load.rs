@@ -125,9 +125,14 @@ pub fn load(source: &dyn Source, path: &Path, options: &Options) -> Result<(Conf
     let Parser { texts, reports, ast, .. } = parser;
     let broken = ast.broken;
     let checked = check::check(ast, names, check::Reading { source, options, texts, reports });
-    let (config, texts, reports) = checked;
-    let failed = reports.iter().any(|r| r.severity() == Severity::Error);
-    assert!(failed || !broken, "a statement was given up without a word, and would be missing");
+    let (config, texts, mut reports) = checked;
+    let mut failed = reports.iter().any(|r| r.severity() == Severity::Error);
+    debug_assert!(failed || !broken, "a statement was given up without a word");
+    if broken && !failed {
+        // Whatever went wrong here, a server without that statement must not start.
+        failed = true;
+        reports.push(Report::new("E0201", texts.end_of(0), "unknown statement somewhere in this file"));
+    }
     let reports = Reports::new(reports, texts);
     if failed { Err(reports) } else { Ok((config, reports)) }
 }

@@ -126,6 +126,30 @@ impl Reports {
         text
     }
 
+    /// One JSON object a line, for `--json` (grammar §9.1).
+    pub fn json(&self) -> String {
+        let mut lines = String::new();
+        for report in &self.reports {
+            let place = self.place(report);
+            let notes: Vec<_> =
+                report.also.iter().map(|(span, text)| format!("{}: {text}", self.texts.at(*span))).collect();
+            let object = serde_json::json!({
+                "code": report.code,
+                "severity": match report.severity() { Severity::Error => "error", Severity::Warning => "warning" },
+                "message": report.message,
+                "file": place.file,
+                "line": place.line,
+                "column": place.column,
+                "end_line": place.end_line,
+                "end_column": place.end_column,
+                "notes": notes,
+                "help": report.help,
+            });
+            let _ = writeln!(lines, "{object}");
+        }
+        lines
+    }
+
     fn render_one(&self, report: &Report, look: Look) -> String {
         let level = match report.severity() {
             Severity::Error => Level::ERROR,

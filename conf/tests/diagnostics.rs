@@ -114,6 +114,18 @@ ringpost.conf: 2 errors, 0 warnings. Nothing was loaded.
 }
 
 #[test]
+fn json_for_programs() {
+    let files = Memory::default().with("c", "listen on lo0 prt 1\n");
+    let reports = load(&files, Path::new("c"), &Options::default()).unwrap_err();
+    let expected = concat!(
+        r#"{"code":"E0202","column":15,"end_column":18,"end_line":1,"file":"c","help":"did you mean `port`?","line":1,"#,
+        r#""message":"`listen` has no option `prt`","notes":[],"severity":"error"}"#,
+        "\n"
+    );
+    assert_eq!(reports.json(), expected);
+}
+
+#[test]
 fn warnings_do_not_stop_it() {
     check(
         "action out relay\nmatch from any for any action out\n",

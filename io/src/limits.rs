@@ -1,5 +1,7 @@
 //! The bounds of this crate.
 
+use std::time::Duration;
+
 /// Size and alignment, in bytes, of every place and length given to [`File`](crate::File): one block of the disk.
 pub const BLOCK_BYTES: usize = 4096;
 
@@ -16,6 +18,9 @@ pub const IO_MEMORY_BYTES_MAX: usize = 4 << 20;
 
 /// Least of it, in bytes: glommio takes no less.
 pub const IO_MEMORY_BYTES_MIN: usize = 64 << 10;
+
+/// How long a task computes before [`Runtime::yield_now`](crate::Runtime::yield_now) lets the others and the disk in.
+pub const TURN: Duration = Duration::from_micros(500);
 
 /// Letters on the ring between two shards and in a shard's inbox: a sender beyond it waits.
 pub const MESH_LETTERS_MAX: usize = 1024;

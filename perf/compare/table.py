@@ -101,7 +101,7 @@ def machine(asked, chosen, results):
         + (": **not a quiet machine, take the figures as provisional**" if max(results["others"]) > 0.1 else ""),
         "- Each server: one core, empty queue, everything on that disk with the durability it has by default. Rivals do not pay for",
         "  deliveries: Postfix holds its messages, OpenSMTPD's relaying is paused; neither writes a log (no syslog daemon runs).",
-        "  Ringpost's action is `discard`. `smtp-sink` is Postfix's test program that throws away what it gets, without any disk.",
+        "  Ringpost runs with `--quiet`; its action is `discard`. `smtp-sink` is Postfix's test program that throws away what it gets, without any disk.",
     ]
 
 

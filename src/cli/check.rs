@@ -1,14 +1,46 @@
-//! temporary
-use super::Seams;
-use crate::exit::Failure;
+//! `ringpost check`: reads a configuration and says all that is wrong with it. Nothing, if nothing is.
+
+use std::path::{Path, PathBuf};
+
 use clap::Args;
-use std::path::PathBuf;
+
+use super::client::print;
+use super::{Seams, below};
+use crate::exit::{Code, Failure};
+use crate::reading::{Reading, look};
+
+/// Where an installed server's configuration is.
+const CONFIG_DEFAULT: &str = "/etc/ringpost/ringpost.conf";
+
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Configuration
+    /// Configuration [default: /etc/ringpost/ringpost.conf]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// One JSON object for each problem
+    #[arg(long)]
+    json: bool,
+    /// Warnings, too, are failures
+    #[arg(long)]
+    strict: bool,
 }
-pub fn run(_options: &Options, _seams: &Seams) -> Result<(), Failure> {
-    Ok(())
+
+pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
+    let path = options.file.clone().unwrap_or_else(|| match &seams.root {
+        Some(root) => below(root, Path::new(CONFIG_DEFAULT)),
+        None => CONFIG_DEFAULT.into(),
+    });
+    let (reports, broken) = match Reading::load_from_disk(&path, seams).1 {
+        Ok((_, warnings)) => {
+            let broken = options.strict && !warnings.is_empty();
+            (warnings, broken)
+        }
+        Err(errors) => (errors, true),
+    };
+    if options.json {
+        print(&reports.json())?;
+    } else {
+        eprint!("{}", reports.render(look()));
+    }
+    if broken { Err(Failure::new(Code::Configuration, "")) } else { Ok(()) }
 }

@@ -7,6 +7,7 @@ pub mod queue;
 pub mod reload;
 pub mod role;
 pub mod serve;
+pub mod sim;
 pub mod stats;
 pub mod stop;
 
@@ -16,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// A mail transfer agent for machines that move a lot of mail.
 #[derive(Debug, Parser)]
-#[command(name = "ringpost", version, max_term_width = 80, disable_help_subcommand = true, after_help = EXAMPLES)]
+#[command(name = "ringpost", version, max_term_width = 80, disable_help_subcommand = true, after_help = EXAMPLES, help_template = HELP)]
 pub struct Cli {
     #[command(flatten)]
     pub seams: Seams,
@@ -31,8 +32,10 @@ const EXAMPLES: &str = "\
 Examples:
   ringpost                            try it: loopback only, no configuration
   ringpost serve --config mail.conf
-  ringpost queue list --json
-  ringpost bench source 127.0.0.1:2525 --time 10s";
+  ringpost queue list --json";
+
+/// As clap's own, with fewer empty lines: it has to fit 24.
+const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Where tests and trials take hold: other files, other ports, other names than the machine's.
 #[derive(Args, Clone, Debug, Default)]
@@ -66,6 +69,8 @@ pub enum Command {
     /// Load tools, for any mail server
     #[command(subcommand)]
     Bench(bench::Tool),
+    /// The engine in a simulated world that fails on purpose, judged
+    Sim(sim::Options),
     #[command(hide = true)]
     Engine,
     #[command(hide = true)]

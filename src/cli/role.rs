@@ -1,32 +1,35 @@
 //! The hidden commands by which the supervisor starts the other two processes. Their standard input is its channel.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::process::ExitCode;
 
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::Channel;
 use crate::{engine, keyholder};
 
+/// What the engine is called in listings of processes.
+pub const ENGINE_NAME: &str = "ringpost-engine";
+
 pub fn engine() -> ExitCode {
-    match channel(c"ringpost-engine") {
+    match channel(ENGINE_NAME) {
         Ok(channel) => engine::run(channel),
         Err(failure) => failure.report(),
     }
 }
 
 pub fn keyholder() -> ExitCode {
-    match channel(c"ringpost-keys").and_then(|channel| Ok(keyholder::run(&channel)?)) {
+    match channel("ringpost-keys").and_then(|channel| Ok(keyholder::run(&channel)?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn channel(name: &CStr) -> Result<Channel, Failure> {
+fn channel(name: &str) -> Result<Channel, Failure> {
     let channel = Channel::inherited()?;
     if !channel.is_packets() {
         return Err(Failure::new(Code::Failed, "this command is for `ringpost serve` alone to run"));
     }
     // Only the name in listings of processes.
-    let _ = rustix::thread::set_name(name);
+    let _ = CString::new(name).map(|name| rustix::thread::set_name(&name));
     Ok(channel)
 }

@@ -37,6 +37,12 @@ impl Channel {
         Ok(Self(self.0.try_clone()?))
     }
 
+    /// Ends the connection, whoever else holds this end: the peer receives `None`.
+    pub fn close(&self) {
+        // The peer may have done so.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+
     /// Sends a letter. An error means that the peer is gone (or the letter too long, which the limits exclude).
     pub fn send<T: Serialize>(&self, letter: &T) -> io::Result<()> {
         self.send_with(letter, None)
@@ -109,7 +115,9 @@ mod tests {
         assert_eq!(list.len(), 10_000);
         let (letter, descriptor) = theirs.receive::<(u32, String)>().unwrap().unwrap();
         assert_eq!((letter.0, descriptor.is_none()), (8, true));
-        drop(ours);
+        let elsewhere = ours.try_clone().unwrap();
+        ours.close();
+        drop(elsewhere);
         assert!(theirs.receive::<(u32, String)>().unwrap().is_none());
     }
 

@@ -65,7 +65,7 @@ struct Supervisor {
 /// When it cannot start, or did not end in order.
 pub fn run(wish: Wish) -> Result<(), Failure> {
     let plan = Plan::read(&wish)?;
-    let (config, warnings) = plan.config().map_err(|report| Failure::new(Code::Configuration, report))?;
+    let (config, warnings) = plan.config().map_err(plan::broken)?;
     for warning in warnings {
         eprintln!("{warning}");
     }
@@ -280,7 +280,7 @@ impl Supervisor {
     fn reload(&mut self) {
         let read = Plan::read(&self.wish).and_then(|plan| match plan.config() {
             Ok((config, warnings)) => Ok((plan, config, warnings)),
-            Err(report) => Err(Failure::new(Code::Configuration, report)),
+            Err(report) => Err(plan::broken(report)),
         });
         let (plan, config, mut notes) = match read {
             Ok(read) => read,

@@ -8,13 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ringpost_conf::Config;
 use ringpost_io::sys;
 
+use crate::cli::role::ENGINE_NAME;
 use crate::exit::{Code, Failure};
 use crate::ipc::engine::Purpose;
-use crate::limits::BACKLOG;
+use crate::limits::{BACKLOG, PORT_RELEASE};
 use crate::plan::{self, Plan};
 
 /// All sockets that listen.
@@ -43,7 +45,7 @@ impl Sockets {
     pub fn bind(plan: &Plan, config: &Config, shards: usize, control_path: &Path) -> Result<Self, Failure> {
         let mut smtp = Vec::new();
         for (listener, address) in plan::smtp_addresses(config)? {
-            match bind_group(address, shards) {
+            match patiently(address, || bind_group(address, shards)) {
                 Ok(sockets) => smtp.push(Smtp { listener, address, sockets }),
                 // A machine without IPv6, which nobody has asked for by name.
                 Err(error) if plan.is_quickstart() && address.is_ipv6() && is_missing(&error) => {}
@@ -55,7 +57,7 @@ impl Sockets {
         }
         let mut pages = Vec::new();
         for address in plan::page_addresses(config) {
-            let socket = sys::listen_socket(address, BACKLOG, false);
+            let socket = patiently(address, || sys::listen_socket(address, BACKLOG, false));
             pages.push((address, socket.map_err(|error| refused(address, &error, plan, "--page"))?));
         }
         let control = bind_control(control_path)?;
@@ -122,6 +124,23 @@ impl Sockets {
     }
 }
 
+/// A killed server's sockets are there until the kernel has taken its rings apart: in use, and by nobody. They are waited for.
+fn patiently<T>(address: SocketAddr, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + PORT_RELEASE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                // An engine that still has it was left by its supervisor, and is about to end.
+                if sys::port_owner(address).is_some_and(|(_, name)| name != ENGINE_NAME) {
+                    return Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// With SO_REUSEPORT a second server of the same user would share the port in silence: so the first bind is exclusive.
 fn bind_group(address: SocketAddr, shards: usize) -> io::Result<Vec<OwnedFd>> {
     drop(sys::listen_socket(address, 1, false)?);
@@ -154,7 +173,8 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn refused(address: SocketAddr, error: &io::Error, plan: &Plan, option: &str) -> Failure {
-    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1).max(1025));
+    let next = address.port().saturating_sub(plan.port_offset).wrapping_add(1).max(1025);
+    let next = SocketAddr::new(address.ip(), next);
     let another = if plan.is_quickstart() {
         format!("choose another port with `{option} {next}`")
     } else {

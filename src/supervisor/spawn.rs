@@ -126,7 +126,7 @@ impl Child {
     /// It has closed its channel: waits for its end and sets when it is to start again. How it ended, in words.
     pub fn bury(&mut self) -> String {
         let Some((mut child, channel)) = self.running.take() else { return "it did not run".into() };
-        drop(channel);
+        channel.close();
         let how = match wait(&mut child) {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => format!("exit code {code}"),
@@ -152,7 +152,7 @@ impl Child {
     /// Closes its channel, which tells it to end, and waits for that.
     pub fn end(&mut self) {
         if let Some((mut child, channel)) = self.running.take() {
-            drop(channel);
+            channel.close();
             // Only to leave no zombie.
             let _ = wait(&mut child);
         }

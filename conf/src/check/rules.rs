@@ -106,14 +106,14 @@ pub(super) fn compare(rules: &[Match], actions: &[Action], lines: &[MatchLine], 
     if rules.len() != lines.len() {
         return;
     }
-    // Only lines without further conditions can cover others, and at most four of them differ: so this is linear.
+    // Lines that can cover others are of few kinds, and one that is covered is not added: so this is linear.
     let mut covering: Vec<usize> = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
         if let Some(&by) = covering.iter().find(|&&by| covers(&rules[by], rule)) {
             let message = format!("never reached: line {} already decides all of this", rules[by].line.number);
             let report = Report::new("W0801", lines[at].span, message).also(lines[by].span, "this one");
             reading.report(report);
-        } else if rule.conditions.is_empty() {
+        } else if covers(rule, rule) {
             covering.push(at);
         }
         if is_open_relay(rule, actions) {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Reading;
+use crate::limits::REPORTS_KEPT_MAX;
 use crate::parse::BUILT_IN_TABLES;
 use crate::parse::ast::{At, Entries, Pattern, TableBody, TableLine, Targ};
 use crate::parse::not_yet;
@@ -87,7 +88,8 @@ impl Tables {
         let mut bad = Vec::new();
         let mut add = |text: &str, span: Span| {
             // In a file that is also read as a mapping, a colon ends the key.
-            if !(set.add(text) || text.strip_suffix(':').is_some_and(|text| set.add(text))) {
+            let good = set.add(text) || text.strip_suffix(':').is_some_and(|text| set.add(text));
+            if !good && bad.len() < REPORTS_KEPT_MAX {
                 bad.push(Found { text: text.to_owned(), span });
             }
         };

@@ -22,6 +22,7 @@ use self::ast::Ast;
 use self::statement::{Statement, Stop};
 use self::tokens::{Kind, Lines, Macros, Next, Token};
 use crate::lex::{Raw, lex};
+use crate::limits::REPORTS_KEPT_MAX;
 use crate::load::{Options, Source};
 use crate::report::{Report, did_you_mean};
 use crate::source_text::{SourceTexts, Span};
@@ -97,7 +98,7 @@ impl<'a> Parser<'a> {
         let raws = lex(self.texts.text(file), file, &mut self.reports);
         let mut lines = Lines::new(raws);
         self.reading.push(path.to_path_buf());
-        loop {
+        while self.reports.len() < REPORTS_KEPT_MAX {
             match lines.next(&mut self.macros, &self.texts, &mut self.reports) {
                 Next::End => break,
                 Next::Macro => {}

@@ -12,6 +12,7 @@ use glommio::{
     BuilderErrorKind, GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, ReactorErrorKind,
 };
 
+use super::heartbeat::PREEMPT;
 use super::{RingMesh, RingRuntime, mesh};
 use crate::limits::{IO_MEMORY_BYTES_MAX, IO_MEMORY_BYTES_MIN, MESH_LETTERS_MAX, RING_DEPTH};
 use crate::sys;
@@ -205,6 +206,7 @@ fn builder(options: &Options, cpu: Option<usize>, io_memory_bytes: usize) -> Loc
     let builder = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .io_memory(io_memory_bytes)
         .ring_depth(options.ring_depth)
+        .preempt_timer(PREEMPT)
         // Its helper thread waits for disks; it must not do so on the shard's own CPU.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
     match options.spin {

@@ -5,6 +5,7 @@
 
 mod disk;
 mod executor;
+mod heartbeat;
 mod mesh;
 mod net;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
+use timer::Turns;
 
 use crate::limits::READ_BYTES_MAX;
 use crate::{Class, Runtime};
@@ -45,23 +47,28 @@ struct Inner {
     scratch: RefCell<Vec<u8>>,
     entropy: RefCell<Entropy>,
     disk: RingDisk,
+    turns: Turns,
 }
 
 impl RingRuntime {
     /// Must be called on a running executor: it makes the task queues.
     fn new() -> Self {
-        let queue =
-            |shares, latency, name: &str| glommio::executor().create_task_queue(Shares::Static(shares), latency, name);
-        let matters = |milliseconds| Latency::Matters(Duration::from_millis(milliseconds));
+        // Not even commits are `Latency::Matters`: whatever wakes such a task from another thread interrupts the executor,
+        // and `heartbeat.rs` says what glommio does then.
+        let queue = |shares, name: &str| {
+            glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
+        };
         let inner = Inner {
-            commit: queue(400, matters(1), "commit"),
-            session: queue(300, matters(5), "session"),
-            delivery: queue(200, matters(10), "delivery"),
-            background: queue(100, Latency::NotImportant, "background"),
+            commit: queue(400, "commit"),
+            session: queue(300, "session"),
+            delivery: queue(200, "delivery"),
+            background: queue(100, "background"),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             entropy: RefCell::new(Entropy::new()),
             disk: RingDisk::new(),
+            turns: Turns::new(),
         };
+        heartbeat::start();
         Self { inner: Rc::new(inner) }
     }
 
@@ -117,7 +124,7 @@ impl Runtime for RingRuntime {
     }
 
     async fn yield_now(&self) {
-        glommio::yield_if_needed().await;
+        self.inner.turns.yield_now().await;
     }
 
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<RingStream> {

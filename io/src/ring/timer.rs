@@ -1,11 +1,14 @@
 //! Waiting. Neither way leaks: the futures of glommio's timers may be dropped, its tasks and timer actions may not.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
+
+use crate::limits::TURN;
 
 pub(super) async fn sleep(time: Duration) {
     Timer::new(time).await;
@@ -47,3 +50,39 @@ impl Armed {
         self.waker.as_ref().is_some_and(|known| known.will_wake(waker))
     }
 }
+
+/// Turns of tasks that compute. glommio's own `yield_if_needed` goes by the preemption timer, which must be a long one (see
+/// `heartbeat.rs`), and the other way of yielding lets no I/O in.
+pub(super) struct Turns {
+    began: Cell<Instant>,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self { began: Cell::new(Instant::now()) }
+    }
+
+    /// Once a turn is over, waits until all that is ready has run and the rings were looked at.
+    pub(super) async fn yield_now(&self) {
+        if self.began.get().elapsed() < TURN {
+            return;
+        }
+        let mut timer = Timer::new(TURN_WAIT);
+        let mut asked = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut asked, true) {
+                return Poll::Ready(());
+            }
+            // A timer wakes from the reactor only. One that is due before it is set would not wait at all.
+            while Pin::new(&mut timer).poll(context).is_ready() {
+                timer = Timer::new(TURN_WAIT);
+            }
+            Poll::Pending
+        })
+        .await;
+        self.began.set(Instant::now());
+    }
+}
+
+/// Long enough to be ahead when it is set.
+const TURN_WAIT: Duration = Duration::from_micros(2);

@@ -51,6 +51,11 @@ impl Due {
         self.heap.len()
     }
 
+    /// Bytes of memory it occupies.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.heap.capacity() * size_of::<(u64, u64)>()
+    }
+
     /// Forgets all; the caller pushes what still waits.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

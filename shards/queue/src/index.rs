@@ -184,7 +184,6 @@ impl Index {
     }
 
     /// Bytes of memory it occupies, with what the allocator and the tree add.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the bound of S124 is held by a test"))]
     pub(crate) fn memory_bytes(&self) -> usize {
         // A tree node holds 11 entries and is on average two thirds full; 16 bytes per allocation.
         let page_bytes = (size_of::<u64>() + size_of::<Vec<Message>>()) * 3 / 2 + 16;

@@ -66,14 +66,16 @@ impl<D: Disk> Queue<D> {
             numbers.insert(0, own);
         }
         let mut report = Report { slices: numbers.len(), ..Report::default() };
+        let due_changed = Signal::new();
+        let with = Opening { disk: &disk, dir, options: &options, now_ms, due: &due_changed };
         let mut slices = Vec::new();
         for number in numbers {
-            let slice = open_slice(&disk, dir, number, number == own, &options, now_ms, &mut report).await?;
+            let slice = open_slice(&with, number, number == own, &mut report).await?;
             slices.push(Rc::new(slice));
         }
         let own = slices.iter().find(|slice| slice.own).expect("it is among them").clone();
         own.check_space().await;
-        let inner = Inner { slices, own, due_changed: Signal::new() };
+        let inner = Inner { slices, own, due_changed };
         Ok((Self { inner: Rc::new(inner) }, report))
     }
 
@@ -85,14 +87,16 @@ impl<D: Disk> Queue<D> {
             numbers.push(0);
         }
         let mut report = Report { slices: numbers.len(), ..Report::default() };
+        let due_changed = Signal::new();
+        let with = Opening { disk: &disk, dir, options: &options, now_ms: 0, due: &due_changed };
         let mut slices = Vec::new();
         for number in numbers {
-            let slice = open_slice(&disk, dir, number, false, &options, 0, &mut report).await?;
+            let slice = open_slice(&with, number, false, &mut report).await?;
             slice.closed.set(true);
             slices.push(Rc::new(slice));
         }
         let own = slices[0].clone();
-        Ok((Self { inner: Rc::new(Inner { slices, own, due_changed: Signal::new() }) }, report))
+        Ok((Self { inner: Rc::new(Inner { slices, own, due_changed }) }, report))
     }
 
     /// Writes: to be run as a task from the start. Ends after [`Queue::stop`], when all that was taken is durable.
@@ -105,14 +109,10 @@ impl<D: Disk> Queue<D> {
         let sleep = &sleep;
         let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
         for slice in &self.inner.slices {
-            let due_changed = &self.inner.due_changed;
-            let commits = async move {
-                slice.commit_loop(sleep).await;
-                due_changed.raise();
-            };
-            let beside = zip(slice.flush_loop(sleep), zip(slice.make_loop(sleep), slice.upkeep_loop()));
+            let writing = zip(slice.commit_loop(sleep), slice.flush_loop(sleep));
+            let beside = zip(slice.make_loop(sleep), slice.upkeep_loop());
             tasks.push(Box::pin(async move {
-                zip(commits, beside).await;
+                zip(writing, beside).await;
             }));
         }
         poll_fn(|context| {
@@ -353,6 +353,12 @@ impl<D: Disk> Queue<D> {
         counts
     }
 
+    /// Bytes of memory that the index and the due times occupy, with what the allocator and the trees add. Walks the index.
+    pub fn memory_bytes(&self) -> usize {
+        let books = self.inner.slices.iter().map(|slice| slice.books.borrow());
+        books.map(|books| books.index.memory_bytes() + books.due.memory_bytes()).sum()
+    }
+
     /// Whether new mail can be taken.
     pub fn space(&self) -> Space {
         self.inner.own.space()
@@ -389,16 +395,23 @@ fn check_lengths(message: &NewMessage<'_>) -> Result<(), SubmitError> {
     if fits { Ok(()) } else { Err(SubmitError::TooLarge) }
 }
 
+/// What all slices are opened with.
+struct Opening<'a, D> {
+    disk: &'a D,
+    dir: &'a Path,
+    options: &'a Options,
+    now_ms: u64,
+    due: &'a Signal,
+}
+
 async fn open_slice<D: Disk>(
-    disk: &D,
-    dir: &Path,
+    with: &Opening<'_, D>,
     number: u16,
     own: bool,
-    options: &Options,
-    now_ms: u64,
     report: &mut Report,
 ) -> Result<Slice<D>, OpenError> {
-    let dir = slice_dir(dir, number);
+    let Opening { disk, options, now_ms, due, .. } = *with;
+    let dir = slice_dir(with.dir, number);
     let mut found = replay::read(disk, &dir, number, options, report).await?;
     found.books.segments.seed(options.seed ^ now_ms.rotate_left(20) ^ u64::from(number).rotate_left(48));
     let slice = Slice {
@@ -412,7 +425,7 @@ async fn open_slice<D: Disk>(
         in_flight: RefCell::default(),
         spare_buffer: RefCell::default(),
         health: Cell::new(Health::Good),
-        signals: Signals::default(),
+        signals: Signals { due: due.clone(), ..Signals::default() },
         flush_now: Cell::new(false),
         stopping: Cell::new(false),
         closed: Cell::new(false),

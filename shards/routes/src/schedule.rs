@@ -20,8 +20,13 @@ pub struct RouteId(usize);
 pub enum Refused {
     /// The route has enough to do; not the ticket's fault.
     Busy,
-    /// The site could not be reached a short time ago, and this is why.
-    Paused(Arc<str>),
+    /// The site could not be reached a short time ago.
+    Paused {
+        /// Not to be tried before.
+        until: Instant,
+        /// Why it could not.
+        why: Arc<str>,
+    },
 }
 
 /// Sums over all routes.
@@ -85,7 +90,7 @@ impl<T> Routes<T> {
             && *until > now
             && route.open == 0
         {
-            return Err((ticket, Refused::Paused(reason.clone())));
+            return Err((ticket, Refused::Paused { until: *until, why: reason.clone() }));
         }
         if route.ready.len() >= self.limits.tickets_per_route {
             return Err((ticket, Refused::Busy));
@@ -167,6 +172,11 @@ impl<T> Routes<T> {
         self.connections -= 1;
         self.want(id.0, now);
         self.retire(id.0);
+    }
+
+    /// Ends all pauses: an administrator knows that the sites are back.
+    pub fn resume_all(&mut self) {
+        self.routes.iter_mut().for_each(|(_, route)| route.succeed());
     }
 
     /// All tickets that wait, for a shard that stops.
@@ -266,7 +276,9 @@ mod tests {
         assert!(routes.attempted(id, Attempt::Failed, now, "refused").is_empty(), "another attempt is on its way");
         assert_eq!(routes.attempted(id, Attempt::Failed, now, "refused").len(), 5);
         let (_, why) = routes.push(&site("a"), &hosts(), 9, now).expect_err("paused");
-        assert_eq!(why, Refused::Paused("refused".into()));
+        assert!(matches!(why, Refused::Paused { until, .. } if until > now), "{why:?}");
+        routes.resume_all();
+        routes.push(&site("a"), &hosts(), 9, now).expect("an administrator has asked for it");
         let later = now + crate::limits::BACK_OFF_MAX;
         routes.push(&site("a"), &hosts(), 9, later).expect("tried again");
         assert!(routes.open_next(now).is_some());

@@ -105,6 +105,7 @@ async fn report<W: World>(
         return false;
     }
     shard.counters.add(Counter::Bounced, 1);
+    shard.counters.add(Counter::CommitBatchMessages, 1);
     dispatch::dispatch(
         shard,
         Fresh {

@@ -46,6 +46,13 @@ pub enum Outcome {
     Permanent(RemoteReply),
     /// Not tried: the route has too much to do, or the shard stops. Not an attempt.
     Untried,
+    /// Not tried: the site could not be reached a short time ago.
+    Paused {
+        /// It will be tried again after this time.
+        wait: Duration,
+        /// What happened then.
+        reply: RemoteReply,
+    },
 }
 
 /// What became of a ticket.

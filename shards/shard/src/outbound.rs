@@ -56,7 +56,10 @@ pub(crate) fn take_ticket<W: World>(shard: &Rc<Shard<W>>, ticket: Box<Ticket>) {
             open_connections(shard);
         }
         Err((ticket, Refused::Busy)) => give_back(shard, *ticket, &Outcome::Untried),
-        Err((ticket, Refused::Paused(why))) => give_back(shard, *ticket, &Outcome::Transient(unreachable(&why))),
+        Err((ticket, Refused::Paused { until, why })) => {
+            let wait = until.saturating_duration_since(shard.runtime.now());
+            give_back(shard, *ticket, &Outcome::Paused { wait, reply: unreachable(&why) });
+        }
     }
 }
 

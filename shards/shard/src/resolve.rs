@@ -21,9 +21,6 @@ use crate::{limits, outbound, settle};
 /// Forward-paths with the index of their envelope.
 type Indexed = Vec<(u16, String)>;
 
-/// Where mail exchangers listen.
-const SMTP_PORT: u16 = 25;
-
 /// An answer as routes use it.
 pub(crate) enum Resolved {
     /// Hosts, best first; the site is made once for each source and name.
@@ -43,7 +40,7 @@ pub(crate) fn route<W: World>(
 ) {
     let mut wanted: BTreeMap<Vec<Question>, Vec<(u16, String)>> = BTreeMap::new();
     for (index, recipient) in recipients {
-        let questions = questions(relay, recipient);
+        let questions = questions(relay, recipient, settings.config.mx_port());
         wanted.entry(questions).or_default().push((*index, (*recipient).to_owned()));
     }
     let single = wanted.len() == 1;
@@ -97,10 +94,10 @@ impl Plan {
 }
 
 /// One question for each fixed host, or one for the domain's mail exchangers.
-fn questions(relay: &Relay, recipient: &str) -> Vec<Question> {
+fn questions(relay: &Relay, recipient: &str, mx_port: u16) -> Vec<Question> {
     if relay.hosts.is_empty() {
         let domain = recipient.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
-        return vec![Question::Exchangers(domain.to_ascii_lowercase(), SMTP_PORT)];
+        return vec![Question::Exchangers(domain.to_ascii_lowercase(), mx_port)];
     }
     let questions = relay.hosts.iter().map(|relay| match &relay.host {
         ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port),

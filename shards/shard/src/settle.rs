@@ -43,7 +43,7 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
             shard,
             flight,
             id,
-            recipient,
+            (recipient, *attempts),
             outcome,
             &results,
             failures.last().filter(|failure| failure.index == *index),
@@ -87,7 +87,12 @@ fn judge<'a, W: World>(
             let wait = if shard.stopping.get() { Duration::ZERO } else { limits::ROUTE_BUSY };
             Verdict::Release { until_ms: now_ms + wait.as_millis() as u64 }
         }
-        Outcome::Transient(reply) => {
+        // Waiting for the site is not an attempt; but a message's first deferral is written down, so that it has a reason.
+        Outcome::Paused { wait, .. } if attempts > 0 => {
+            let spread = Duration::from_millis(shard.runtime.random_u64() % limits::ROUTE_SPREAD.as_millis() as u64);
+            Verdict::Release { until_ms: now_ms + (*wait + spread).as_millis() as u64 }
+        }
+        Outcome::Transient(reply) | Outcome::Paused { reply, .. } => {
             let settings = shard.settings();
             let ttl_ms = dispatch::ttl(&settings, action).as_millis() as u64;
             if now_ms >= flight.received_ms + ttl_ms {
@@ -105,7 +110,7 @@ fn tell<W: World>(
     shard: &Shard<W>,
     flight: &Flight,
     id: MessageId,
-    recipient: &str,
+    (recipient, attempts): (&str, u16),
     outcome: &Outcome,
     results: &Results,
     failure: Option<&Failure>,
@@ -113,10 +118,11 @@ fn tell<W: World>(
     let age = Duration::from_millis(shard.runtime.unix_ms().saturating_sub(flight.received_ms));
     let (result, reply, counter) = match (outcome, failure) {
         (Outcome::Untried, _) => return,
+        (Outcome::Paused { .. }, None) if attempts > 0 => return,
         (Outcome::Delivered(reply), _) => (Result::Ok, reply, Counter::Delivered),
         (_, Some(failure)) if failure.expired => (Result::Expired, &failure.reply, Counter::Failed),
         (Outcome::Permanent(reply), _) => (Result::PermFail, reply, Counter::Failed),
-        (Outcome::Transient(reply), _) => (Result::TempFail, reply, Counter::Deferred),
+        (Outcome::Transient(reply) | Outcome::Paused { reply, .. }, _) => (Result::TempFail, reply, Counter::Deferred),
     };
     shard.counters.add(counter, 1);
     if result == Result::Ok {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringpost_conf::Config;
 use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
-use ringpost_perf::{Counters, Stages};
+use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
 
@@ -114,6 +114,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) ended: Signal,
     pub(crate) stopping: Cell<bool>,
     pub(crate) stop: Signal,
+    /// Batches of the queue that the counter already has.
+    pub(crate) counted_batches: Cell<u64>,
 }
 
 /// Runs a shard until [`Order::Stop`] has been obeyed: no new work, open transactions finished, all durable.
@@ -161,6 +163,7 @@ pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
         ended: Signal::new(),
         stopping: Cell::new(false),
         stop: Signal::new(),
+        counted_batches: Cell::new(0),
         runtime,
         mesh,
         ask,
@@ -262,15 +265,21 @@ impl<W: World> Shard<W> {
                         drop(answer.send(inspect::show(&shard, MessageId(id)).await));
                     });
                 }
-                Order::Retry(answer) => drop(answer.send(self.queue.make_due(self.runtime.unix_ms()))),
+                Order::Retry(answer) => {
+                    self.routes.borrow_mut().resume_all();
+                    // Whoever asked may be gone.
+                    let _ = answer.send(self.queue.make_due(self.runtime.unix_ms()));
+                }
             }
         }
     }
 
     fn report(&self) -> inspect::ShardReport {
+        let queue = self.queue.counts();
+        self.counters.add(Counter::Commits, queue.batches - self.counted_batches.replace(queue.batches));
         inspect::ShardReport {
             stages: self.stages.snapshot(),
-            queue: self.queue.counts(),
+            queue,
             routes: self.routes.borrow().totals(),
             sessions: self.sessions.get(),
             low_space: self.queue.space() == ringpost_queue::Space::Low,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringpost_io::Runtime;
 use ringpost_message::received::{Received, write_date, write_message_id};
-use ringpost_perf::Stage;
+use ringpost_perf::{Counter, Stage};
 use ringpost_queue::{Flags, MessageId, NewMessage, SubmitError};
 use ringpost_smtp::server::Session;
 use ringpost_smtp::{Reply, Transaction};
@@ -64,6 +64,7 @@ pub(crate) async fn submit<W: World>(
         body,
     };
     shard.queue.submit(message).await.map_err(reply)?;
+    shard.counters.add(Counter::CommitBatchMessages, 1);
     let commit = shard.runtime.now() - started;
     shard.stages.record(Stage::CommitWait, commit);
     shard.event(&Event::Queued {

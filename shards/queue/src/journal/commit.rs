@@ -162,8 +162,10 @@ impl<D: Disk> Slice<D> {
                 if role == Role::Hot {
                     self.urgent.set(false);
                 }
-                // Cold mail must not take the last segment that new mail and states could go to.
-                let spared = role == Role::Hot || books.segments.free().count() > 1;
+                // Cold mail must leave room for new mail and states until what it moves is freed.
+                let spared = role == Role::Hot
+                    || books.segments.free().count() > 1
+                    || books.segments.left_bytes() >= self.options.segment_bytes / 4;
                 if spared && let Some(slot) = books.segments.take(role, bytes) {
                     drop(books);
                     self.signals.make.raise();
@@ -335,6 +337,7 @@ impl<D: Disk> Slice<D> {
                     self.publish(slot, &batch);
                     self.health.set(Health::Good);
                     self.flush_now.set(true);
+                    self.signals.due.raise();
                     return;
                 }
                 // Whatever of it is on disk says nothing.

@@ -33,8 +33,12 @@ impl<D: Disk> Slice<D> {
         self.flush().await;
         let mut books = self.books.borrow_mut();
         books.segments.unpin(victim);
-        let emptied = books.segments.table.get(&victim).is_some_and(|segment| segment.live == 0);
-        moved.is_ok() && emptied
+        let Some(segment) = books.segments.table.get_mut(&victim) else { return false };
+        let no_room = moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
+        if !no_room {
+            segment.stuck = segment.live;
+        }
+        moved.is_ok() && segment.live == 0
     }
 
     /// The segment with the smallest part live, if the space in use is out of proportion.
@@ -48,7 +52,7 @@ impl<D: Disk> Slice<D> {
         let old = books.segments.next_generation.saturating_sub(limits::YOUNG_SEGMENTS);
         let candidates = books.segments.table.iter().filter(|(_, segment)| {
             segment.phase == Phase::Sealed
-                && segment.live > 0
+                && (1..segment.stuck).contains(&segment.live)
                 && segment.life.generation < old
                 && segment.live_bytes * 100 < segment.bytes * limits::COMPACT_BELOW_PERCENT
         });

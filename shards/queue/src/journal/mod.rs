@@ -140,6 +140,8 @@ pub(crate) struct Signals {
     pub(crate) made: Signal,
     /// Recycling, checkpoints, compaction.
     pub(crate) upkeep: Signal,
+    /// The caller: something may be due earlier than it was told. The same for all slices.
+    pub(crate) due: Signal,
 }
 
 /// Whether the disk writes.

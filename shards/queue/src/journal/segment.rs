@@ -166,6 +166,8 @@ pub(crate) struct Segment {
     pub(crate) live_bytes: u64,
     /// Reads in flight.
     pub(crate) pins: u32,
+    /// What a compaction could not move; not tried again before something of it has left.
+    pub(crate) stuck: u32,
     /// A checkpoint says all that its states said.
     pub(crate) covered: bool,
     /// Generations that hold dead messages which only this one says are dead. It is not freed before they are.
@@ -207,6 +209,7 @@ impl Segment {
             live: 0,
             live_bytes: 0,
             pins: 0,
+            stuck: u32::MAX,
             covered: false,
             needs: Vec::new(),
             previous: (0, 0),
@@ -387,11 +390,15 @@ impl Segments {
         self.table.iter().filter(|(_, segment)| segment.phase == Phase::Free).map(|(slot, segment)| (*slot, segment))
     }
 
+    /// Bytes left in the segment that new mail fills.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        let filling = self.filling[Role::Hot as usize].and_then(|slot| self.table.get(&slot));
+        filling.map_or(0, |segment| segment.bytes - u64::from(segment.used))
+    }
+
     /// Bytes that new mail can still take without another file.
     pub(crate) fn room_bytes(&self) -> u64 {
-        let filling = self.filling[Role::Hot as usize].and_then(|slot| self.table.get(&slot));
-        let left = filling.map_or(0, |segment| segment.bytes - u64::from(segment.used));
-        left + self.free().map(|(_, segment)| segment.bytes - BLOCK_BYTES as u64).sum::<u64>()
+        self.left_bytes() + self.free().map(|(_, segment)| segment.bytes - BLOCK_BYTES as u64).sum::<u64>()
     }
 
     /// Bytes of files in use, live bytes, and how many files those are.

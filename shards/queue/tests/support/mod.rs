@@ -49,6 +49,7 @@ pub enum Leaves {
 }
 
 type Content = Rc<RefCell<Vec<u8>>>;
+type Write = (Content, usize, Vec<u8>);
 
 #[derive(Clone)]
 pub struct MemDisk(Rc<State>);
@@ -56,7 +57,7 @@ pub struct MemDisk(Rc<State>);
 pub struct State {
     files: RefCell<BTreeMap<PathBuf, Content>>,
     directories: RefCell<BTreeSet<PathBuf>>,
-    in_flight: RefCell<BTreeMap<u64, (Content, usize, Vec<u8>)>>,
+    in_flight: RefCell<BTreeMap<u64, Write>>,
     next_write: Cell<u64>,
     random: RefCell<Random>,
     /// One for each of the next writes.

@@ -1,0 +1,15 @@
+//! The built program, from outside: over loopback, with the tools that people use, killed and starved. Tests that answer
+//! for a row of the seed carry its number.
+
+mod support;
+
+mod check;
+mod commits;
+mod crash;
+mod deferred;
+mod disk_full;
+mod first_run;
+mod lifecycle;
+mod relay;
+mod stress;
+mod wire;

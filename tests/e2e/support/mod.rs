@@ -1,0 +1,17 @@
+//! What the tests stand on: a server process, a client that says exactly what it is told, a receiving server.
+
+pub mod cli;
+pub mod client;
+pub mod engine;
+pub mod maildir;
+pub mod ports;
+pub mod server;
+pub mod sink;
+pub mod text;
+pub mod wait;
+
+pub use client::Client;
+pub use server::{Server, Setup};
+pub use sink::{Script, Sink};
+pub use text::Random;
+pub use wait::wait_until;

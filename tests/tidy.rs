@@ -1,0 +1,203 @@
+//! The house rules that a program can check: who knows whom, where unsafe code and runtimes live, sizes, module
+//! comments, names. What is checked here needs no reviewer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const FILE_LINES_MAX: usize = 1000;
+
+/// Of our crates, which may use which (the drawing in docs/architecture.md).
+const ARROWS: [(&str, &[&str]); 11] = [
+    ("ringpost-io", &[]),
+    ("ringpost-perf", &[]),
+    ("ringpost-address", &[]),
+    ("ringpost-conf", &["ringpost-address"]),
+    ("ringpost-smtp", &["ringpost-address"]),
+    ("ringpost-message", &["ringpost-address"]),
+    ("ringpost-routes", &["ringpost-address"]),
+    ("ringpost-queue", &["ringpost-io"]),
+    (
+        "ringpost-shard",
+        &[
+            "ringpost-io",
+            "ringpost-perf",
+            "ringpost-address",
+            "ringpost-conf",
+            "ringpost-smtp",
+            "ringpost-message",
+            "ringpost-routes",
+            "ringpost-queue",
+        ],
+    ),
+    (
+        "ringpost-sim",
+        &[
+            "ringpost-shard",
+            "ringpost-io",
+            "ringpost-conf",
+            "ringpost-smtp",
+            "ringpost-queue",
+            "ringpost-message",
+            "ringpost-perf",
+        ],
+    ),
+    ("ringpost-bench", &["ringpost-smtp", "ringpost-message", "ringpost-io", "ringpost-perf"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        let mut entries: Vec<_> = fs::read_dir(dir).expect("readable").map(|entry| entry.expect("entry").path()).collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("utf-8");
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for dir in ["src", "conf", "shards", "io", "perf", "tests"] {
+        walk(&root().join(dir), &mut found);
+    }
+    assert!(found.len() > 50, "the walk has lost its way: {} files", found.len());
+    found
+}
+
+/// Lines that are code: comments and strings of documentation do not count.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).expect("below the root").display().to_string()
+}
+
+fn complain(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn arrows_point_the_right_way() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("json");
+    let mut uses: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let ours = package["dependencies"].as_array().expect("dependencies").iter();
+        let ours = ours.filter(|dependency| dependency["kind"].is_null()).map(|dependency| dependency["name"].as_str());
+        let ours = ours.flatten().filter(|name| name.starts_with("ringpost")).map(str::to_owned).collect();
+        uses.insert(package["name"].as_str().expect("name").to_owned(), ours);
+    }
+    let mut complaints = Vec::new();
+    for (name, used) in uses.iter().filter(|(name, _)| *name != "ringpost") {
+        match ARROWS.iter().find(|(of, _)| of == name) {
+            None => complaints.push(format!("{name} is not in the drawing")),
+            Some((_, allowed)) => {
+                let wrong = used.iter().filter(|target| !allowed.contains(&target.as_str()));
+                complaints.extend(wrong.map(|target| format!("{name} must not know {target}")));
+            }
+        }
+    }
+    complain(complaints);
+}
+
+#[test]
+fn unsafe_code_lives_in_io_and_says_why() {
+    let mut complaints = Vec::new();
+    for (path, text) in sources() {
+        let name = relative(&path);
+        let in_io = name.starts_with("io/");
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in code_lines(&text) {
+            let opens = line.contains("unsafe {") || line.contains("unsafe impl") || line.contains("unsafe fn");
+            if !opens || name == "tests/tidy.rs" {
+                continue;
+            }
+            if !in_io {
+                complaints.push(format!("{name}:{at}: unsafe outside io/"));
+            } else if !lines[at.saturating_sub(6)..at].iter().any(|line| line.contains("SAFETY:")) {
+                complaints.push(format!("{name}:{at}: unsafe without SAFETY:"));
+            }
+        }
+        let is_root = name.ends_with("src/lib.rs") && !in_io || name == "src/main.rs";
+        if is_root && !text.contains("#![forbid(unsafe_code)]") {
+            complaints.push(format!("{name}: no #![forbid(unsafe_code)]"));
+        }
+    }
+    complain(complaints);
+}
+
+#[test]
+fn runtimes_and_clocks_stay_in_their_rooms() {
+    let rules: [(&str, &[&str]); 6] = [
+        ("glommio::", &["io/src/ring/", "io/tests/"]),
+        ("tokio::", &["src/coordinator/", "src/engine.rs", "tests/"]),
+        ("Instant::now()", &["io/", "src/", "perf/bench/", "tests/"]),
+        ("SystemTime::now()", &["io/", "src/", "perf/bench/", "tests/"]),
+        ("thread::sleep", &["io/", "src/supervisor/", "src/cli/", "perf/bench/", "tests/"]),
+        ("std::env::", &["src/", "io/tests/", "perf/", "tests/", "conf/tests/"]),
+    ];
+    let mut complaints = Vec::new();
+    for (path, text) in sources() {
+        let name = relative(&path);
+        let tests_at = text.find("#[cfg(test)]").unwrap_or(text.len());
+        if name.contains("/tests/") || name == "tests/tidy.rs" {
+            continue;
+        }
+        for (at, line) in code_lines(&text[..tests_at]) {
+            for (word, rooms) in rules {
+                if line.contains(word) && !rooms.iter().any(|room| name.starts_with(room)) {
+                    complaints.push(format!("{name}:{at}: {word} does not belong here"));
+                }
+            }
+        }
+    }
+    complain(complaints);
+}
+
+#[test]
+fn files_are_short_begin_with_their_purpose_and_have_a_name() {
+    let banned = ["util", "utils", "common", "helpers", "misc", "types", "core", "manager"];
+    let mut complaints = Vec::new();
+    for (path, text) in sources() {
+        let name = relative(&path);
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            complaints.push(format!("{name}: {lines} lines, more than {FILE_LINES_MAX}"));
+        }
+        if !text.starts_with("//!") {
+            complaints.push(format!("{name}: does not begin with what it is for"));
+        }
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
+        if banned.contains(&stem) {
+            complaints.push(format!("{name}: a name that says nothing"));
+        }
+    }
+    complain(complaints);
+}
+
+#[test]
+fn nothing_unfinished_is_left() {
+    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!("FIX", "ME"), concat!("TO", "DO")];
+    let mut complaints = Vec::new();
+    for (path, text) in sources() {
+        for (at, line) in text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                complaints.push(format!("{}:{}: {}", relative(&path), at + 1, line.trim()));
+            }
+        }
+    }
+    complain(complaints);
+}
