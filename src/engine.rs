@@ -23,6 +23,7 @@ use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
 use crate::limits::{ORDERS, QUEUE_LOCK};
 use crate::plan::Plan;
+use crate::pulse::{self, Pulses};
 
 /// The real world: io_uring, and this process's coordinator.
 struct Real;
@@ -70,7 +71,8 @@ fn start(channel: &Channel) -> Result<(), String> {
     let (line, questions) = mailbox::questions();
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
     let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
-    let options = ring::Options { shards, ..ring::Options::default() };
+    let cores = (config.shards.cores.len() >= shards).then(|| config.shards.cores.clone());
+    let options = ring::Options { shards, cpus: cores, ..ring::Options::default() };
     let coordination = coordinator::Start {
         shards: Arc::new(Shards::new(orders, counters.clone())),
         log: log.clone(),
@@ -80,15 +82,16 @@ fn start(channel: &Channel) -> Result<(), String> {
         control: given.control,
         pages: given.pages,
         news: arriving,
-        ready: ready(shards),
+        ready: ready(&options),
     };
     let mut sockets: Vec<Vec<(usize, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
     for (listener, shard, socket) in given.smtp {
         sockets[shard].push((listener, socket));
     }
-    let mut parts = sockets.into_iter().zip(mailboxes).zip(counters);
+    let pulses = pulse::start(shards)?;
+    let mut parts = sockets.into_iter().zip(mailboxes).zip(counters).zip(pulses);
     let threads = ring::run_shards(&options, |number| {
-        let ((listeners, orders), counters) = parts.next().expect("one for each shard");
+        let (((listeners, orders), counters), pulses) = parts.next().expect("one for each shard");
         let part = Part {
             plan: given.plan.clone(),
             config: config.clone(),
@@ -97,6 +100,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             news: news.clone(),
             listeners,
             orders,
+            pulses,
             counters,
         };
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
@@ -104,7 +108,11 @@ fn start(channel: &Channel) -> Result<(), String> {
     let threads = threads.map_err(|error| error.to_string())?;
     drop(line);
 
-    let coordinating = spawn("coordinator", move || coordinator::run(coordination))?;
+    let core = config.shards.coordinator;
+    let coordinating = spawn("coordinator", move || {
+        pin(core);
+        coordinator::run(coordination)
+    })?;
     let listening = channel.try_clone().map_err(|error| error.to_string())?;
     let telling = news.clone();
     spawn("supervisor", move || listen(&listening, &telling))?;
@@ -166,9 +174,10 @@ fn lock(state: &Path) -> Result<Lock, String> {
     }
 }
 
-fn ready(shards: usize) -> Ready {
-    let cpus = ring::available_cpus();
-    let pinned = cpus.len() >= shards && cpus.len() > 1;
+fn ready(options: &ring::Options) -> Ready {
+    let shards = options.shards;
+    let cpus = options.cpus.clone().unwrap_or_else(ring::available_cpus);
+    let pinned = options.cpus.is_some() || cpus.len() >= shards && cpus.len() > 1;
     let limit = sys::limit(Resource::MemoryLock).map_or(0, |limit| limit.soft);
     Ready {
         cpus: (0..shards).map(|shard| pinned.then(|| cpus[shard] as u16)).collect(),
@@ -186,6 +195,7 @@ struct Part {
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
     orders: Mailbox<Order>,
+    pulses: Pulses,
     counters: Arc<Counters>,
 }
 
@@ -195,7 +205,8 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, line, log, news, listeners, orders, counters } = part;
+    let Part { plan, config, line, log, news, listeners, orders, pulses, counters } = part;
+    pulses.receive(&runtime);
     let hostname = config.names.server.clone();
     let mut accepting = Vec::new();
     for (listener, socket) in listeners {
@@ -227,6 +238,15 @@ async fn run_shard(
         plant: ringpost_queue::Plant::default(),
     })
     .await
+}
+
+/// Keeps this thread on one processor. One that we may not use leaves it where it is.
+fn pin(core: Option<usize>) {
+    if let Some(core) = core.filter(|core| *core < rustix::thread::CpuSet::MAX_CPU) {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(core);
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
 }
 
 fn spawn<T: Send + 'static>(

@@ -9,6 +9,7 @@ mod ipc;
 mod keyholder;
 mod limits;
 mod plan;
+mod pulse;
 mod reading;
 mod supervisor;
 

@@ -128,6 +128,7 @@ fn read_zone(path: &Path) -> Result<(PathBuf, String), Failure> {
 pub fn shards(config: &Config, cpus: usize) -> usize {
     match config.shards.count {
         Some(count) => usize::from(count).max(1),
+        None if !config.shards.cores.is_empty() => config.shards.cores.len(),
         // From four on, the coordinator has one for itself.
         None if cpus >= 4 => cpus - 1,
         None => cpus.max(1),
@@ -259,5 +260,7 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 8].map(|cpus| shards(&config, cpus)), [1, 1, 2, 3, 3, 7]);
         config.shards.count = Some(5);
         assert_eq!(shards(&config, 2), 5);
+        (config.shards.count, config.shards.cores) = (None, vec![1, 2]);
+        assert_eq!(shards(&config, 8), 2);
     }
 }

@@ -101,7 +101,7 @@ fn summary(reports: &Reports, path: &Path) -> String {
     let (errors, _) = reports.counts();
     let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
     format!(
-        "the configuration has {errors}, nothing is started\n\n{}\n  check again with `ringpost check {}`",
+        "the configuration has {errors}\n\n{}\n  check again with `ringpost check {}`",
         reports.render(look()),
         path.display()
     )

@@ -31,8 +31,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   ringpost                            try it: loopback only, no configuration
-  ringpost serve --config mail.conf
-  ringpost queue list --json";
+  ringpost serve --config mail.conf";
 
 /// As clap's own, with fewer empty lines: it has to fit 24.
 const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";

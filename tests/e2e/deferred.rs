@@ -1,4 +1,4 @@
-//! Ten thousand messages that wait: what they cost, and that a crash leaves each in its place.
+//! Forty thousand messages that wait: what they cost, and that a crash leaves each in its place.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::support::engine::memory;
 use crate::support::text::MARK;
 use crate::support::{Setup, Sink, wait_until};
 
-const MESSAGES: u64 = 10_000;
+const MESSAGES: u64 = 40_000;
 /// Recipients of one more message.
 const RECIPIENTS: usize = 1000;
-/// Promised are 200 of the release build; this build's pages and the allocator's share weigh more in so small a queue.
-const BYTES_PER_ENVELOPE: u64 = 400;
+/// Promised are 200 at 100,000; what the allocator keeps after the start varies by some MB, which weigh more in this queue.
+const BYTES_PER_ENVELOPE: u64 = 300;
 
 #[test]
 fn s123_s124_each_waiting_envelope_survives_a_crash_and_costs_little() {
@@ -43,7 +43,10 @@ fn s123_s124_each_waiting_envelope_survives_a_crash_and_costs_little() {
         server.metric("envelopes_deferred") >= envelopes as u64
     });
     wait_until("all are deferred", Duration::from_secs(30), || {
-        server.queue().iter().filter(|one| one.state == "deferred").count() == envelopes
+        let listed = server.queue();
+        // The reason is known from when it is durable.
+        let noted = listed.iter().filter(|one| one.state == "deferred" && !one.reason.is_empty());
+        noted.count() == envelopes
     });
 
     server.kill9();
@@ -56,7 +59,8 @@ fn s123_s124_each_waiting_envelope_survives_a_crash_and_costs_little() {
     assert_eq!(listed.len(), envelopes, "each is listed");
     let distinct: HashSet<(&str, &str)> = listed.iter().map(|one| (one.id.as_str(), one.recipient.as_str())).collect();
     assert_eq!(distinct.len(), envelopes, "once");
-    assert!(listed.iter().all(|one| one.attempts >= 1 && one.reason.starts_with("451 4.4.1")), "{:?}", listed[0]);
+    let forgotten = listed.iter().find(|one| one.attempts == 0 || !one.reason.starts_with("451 4.4.1"));
+    assert_eq!(forgotten, None, "how often and why it waits is known");
     assert!(each <= BYTES_PER_ENVELOPE, "{each} bytes an envelope");
     // New mail is taken meanwhile.
     let text = format!("{MARK}new\r\n\r\nnew\r\n");

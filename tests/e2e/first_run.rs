@@ -53,6 +53,7 @@ fn what_it_prints_is_true_and_can_be_pasted() {
     let mut setup = Setup::quickstart().prepare();
     let took = setup.start();
     let server = setup;
+    eprintln!("listening after {took:?}");
     // 100 ms are promised of the release build on a quiet machine; here the other tests run beside.
     assert!(took < Duration::from_secs(3), "listening after {took:?}");
     wait_until("the page is named", Duration::from_secs(5), || server.printed().contains("http://"));
@@ -294,4 +295,20 @@ fn a_state_directory_that_cannot_be_written_is_named() {
         let said = refused(&server, &["--listen", &format!("127.0.0.1:{port}"), "--state", state]);
         assert!(said.contains(state), "no {state} in:\n{said}");
     }
+}
+
+#[test]
+fn too_little_locked_memory_is_named_and_lived_with_where_it_can_be() {
+    let shell = format!("ulimit -l 64; exec {PROGRAM} serve --listen 127.0.0.1:{} --page off", ports::free());
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = Command::new("sh").args(["-c", &shell]).current_dir(dir.path()).output().expect("sh runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("RLIMIT_MEMLOCK") && said.contains("64 KiB"), "{said}");
+
+    let server = Setup::quickstart().locked_memory(1024).start();
+    wait_until("it says so", Duration::from_secs(5), || server.printed().contains("RLIMIT_MEMLOCK"));
+    let text = message("small-rings", &mut Random::new(4), 3 << 20);
+    assert_eq!(server.client().submit("me@example.org", &["you@example.org"], &text).code, 250);
+    assert!(maildir::wait_for_key(&mailbox(&server), "small-rings") == with_file_line_ends(&text));
 }

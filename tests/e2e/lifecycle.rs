@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::server::{LISTENERS, SMALL};
 use crate::support::text::{MARK, digest, message, stuffed};
-use crate::support::{Client, Random, Server, Setup, Sink, cli, wait_until};
+use crate::support::{Client, Random, Server, Setup, Sink, cli, maildir, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -178,4 +178,15 @@ fn mail_that_waits_is_found_after_a_stop() {
     server.retry();
     wait_until("the queue is empty", SOON, || server.queue().is_empty());
     assert_eq!(sink.count(), 2);
+}
+
+#[test]
+fn absolute_paths_are_taken_below_the_root() {
+    let setup = Setup::new("action \"box\" maildir \"/var/mail/box\"\nmatch for any action \"box\"\n").root();
+    let root = setup.dir().join("root");
+    let server = setup.start();
+    let text = format!("{MARK}below\r\n\r\n");
+    assert_eq!(server.client().submit("a@source.example", &["b@sink.example"], text.as_bytes()).code, 250);
+    maildir::wait_for_key(&root.join("var/mail/box"), "below");
+    assert!(!std::path::Path::new("/var/mail/box").exists());
 }

@@ -239,6 +239,49 @@ fn every_limit_of_a_session_has_a_reply() {
 }
 
 #[test]
+fn a_client_that_says_nothing_is_told_so() {
+    let server = limited("smtp limit timeout 1s data-timeout 2s");
+    let mut silent = server.client();
+    let mut halfway = server.client();
+    halfway.envelope("a@b.example", &["x@ok.example"]);
+    assert_eq!(halfway.say("DATA").code, 354);
+    halfway.send(b"Subject: x\r\n");
+    silent.expect("421 4.4.2");
+    assert!(silent.is_closed());
+    halfway.expect("421 4.4.2");
+    assert!(halfway.is_closed());
+    assert_eq!(server.metric("messages_received"), 0);
+}
+
+#[test]
+fn too_many_sessions_are_turned_away_until_one_leaves() {
+    let limits = "smtp limit max-sessions 3";
+    let server =
+        Setup::whole(format!("shards 1\nstore {{ segment 16M, spare 2 }}\n{LISTENERS}{limits}\n{PICKY}")).start();
+    // The start has left a connection behind, which may still count.
+    crate::support::wait_until("three sessions", Duration::from_secs(10), || {
+        let open: Vec<Client> = (0..3).map(|_| Client::connect(server.smtp)).collect();
+        open.into_iter().all(|mut client| client.reply().code == 220)
+    });
+    let mut open = Vec::new();
+    crate::support::wait_until("three sessions that stay", Duration::from_secs(10), || {
+        let mut client = Client::connect(server.smtp);
+        if client.reply().code == 220 {
+            open.push(client);
+        }
+        open.len() == 3
+    });
+    let mut more = Client::connect(server.smtp);
+    more.expect("421 4.3.2");
+    assert!(more.is_closed());
+    assert_eq!(open[0].say("NOOP").code, 250);
+    assert_eq!(open.pop().expect("one").say("QUIT").code, 221);
+    crate::support::wait_until("a place for another", Duration::from_secs(10), || {
+        Client::connect(server.smtp).reply().code == 220
+    });
+}
+
+#[test]
 fn too_many_received_fields_are_a_loop() {
     let server = picky();
     let mut client = server.client();

@@ -24,6 +24,20 @@ impl<D: Disk> Queue<D> {
         slice.load(id).await
     }
 
+    /// A message for delivery: without what earlier attempts were told, but with its text, if that lies in one piece of at
+    /// most `text_bytes_max` bytes. One read of the disk for both.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn load_with_text(
+        &self,
+        id: MessageId,
+        text_bytes_max: u32,
+    ) -> Result<(Stored, Option<Vec<u8>>), ReadError> {
+        let slice = self.slice(id).ok_or(ReadError::Unknown)?;
+        slice.load_parts(id, text_bytes_max).await.map(|(stored, text, _)| (stored, text))
+    }
+
     /// Up to `len` bytes of a message's text (its head and body) from `at`; shorter only at its end.
     ///
     /// # Errors
@@ -33,6 +47,9 @@ impl<D: Disk> Queue<D> {
         slice.read_body(id, at, len).await
     }
 }
+
+/// A message, its text, and by index of the envelope where the last reply lies.
+type Loaded = (Stored, Option<Vec<u8>>, BTreeMap<u16, Place>);
 
 /// One run of a text's bytes on disk.
 struct Piece {
@@ -44,13 +61,33 @@ struct Piece {
 
 impl<D: Disk> Slice<D> {
     pub(crate) async fn load(&self, id: MessageId) -> Result<Stored, ReadError> {
-        let (place, generation, meta_bytes) = {
+        let (mut stored, _, replies) = self.load_parts(id, 0).await?;
+        for (index, place) in replies {
+            // A reply is worth telling, not worth failing for.
+            if let Ok(reply) = self.reply(id, place).await
+                && let Some(envelope) = stored.envelopes.get_mut(usize::from(index))
+            {
+                envelope.last_reply = reply;
+            }
+        }
+        Ok(stored)
+    }
+
+    /// A message, its text if that is wanted, and where the last replies to its envelopes lie.
+    async fn load_parts(&self, id: MessageId, text_bytes_max: u32) -> Result<Loaded, ReadError> {
+        let (place, generation, meta_bytes, text_bytes) = {
             let books = self.books.borrow();
-            let (message, _) = books.find(id.number()).ok_or(ReadError::Unknown)?;
-            (message.place, books.segments.generation(message.place.slot), message.meta_bytes)
+            let (message, chunked) = books.find(id.number()).ok_or(ReadError::Unknown)?;
+            let generation = books.segments.generation(message.place.slot);
+            let small = chunked.is_none() && (1..=text_bytes_max).contains(&message.text_bytes);
+            (message.place, generation, message.meta_bytes, small.then_some(message.text_bytes))
         };
         let generation = generation.ok_or(ReadError::Damaged)?;
-        let bytes = self.read_at(place.slot, generation, place.offset, meta_bytes as usize).await?;
+        let text_at = meta_bytes as usize + HEAD_BYTES;
+        let wanted = text_bytes.map_or(meta_bytes as usize, |bytes| text_at + bytes as usize);
+        let mut bytes = self.read_at(place.slot, generation, place.offset, wanted).await?;
+        let text = text_bytes.map(|_| bytes.split_off(text_at));
+        bytes.truncate(meta_bytes as usize);
         let mut stored = parse(id, &bytes).ok_or(ReadError::Damaged)?;
         let mut replies: BTreeMap<u16, Place> = BTreeMap::new();
         {
@@ -71,15 +108,7 @@ impl<D: Disk> Slice<D> {
                 }
             }
         }
-        for (index, place) in replies {
-            // A reply is worth telling, not worth failing for.
-            if let Ok(reply) = self.reply(id, place).await
-                && let Some(envelope) = stored.envelopes.get_mut(usize::from(index))
-            {
-                envelope.last_reply = reply;
-            }
-        }
-        Ok(stored)
+        Ok((stored, text, replies))
     }
 
     async fn reply(&self, id: MessageId, place: Place) -> io::Result<String> {

@@ -23,7 +23,7 @@ impl Default for Limits {
             connections_per_route: 20,
             connections: 4_000,
             messages_per_connection: 1_000,
-            tickets_per_route: 4_000,
+            tickets_per_route: 10_000,
             idle: Duration::from_secs(5),
         }
     }

@@ -190,13 +190,8 @@ async fn load<W: World>(
     shard: &Shard<W>,
     id: MessageId,
 ) -> Result<(Stored, Option<Arc<[u8]>>), ringpost_queue::ReadError> {
-    let stored = shard.queue.load(id).await?;
-    let small = stored.body_bytes <= limits::TRAVELLING_BODY_BYTES;
-    let body = match small {
-        true => Some(Arc::from(shard.queue.read_body(id, 0, stored.body_bytes as usize).await?)),
-        false => None,
-    };
-    Ok((stored, body))
+    let (stored, text) = shard.queue.load_with_text(id, limits::TRAVELLING_BODY_BYTES as u32).await?;
+    Ok((stored, text.map(Arc::from)))
 }
 
 /// The time that a message of this action may stay queued.

@@ -29,7 +29,7 @@ pub const UNREADABLE: Duration = Duration::from_secs(300);
 /// Recipients in one transaction: as many as any server must take (RFC 5321 §4.5.3.1.8).
 pub const RECIPIENTS_PER_TICKET: usize = 100;
 /// How long a ticket stays at home that found its route with too much to do: long beside what reading it back costs.
-pub const ROUTE_BUSY: Duration = Duration::from_secs(10);
+pub const ROUTE_BUSY: Duration = Duration::from_secs(5);
 /// Tickets that wait for a site to be tried again come back spread over this time.
 pub const ROUTE_SPREAD: Duration = Duration::from_secs(5);
 /// Maildir deliveries of one shard at once: each occupies a thread of the blocking pool for some fsyncs.

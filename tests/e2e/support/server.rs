@@ -33,6 +33,7 @@ pub struct Setup {
     dir: TempDir,
     state: Option<PathBuf>,
     moved: bool,
+    locked_memory: Option<u32>,
 }
 
 impl Setup {
@@ -54,7 +55,7 @@ impl Setup {
     /// The whole configuration; `@SMTP@`, `@HTTP@` and `@DIR@` are filled in.
     pub fn whole(config: impl Into<String>) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Self { config: Some(config.into()), args: Vec::new(), dir, state: None, moved: false }
+        Self { config: Some(config.into()), args: Vec::new(), dir, state: None, moved: false, locked_memory: None }
     }
 
     /// No configuration: as on the first day, but for the ports.
@@ -70,6 +71,18 @@ impl Setup {
         self.args.extend(["--dns=zone".into(), format!("--port-offset={offset}")]);
         self.moved = true;
         (self, 25 + offset)
+    }
+
+    /// Absolute paths of the configuration are taken below `root` in the directory of the test.
+    pub fn root(mut self) -> Self {
+        self.args.push("--root=root".into());
+        self
+    }
+
+    /// With so many KiB of locked memory.
+    pub fn locked_memory(mut self, kib: u32) -> Self {
+        self.locked_memory = Some(kib);
+        self
     }
 
     /// State elsewhere than in the directory of the test.
@@ -92,7 +105,7 @@ impl Setup {
 
     /// Does everything but start it.
     pub fn prepare(self) -> Server {
-        let Self { config, mut args, dir, state, moved } = self;
+        let Self { config, mut args, dir, state, moved, locked_memory } = self;
         let default_state = if config.is_some() { "state" } else { "ringpost-data" };
         if config.is_none() {
             args.push(format!("--port-offset={}", ports::offset_for(&QUICKSTART_PORTS)));
@@ -109,7 +122,8 @@ impl Setup {
         }
         let state = state.unwrap_or_else(|| dir.path().join(default_state));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, smtp + offset));
-        let server = Server { smtp: address, http: http + offset, state, dir, args, offset, child: None };
+        let server =
+            Server { smtp: address, http: http + offset, state, dir, args, offset, locked_memory, child: None };
         if let Some(config) = &config {
             server.configure(config);
         }
@@ -130,6 +144,7 @@ pub struct Server {
     dir: TempDir,
     args: Vec<String>,
     offset: u16,
+    locked_memory: Option<u32>,
     child: Option<Child>,
 }
 
@@ -151,7 +166,14 @@ impl Server {
     /// Starts it again. Returns how long it took until it greeted.
     pub fn start(&mut self) -> Duration {
         assert!(self.child.is_none(), "it runs already");
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.locked_memory {
+            None => Command::new(PROGRAM),
+            Some(kib) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -l {kib}; exec \"$0\" \"$@\""), PROGRAM]);
+                shell
+            }
+        };
         command.arg("serve").args(&self.args);
         command.current_dir(self.dir()).stdout(self.log()).stderr(self.log()).process_group(0);
         let began = Instant::now();

@@ -300,6 +300,7 @@ impl File for MemFile {
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.disk.wait().await;
         let content = self.content.borrow();
         let end = (at as usize + len).min(content.len());
         Ok(content.get(at as usize..end).unwrap_or_default().to_vec())
