@@ -10,7 +10,8 @@
 //! The remedy: a timer that is due keeps it from sleeping. So the preemption timer is longer than the interval between two
 //! beats of a busy executor: by the time it can fire too early, a beat is due. Two tasks beat out of step, because one that has
 //! just been woken is itself among the tasks that do not run. Notifications that interrupt are avoided altogether
-//! (`Latency::NotImportant`); the rest is rare, and over at the next beat. An idle executor beats slowly.
+//! (`Latency::NotImportant`); the rest is rare, and over at the next beat. An idle executor beats slowly. Both beats may
+//! themselves be among what does not run; whoever runs a server wakes its executors from outside as well.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use super::timer;
 
 /// After so long glommio ends a turn to look at the rings, though tasks are ready.
-pub(super) const PREEMPT: Duration = Duration::from_millis(10);
+pub(super) const PREEMPT: Duration = Duration::from_secs(2);
 
 /// Between two beats: while tasks run, and while hardly any do.
 const BEATS: [(Duration, Duration); 2] =

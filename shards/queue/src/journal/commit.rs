@@ -370,3 +370,36 @@ fn void_stale(books: &crate::journal::books::Books, batch: &mut Batch) {
 }
 
 const _: () = assert!(size_of::<Superblock>() <= BLOCK_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Status;
+    use crate::index::{Envelopes, Message};
+    use crate::journal::batch::Copied;
+    use crate::journal::books::Books;
+
+    #[test]
+    fn a_copied_state_that_was_superseded_before_the_seal_is_voided() {
+        let from = Place { offset: 4096, slot: 3 };
+        let mut books = Books::default();
+        for number in [1, 2] {
+            let mut envelopes = Envelopes::new(1, 0, Status::Waiting);
+            envelopes.all_mut()[0].place = from;
+            books.add(Message { number, place: from, meta_bytes: 1, text_bytes: 1, envelopes }, None);
+        }
+        let mut batch = Batch::new(Vec::new());
+        for number in [1, 2] {
+            let value = StateValue { index: 0, status: Status::Waiting, attempts: 0, due_ms: 0 };
+            let at = batch.append_state(MessageId(number), &value, b"old");
+            batch.copied.push(Copied { at, end: batch.records_bytes(), from, number, index: Some(0) });
+        }
+        books.settle(1, 0, &State::Deferred { until_ms: 9, reply: "new".into() });
+        void_stale(&books, &mut batch);
+        let kinds: Vec<Kind> = batch.records().flatten().map(|record| record.kind).collect();
+        assert_eq!(kinds, [Kind::Void, Kind::State]);
+        books.settle(2, 0, &State::Delivered);
+        void_stale(&books, &mut batch);
+        assert!(batch.records().flatten().all(|record| record.kind == Kind::Void), "also the second time it is sealed");
+    }
+}
