@@ -314,6 +314,7 @@ class Ringpost(Peer):
         action = f'relay host "smtp://127.0.0.1:{RELAY_PORT}"' if relay else "discard"
         lines = [
             "shards 1",
+            "smtp limit max-mails 1000000 max-sessions-per-source 10000",
             f"listen on 127.0.0.1 port {PORT}",
             f"http listen on 127.0.0.1 port {PORT + 5}",
             f'action "out" {action}',
