@@ -12,7 +12,7 @@ import time
 import peers
 from peers import LOAD_CORE, MTA_CORE, PORT, RELAY_PORT, pinned
 
-SESSIONS = 16
+SESSIONS = 50
 MESSAGE_BYTES = 4096
 FROM, TO = "a@source.example", "b@sink.example"
 
