@@ -207,8 +207,8 @@ fn builder(options: &Options, cpu: Option<usize>, io_memory_bytes: usize) -> Loc
         .io_memory(io_memory_bytes)
         .ring_depth(options.ring_depth)
         .preempt_timer(PREEMPT)
-        // Its helper thread waits for disks; it must not do so on the shard's own CPU.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+        // Its helper threads wait for disks, several at a time; they must not do so on the shard's own CPU.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(4));
     match options.spin {
         Some(spin) => builder.spin_before_park(spin),
         None => builder,

@@ -361,6 +361,8 @@ impl Connection {
         if net.chance(|faults| faults.reset) {
             self.send(side, Segment::Reset);
             self.send(1 - side, Segment::Reset);
+            // These bytes are lost. Nothing may follow them, or the peer would read a text with a hole.
+            self.sides[side].reset.set(true);
             return Poll::Ready(Ok(bytes.len()));
         }
         let (buffer_bytes, segment_bytes_max) = {

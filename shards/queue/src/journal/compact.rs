@@ -27,12 +27,13 @@ impl<D: Disk> Slice<D> {
             return false;
         }
         let Some(victim) = self.victim() else { return false };
-        self.books.borrow_mut().segments.pin(victim);
+        let generation = self.books.borrow().segments.generation(victim).expect("just chosen");
+        let Some(reading) = Reading::new(self, victim, generation) else { return false };
         let moved = self.compact(victim).await;
         // States that supersede what lies in the victim must be durable before it is freed.
         self.flush().await;
+        drop(reading);
         let mut books = self.books.borrow_mut();
-        books.segments.unpin(victim);
         let Some(segment) = books.segments.table.get_mut(&victim) else { return false };
         let no_room = moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
         if !no_room {
@@ -173,14 +174,13 @@ impl<D: Disk> Slice<D> {
             // From now on the message itself counts them, if it names them.
             books.segments.sub_live(Some(chunk.slot), HEAD_BYTES as u64 + u64::from(chunk.bytes));
         }
-        outcome
+        // What ended meanwhile may be unreadable by now, and need not be moved.
+        if books.index.get(number).is_none() { Ok(()) } else { outcome }
     }
 
     async fn move_chunks(&self, number: u64, moved: &mut Vec<ChunkPlace>) -> io::Result<()> {
-        let (place, meta_bytes, text_bytes, chunks) = {
-            let books = self.books.borrow();
-            let Some((message, Some(chunked))) = books.find(number) else { return Ok(()) };
-            (message.place, message.meta_bytes, message.text_bytes, chunked.chunks.clone())
+        let Some(chunks) = self.books.borrow().index.chunked.get(&number).map(|chunked| chunked.chunks.clone()) else {
+            return Ok(());
         };
         let id = MessageId::new(self.number, number);
         for chunk in &chunks {
@@ -191,10 +191,9 @@ impl<D: Disk> Slice<D> {
             let offset = landing.at + (BATCH_HEAD_BYTES + at + HEAD_BYTES) as u32;
             moved.push(ChunkPlace { generation: landing.generation, offset, bytes: chunk.bytes, slot: landing.slot });
         }
-        let Some(generation) = place.segment().and_then(|slot| self.books.borrow().segments.generation(slot)) else {
-            return Ok(());
-        };
-        let whole = meta_bytes as usize + record_bytes(text_bytes as usize);
+        let Some((place, generation, whole)) = self.group_place(number) else { return Ok(()) };
+        // Its home stays until the copy is in the books: should it end meanwhile, whatever says so must not be freed either.
+        let _home = Reading::new(self, place.slot, generation).ok_or(io::ErrorKind::NotFound)?;
         let bytes = self.read_at(place.slot, generation, place.offset, whole).await?;
         let mut batch = Batch::new(Vec::new());
         for record in Records::new(&bytes) {
@@ -211,13 +210,18 @@ impl<D: Disk> Slice<D> {
         self.commit(Role::Cold, &mut batch).await.map(drop)
     }
 
+    /// Where a message's records lie, in which life of that segment, and how many bytes they are.
+    fn group_place(&self, number: u64) -> Option<(Place, u64, usize)> {
+        let books = self.books.borrow();
+        let message = books.index.get(number)?;
+        let generation = books.segments.generation(message.place.segment()?)?;
+        Some((message.place, generation, message.meta_bytes as usize + record_bytes(message.text_bytes as usize)))
+    }
+
     /// Reads from a segment that is kept while it is read.
     pub(crate) async fn read_at(&self, slot: u16, generation: u64, offset: u32, len: usize) -> io::Result<Vec<u8>> {
-        if self.books.borrow().segments.generation(slot) != Some(generation) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
+        let _reading = Reading::new(self, slot, generation).ok_or(io::ErrorKind::NotFound)?;
         let file = self.file(slot).ok_or(io::ErrorKind::NotFound)?;
-        let _reading = Reading::new(self, slot);
         match file.read(offset.into(), len).await {
             Ok(bytes) if bytes.len() < len => Err(io::ErrorKind::UnexpectedEof.into()),
             read => read,
@@ -232,9 +236,9 @@ struct Reading<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Reading<'a, D> {
-    fn new(slice: &'a Slice<D>, slot: u16) -> Self {
-        slice.books.borrow_mut().segments.pin(slot);
-        Self { slice, slot }
+    /// `None`: that life of the segment is over, or is being ended.
+    fn new(slice: &'a Slice<D>, slot: u16, generation: u64) -> Option<Self> {
+        slice.books.borrow_mut().segments.pin(slot, generation).then(|| Self { slice, slot })
     }
 }
 

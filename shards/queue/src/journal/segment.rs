@@ -315,19 +315,26 @@ impl Segments {
         self.sub_live(slot, STATE_BYTES);
     }
 
-    /// A read begins.
-    pub(crate) fn pin(&mut self, slot: u16) {
-        if let Some(segment) = self.table.get_mut(&slot) {
-            segment.pins += 1;
+    /// A read begins: the segment is not freed before `unpin`. False: that life of it is over, or is being ended.
+    #[must_use]
+    pub(crate) fn pin(&mut self, slot: u16, generation: u64) -> bool {
+        let alive = |segment: &&mut Segment| {
+            segment.life.generation == generation && !matches!(segment.phase, Phase::Free | Phase::Freeing)
+        };
+        match self.table.get_mut(&slot).filter(alive) {
+            Some(segment) => {
+                segment.pins += 1;
+                true
+            }
+            None => false,
         }
     }
 
     /// A read ends.
     pub(crate) fn unpin(&mut self, slot: u16) {
-        if let Some(segment) = self.table.get_mut(&slot) {
-            segment.pins -= 1;
-            self.changed |= segment.pins == 0;
-        }
+        let segment = self.table.get_mut(&slot).expect("a pinned segment stays in the table");
+        segment.pins -= 1;
+        self.changed |= segment.pins == 0;
     }
 
     /// `slot` says of dead messages in the segment with that generation that they are dead.
@@ -465,6 +472,20 @@ mod tests {
         assert_eq!(segments.freeable(), Some(first));
         segments.table.get_mut(&first).expect("there").phase = Phase::Free;
         assert_eq!(segments.freeable(), Some(second));
+    }
+
+    #[test]
+    fn nobody_begins_to_read_what_is_being_freed() {
+        let mut segments = two();
+        let slot = segments.take(Role::Hot, 4096).expect("free");
+        let generation = segments.generation(slot).expect("in use");
+        segments.seal(Role::Hot);
+        assert!(segments.pin(slot, generation) && !segments.pin(slot, generation + 1));
+        assert_eq!(segments.freeable(), None);
+        segments.unpin(slot);
+        assert_eq!(segments.freeable(), Some(slot));
+        segments.table.get_mut(&slot).expect("there").phase = Phase::Freeing;
+        assert!(!segments.pin(slot, generation));
     }
 
     #[test]
