@@ -56,6 +56,8 @@ pub trait Runtime: Clone + 'static {
     /// Waits.
     async fn sleep(&self, time: Duration);
     /// Waits for `future`, at most `time`; `None` when that passed.
+    ///
+    /// `future` is asked first: one that is ready at once costs no timer, so hot paths need not look for themselves.
     async fn timeout<T>(&self, time: Duration, future: impl Future<Output = T>) -> Option<T>;
     /// Lets other tasks run if this one has had its turn.
     async fn yield_now(&self);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
-use futures_lite::future::{or, poll_once};
+use futures_lite::future::or;
 use ringpost_io::{Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 use ringpost_smtp::server::{Session, Step};
@@ -105,12 +105,11 @@ async fn transaction<W: World>(
                 session.on_recipient(verdict, &mut tx, out);
             }
             Step::Data => {
-                message = Some(Box::new(Receiving { incoming: Incoming::new(), began: now }));
+                message = Some(Receiving::begin(now));
                 session.on_data(if shard.stopping.get() { Err(replies::stopping()) } else { Ok(()) }, out);
             }
             Step::Body(piece) => {
-                let receiving =
-                    message.get_or_insert_with(|| Box::new(Receiving { incoming: Incoming::new(), began: now }));
+                let receiving = message.get_or_insert_with(|| Receiving::begin(now));
                 receiving.incoming.append(&shard.queue, piece, connection.settings.spool_bytes).await;
             }
             Step::Commit => {
@@ -131,6 +130,13 @@ async fn transaction<W: World>(
 struct Receiving {
     incoming: Incoming,
     began: Instant,
+}
+
+impl Receiving {
+    /// Boxed: an idle connection's task must not hold room for it.
+    fn begin(now: Instant) -> Box<Self> {
+        Box::new(Self { incoming: Incoming::new(), began: now })
+    }
 }
 
 fn may_send<W: World>(shard: &Shard<W>) -> Result<(), Reply> {
@@ -204,29 +210,21 @@ async fn read<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R 
     }
     let deadline = connection.session.deadline();
     let count = {
-        let mut reading = std::pin::pin!(connection.stream.read(&mut connection.input, limits::READ_BYTES));
-        match poll_once(&mut reading).await {
-            Some(count) => count,
-            // Only now a timer is worth its cost.
-            None => {
-                let left = deadline.saturating_duration_since(shard.runtime.now()).max(Duration::from_millis(1));
-                let stop = shard.stop.raised();
-                let read = async { Some(reading.await) };
-                let waited = if idle {
-                    let stopped = async {
-                        stop.await;
-                        None
-                    };
-                    shard.runtime.timeout(left, or(read, stopped)).await
-                } else {
-                    shard.runtime.timeout(left, read).await
-                };
-                match waited {
-                    None => return Read::Late,
-                    Some(None) => return Read::Stopping,
-                    Some(Some(count)) => count,
-                }
-            }
+        let left = deadline.saturating_duration_since(shard.runtime.now()).max(Duration::from_millis(1));
+        let read = async { Some(connection.stream.read(&mut connection.input, limits::READ_BYTES).await) };
+        let waited = if idle {
+            let stopped = async {
+                shard.stop.raised().await;
+                None
+            };
+            shard.runtime.timeout(left, or(read, stopped)).await
+        } else {
+            shard.runtime.timeout(left, read).await
+        };
+        match waited {
+            None => return Read::Late,
+            Some(None) => return Read::Stopping,
+            Some(Some(count)) => count,
         }
     };
     connection.arrived = shard.runtime.now();
@@ -244,13 +242,7 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R
     if connection.out.is_empty() {
         return true;
     }
-    let written = {
-        let mut writing = std::pin::pin!(connection.stream.write_all(&connection.out));
-        match poll_once(&mut writing).await {
-            Some(written) => Some(written),
-            None => shard.runtime.timeout(limits::WRITE, writing).await,
-        }
-    };
+    let written = shard.runtime.timeout(limits::WRITE, connection.stream.write_all(&connection.out)).await;
     connection.out.clear();
     shard.stages.record(Stage::Command, shard.runtime.now() - connection.arrived);
     if written.is_none() {

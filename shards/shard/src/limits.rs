@@ -52,6 +52,12 @@ pub const QUIT: Duration = Duration::from_secs(5);
 pub const TURN_AWAY: Duration = Duration::from_secs(5);
 /// How long shutting down waits for open transactions.
 pub const DRAIN: Duration = Duration::from_secs(10);
+/// How long a stopping shard then waits for results that are on a ring.
+pub const LAST_RESULTS: Duration = Duration::from_millis(200);
+/// How often it looks for them without being woken.
+pub const LAST_RESULTS_LOOK: Duration = Duration::from_millis(10);
+/// Pause of a listener that cannot accept, out of descriptors for one.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the free space is looked at.
 pub const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// Answers of the coordinator kept by a shard; the oldest are dropped beyond it.

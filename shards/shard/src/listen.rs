@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_lite::future::or;
 use ringpost_io::{Class, Listener, Runtime, Stream};
@@ -26,7 +25,7 @@ pub(crate) async fn accept<W: World>(shard: Rc<Shard<W>>, listener: <W::R as Run
             Some(Err(error)) => {
                 // Out of descriptors: those in use will be closed. The client waits in the backlog meanwhile.
                 shard.warn(&format!("cannot accept on {}: {error}", listener.local_addr()));
-                shard.runtime.sleep(Duration::from_millis(100)).await;
+                shard.runtime.sleep(limits::ACCEPT_PAUSE).await;
             }
         }
     }

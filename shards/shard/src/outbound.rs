@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use futures_lite::future::{or, poll_once};
+use futures_lite::future::or;
 use ringpost_io::{Class, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::MessageId;
@@ -274,12 +274,8 @@ async fn converse<W: World>(
                 said => return Ok(said),
             }
         }
-        let mut reading = std::pin::pin!(connection.stream.read(&mut connection.input, limits::REPLY_READ_BYTES));
-        let read = match poll_once(reading.as_mut()).await {
-            Some(read) => Some(read),
-            None => shard.runtime.timeout(patience, reading).await,
-        };
-        match read {
+        let reading = connection.stream.read(&mut connection.input, limits::REPLY_READ_BYTES);
+        match shard.runtime.timeout(patience, reading).await {
             Some(Ok(count)) if count > 0 => {}
             Some(Ok(_)) => return Err(Broken("the server closed the connection".into())),
             Some(Err(error)) => return Err(Broken(error.to_string())),
@@ -296,13 +292,7 @@ async fn send<W: World>(
     if connection.out.is_empty() {
         return Ok(());
     }
-    let written = {
-        let mut writing = std::pin::pin!(connection.stream.write_all(&connection.out));
-        match poll_once(writing.as_mut()).await {
-            Some(written) => Some(written),
-            None => shard.runtime.timeout(patience, writing).await,
-        }
-    };
+    let written = shard.runtime.timeout(patience, connection.stream.write_all(&connection.out)).await;
     connection.out.clear();
     match written {
         Some(Ok(())) => Ok(()),

@@ -23,7 +23,7 @@ type Indexed = Vec<(u16, String)>;
 
 /// An answer as routes use it.
 pub(crate) enum Resolved {
-    /// Hosts, best first; the site is made once for each source and name.
+    /// Hosts, best first.
     Hosts(Arc<[Host]>),
     /// No delivery for now, or ever.
     Refused(Outcome),

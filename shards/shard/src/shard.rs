@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringpost_conf::Config;
 use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
@@ -208,14 +207,13 @@ impl<W: World> Shard<W> {
     }
 
     fn start_loops(self: Rc<Self>) {
-        let spawn = |class, future| self.runtime.spawn(class, future);
         for peer in 0..self.mesh.peers() {
             let shard = self.clone();
             self.runtime.spawn(Class::Delivery, async move { shard.outbox.carry(&shard.mesh, peer).await });
         }
-        spawn(Class::Delivery, Box::pin(Self::read_ring(self.clone())) as std::pin::Pin<Box<dyn Future<Output = ()>>>);
-        spawn(Class::Delivery, Box::pin(dispatch::due_loop(self.clone())));
-        spawn(Class::Background, Box::pin(Self::watch_space(self.clone())));
+        self.runtime.spawn(Class::Delivery, Self::read_ring(self.clone()));
+        self.runtime.spawn(Class::Delivery, dispatch::due_loop(self.clone()));
+        self.runtime.spawn(Class::Background, Self::watch_space(self.clone()));
     }
 
     async fn read_ring(shard: Rc<Self>) {
@@ -303,9 +301,9 @@ impl<W: World> Shard<W> {
             }
         }
         // Results that are on a ring arrive within a turn; losing one would cost a duplicate.
-        let deadline = self.runtime.now() + Duration::from_millis(200);
+        let deadline = self.runtime.now() + limits::LAST_RESULTS;
         while !self.flights.borrow().is_empty() && self.runtime.now() < deadline {
-            self.runtime.timeout(Duration::from_millis(10), self.landed.raised()).await;
+            self.runtime.timeout(limits::LAST_RESULTS_LOOK, self.landed.raised()).await;
         }
         self.queue.flush().await;
     }
