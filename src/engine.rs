@@ -23,7 +23,6 @@ use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
 use crate::limits::{ORDERS, QUEUE_LOCK};
 use crate::plan::Plan;
-use crate::pulse::{self, Pulses};
 
 /// The real world: io_uring, and this process's coordinator.
 struct Real;
@@ -88,10 +87,9 @@ fn start(channel: &Channel) -> Result<(), String> {
     for (listener, shard, socket) in given.smtp {
         sockets[shard].push((listener, socket));
     }
-    let pulses = pulse::start(shards)?;
-    let mut parts = sockets.into_iter().zip(mailboxes).zip(counters).zip(pulses);
+    let mut parts = sockets.into_iter().zip(mailboxes).zip(counters);
     let threads = ring::run_shards(&options, |number| {
-        let (((listeners, orders), counters), pulses) = parts.next().expect("one for each shard");
+        let ((listeners, orders), counters) = parts.next().expect("one for each shard");
         let part = Part {
             plan: given.plan.clone(),
             config: config.clone(),
@@ -100,7 +98,6 @@ fn start(channel: &Channel) -> Result<(), String> {
             news: news.clone(),
             listeners,
             orders,
-            pulses,
             counters,
         };
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
@@ -195,7 +192,6 @@ struct Part {
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
     orders: Mailbox<Order>,
-    pulses: Pulses,
     counters: Arc<Counters>,
 }
 
@@ -205,8 +201,7 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, line, log, news, listeners, orders, pulses, counters } = part;
-    pulses.receive(&runtime);
+    let Part { plan, config, line, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
     let mut accepting = Vec::new();
     for (listener, socket) in listeners {

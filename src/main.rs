@@ -9,7 +9,6 @@ mod ipc;
 mod keyholder;
 mod limits;
 mod plan;
-mod pulse;
 mod reading;
 mod supervisor;
 

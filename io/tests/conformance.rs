@@ -250,7 +250,9 @@ async fn dropped_waits<R: Runtime>(place: Place<R>) {
 
 async fn files_of_fixed_size<R: Runtime>(place: Place<R>) {
     let disk = place.runtime.disk();
-    for (name, how) in [("prewritten", Create::Prewritten), ("allocated", Create::Allocated)] {
+    let ways =
+        [("prewritten", Create::Prewritten), ("rested", Create::PrewrittenInRests), ("allocated", Create::Allocated)];
+    for (name, how) in ways {
         let path = place.dir.join(name);
         let bytes = 3 * 1024 * 1024 + BLOCK;
         let file = disk.create(&path, bytes, how).await.expect("room");

@@ -1,7 +1,7 @@
 //! Files. Segments are opened O_DIRECT and O_DSYNC, so that one write is durable when it returns and there is one error
 //! to look at. Where a file system has no O_DIRECT, O_DSYNC through the page cache gives the same promise, slower.
 //!
-//! What has no place on the ring (directories, renames, whole files) runs on the executor's helper thread.
+//! What has no place on the ring (directories, renames, whole files) runs on the executor's threads for what blocks.
 
 use std::cell::Cell;
 use std::fs::{self, File as StdFile};
@@ -10,11 +10,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::plain;
+use super::blocking::Blocking;
+use super::{plain, timer};
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
 use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
 
@@ -22,6 +24,7 @@ use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
 #[derive(Clone)]
 pub struct RingDisk {
     buffered: Rc<Cell<bool>>,
+    blocking: Blocking,
 }
 
 /// A file of fixed size.
@@ -38,13 +41,14 @@ enum Handle {
 
 /// A file that is being made. Dropped without a word it leaves the temporary file behind, to be overwritten next time.
 pub struct RingWriter {
+    blocking: Blocking,
     file: Arc<StdFile>,
     temporary: PathBuf,
 }
 
 impl RingDisk {
-    pub(super) fn new() -> Self {
-        Self { buffered: Rc::default() }
+    pub(super) fn new(blocking: Blocking) -> Self {
+        Self { buffered: Rc::default(), blocking }
     }
 
     /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
@@ -69,15 +73,21 @@ impl RingDisk {
         Ok(RingFile { handle, bytes, path: path.to_owned() })
     }
 
-    /// Writes every block once, in pieces, so that other files' commits get their turns between them.
-    async fn prewrite(&self, path: &Path, bytes: u64) -> io::Result<()> {
+    /// Writes every block once, in small pieces, and rests after each as long as `rest` says of the time it took: the disk is
+    /// for commits, whose writes wait behind such a piece.
+    async fn prewrite(&self, path: &Path, bytes: u64, rest: fn(Duration) -> Duration) -> io::Result<()> {
         let file = self.open_with(path, 0).await?;
         let zeros = vec![0; PREWRITE_BYTES];
         let mut at = 0;
         while at < bytes {
+            let began = Instant::now();
             let piece = PREWRITE_BYTES.min((bytes - at) as usize);
             file.handle.write(at, &zeros[..piece]).await?;
             at += piece as u64;
+            let rest = rest(began.elapsed());
+            if !rest.is_zero() {
+                timer::sleep(rest).await;
+            }
         }
         match &file.handle {
             Handle::Direct(file) => file.fdatasync().await.map_err(plain)?,
@@ -94,17 +104,18 @@ impl Disk for RingDisk {
     async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<RingFile> {
         aligned(0, bytes)?;
         let target = path.to_owned();
-        blocking(move || reserve(&target, bytes)).await?;
+        self.blocking.run(move || reserve(&target, bytes)).await?;
         let filled = match how {
-            Create::Prewritten => self.prewrite(path, bytes).await,
+            Create::Prewritten => self.prewrite(path, bytes, |_| Duration::ZERO).await,
+            Create::PrewrittenInRests => self.prewrite(path, bytes, |took| took).await,
             Create::Allocated => Ok(()),
         };
         let target = path.to_owned();
         match filled {
-            Ok(()) => blocking(move || sync_file_and_directory(&target)).await?,
+            Ok(()) => self.blocking.run(move || sync_file_and_directory(&target)).await?,
             Err(error) => {
                 // Half a file is of no use, and would take the space that was short.
-                let _ = blocking(move || fs::remove_file(target)).await;
+                let _ = self.blocking.run(move || fs::remove_file(target)).await;
                 return Err(error);
             }
         }
@@ -117,41 +128,43 @@ impl Disk for RingDisk {
 
     async fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
         let dir = dir.to_owned();
-        blocking(move || list(&dir)).await
+        self.blocking.run(move || list(&dir)).await
     }
 
     async fn make_dir(&self, dir: &Path) -> io::Result<()> {
         let dir = dir.to_owned();
-        blocking(move || make_dir(&dir)).await
+        self.blocking.run(move || make_dir(&dir)).await
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        blocking(move || {
-            fs::remove_file(&path)?;
-            sync_directory_of(&path)
-        })
-        .await
+        self.blocking
+            .run(move || {
+                fs::remove_file(&path)?;
+                sync_directory_of(&path)
+            })
+            .await
     }
 
     async fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let dir = dir.to_owned();
-        blocking(move || {
-            let system = rustix::fs::statvfs(&dir)?;
-            Ok(system.f_bavail.saturating_mul(system.f_frsize))
-        })
-        .await
+        self.blocking
+            .run(move || {
+                let system = rustix::fs::statvfs(&dir)?;
+                Ok(system.f_bavail.saturating_mul(system.f_frsize))
+            })
+            .await
     }
 
     async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {
         let path = path.to_owned();
-        blocking(move || fs::read(path)).await
+        self.blocking.run(move || fs::read(path)).await
     }
 
     async fn writer(&self, temporary: &Path) -> io::Result<RingWriter> {
         let path = temporary.to_owned();
-        let file = blocking(move || StdFile::create(path)).await?;
-        Ok(RingWriter { file: Arc::new(file), temporary: temporary.to_owned() })
+        let file = self.blocking.run(move || StdFile::create(path)).await?;
+        Ok(RingWriter { blocking: self.blocking.clone(), file: Arc::new(file), temporary: temporary.to_owned() })
     }
 }
 
@@ -196,22 +209,23 @@ impl File for RingFile {
 impl Writer for RingWriter {
     async fn append(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         let file = self.file.clone();
-        blocking(move || (&*file).write_all(&bytes)).await
+        self.blocking.run(move || (&*file).write_all(&bytes)).await
     }
 
     async fn publish(self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        blocking(move || {
-            self.file.sync_all()?;
-            fs::rename(&self.temporary, &path)?;
-            sync_directory_of(&path)
-        })
-        .await
+        self.blocking
+            .run(move || {
+                self.file.sync_all()?;
+                fs::rename(&self.temporary, &path)?;
+                sync_directory_of(&path)
+            })
+            .await
     }
 
     async fn discard(self) {
         // What cannot be removed is emptied when the name is used again.
-        let _ = blocking(move || fs::remove_file(self.temporary)).await;
+        let _ = self.blocking.run(move || fs::remove_file(self.temporary)).await;
     }
 }
 
@@ -270,11 +284,6 @@ async fn direct(options: &OpenOptions, path: &Path) -> io::Result<Handle> {
         return Ok(Handle::Buffered(options.buffered_open(path).await.map_err(plain)?));
     }
     Ok(Handle::Direct(options.dma_open(path).await.map_err(plain)?))
-}
-
-/// Runs it on the executor's helper thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    glommio::executor().spawn_blocking(work).await
 }
 
 fn aligned(at: u64, bytes: u64) -> io::Result<()> {

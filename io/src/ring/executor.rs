@@ -12,7 +12,8 @@ use glommio::{
     BuilderErrorKind, GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, ReactorErrorKind,
 };
 
-use super::heartbeat::PREEMPT;
+use super::bell::{Bell, PREEMPT};
+use super::blocking::{self, Blocking};
 use super::{RingMesh, RingRuntime, mesh};
 use crate::limits::{IO_MEMORY_BYTES_MAX, IO_MEMORY_BYTES_MIN, MESH_LETTERS_MAX, RING_DEPTH};
 use crate::sys;
@@ -126,21 +127,19 @@ where
         io_memory_bytes(options.shards, sys::limit(sys::Resource::MemoryLock).map_or(0, |limit| limit.soft))
     });
     let mut threads = Vec::new();
-    for (ends, cpu) in mesh::ends(options.shards, options.mesh_letters_max).into_iter().zip(cpus) {
+    for (end, cpu) in mesh::ends(options.shards, options.mesh_letters_max).into_iter().zip(cpus) {
         let number = threads.len();
         let start = prepare(number);
+        let blocking = blocking::start().map_err(StartError::Other)?;
         let builder = builder(options, cpu, io_memory_bytes);
         let (made, was_made) = channel();
         let (go, may_go) = channel();
         let thread = Builder::new().name(format!("shard-{number}")).spawn(move || {
             let executor = make(builder, cpu, &made, &may_go)?;
-            Some(executor.run(async move {
-                let runtime = RingRuntime::new();
-                let mesh = ends.join(&runtime);
-                let result = start(runtime, mesh.clone()).await;
-                mesh.leave();
-                result
-            }))
+            let mesh = end.join();
+            let result = run(&executor, blocking.own(), |runtime| start(runtime, mesh.clone()));
+            mesh.leave();
+            Some(result)
         });
         let thread = thread.map_err(StartError::Other)?;
         // A shard whose `go` is dropped instead of sent ends at once: so the `?` stops those that were made before.
@@ -158,7 +157,20 @@ pub fn run_single<T, F: Future<Output = T>>(start: impl FnOnce(RingRuntime) -> F
     warm_up()?;
     let builder = builder(&Options::default(), None, IO_MEMORY_BYTES_MIN);
     let executor = builder.make().map_err(|error| start_error(error, None))?;
-    Ok(executor.run(async move { start(RingRuntime::new()).await }))
+    let blocking = blocking::start().map_err(StartError::Other)?;
+    Ok(run(&executor, blocking.own(), start))
+}
+
+fn run<T, F: Future<Output = T>>(
+    executor: &LocalExecutor,
+    blocking: Blocking,
+    start: impl FnOnce(RingRuntime) -> F,
+) -> T {
+    executor.run(async move {
+        let bell = Bell::start().expect("one more descriptor, beside the rings'");
+        let runtime = RingRuntime::new(bell.clone(), blocking);
+        bell.answering(start(runtime)).await
+    })
 }
 
 /// Checks that io_uring works here, and lets a throw-away executor do what is slow once per process: the registration for
@@ -207,8 +219,8 @@ fn builder(options: &Options, cpu: Option<usize>, io_memory_bytes: usize) -> Loc
         .io_memory(io_memory_bytes)
         .ring_depth(options.ring_depth)
         .preempt_timer(PREEMPT)
-        // Its helper threads wait for disks, several at a time; they must not do so on the shard's own CPU.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(4));
+        // Not used, but it wants one: see `blocking.rs`.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
     match options.spin {
         Some(spin) => builder.spin_before_park(spin),
         None => builder,

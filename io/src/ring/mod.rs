@@ -1,13 +1,16 @@
 //! The real world: glommio executors over io_uring, one pinned thread per shard. Nothing outside this folder names glommio.
 //!
-//! `executor.rs` starts the threads, `net.rs` the sockets, `disk.rs` the files, `timer.rs` time, `mesh.rs` the rings
-//! between shards. Tasks are only ever detached: a cancelled one leaks all of its memory in glommio 0.9.
+//! `executor.rs` starts the threads, `net.rs` the sockets, `disk.rs` the files, `blocking.rs` what has no place on a ring,
+//! `timer.rs` time, `mesh.rs` the letters between shards, `bell.rs` the wakes from other threads. Tasks are only ever
+//! detached: a cancelled one leaks all of its memory in glommio 0.9.
 
+mod bell;
+mod blocking;
 mod disk;
 mod executor;
-mod heartbeat;
 mod mesh;
 mod net;
+mod setup;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -20,6 +23,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bell::Bell;
+use blocking::Blocking;
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use timer::Turns;
 
@@ -48,13 +53,13 @@ struct Inner {
     entropy: RefCell<Entropy>,
     disk: RingDisk,
     turns: Turns,
+    bell: Bell,
 }
 
 impl RingRuntime {
     /// Must be called on a running executor: it makes the task queues.
-    fn new() -> Self {
-        // Not even commits are `Latency::Matters`: whatever wakes such a task from another thread interrupts the executor,
-        // and `heartbeat.rs` says what glommio does then.
+    fn new(bell: Bell, blocking: Blocking) -> Self {
+        // Not even commits are `Latency::Matters`: `bell.rs` says why.
         let queue = |shares, name: &str| {
             glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
         };
@@ -65,10 +70,10 @@ impl RingRuntime {
             background: queue(100, "background"),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             entropy: RefCell::new(Entropy::new()),
-            disk: RingDisk::new(),
+            disk: RingDisk::new(blocking),
             turns: Turns::new(),
+            bell,
         };
-        heartbeat::start();
         Self { inner: Rc::new(inner) }
     }
 
@@ -112,6 +117,7 @@ impl Runtime for RingRuntime {
             Class::Delivery => self.inner.delivery,
             Class::Background => self.inner.background,
         };
+        let task = self.inner.bell.clone().answering(task);
         glommio::spawn_local_into(task, queue).expect("the queues live as long as the executor").detach();
     }
 

@@ -51,8 +51,8 @@ impl Armed {
     }
 }
 
-/// Turns of tasks that compute. glommio's own `yield_if_needed` goes by the preemption timer, which must be a long one (see
-/// `heartbeat.rs`), and the other way of yielding lets no I/O in.
+/// Turns of tasks that compute. glommio's own `yield_if_needed` goes by the preemption timer, which must be a long one
+/// (`bell.rs`), and the other way of yielding lets no I/O in.
 pub(super) struct Turns {
     began: Cell<Instant>,
 }

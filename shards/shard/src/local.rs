@@ -122,7 +122,8 @@ async fn write<W: World>(shard: &Shard<W>, delivery: &Delivery) -> io::Result<()
 }
 
 async fn make(disk: &impl Disk, dir: &Path) -> io::Result<()> {
-    for part in ["tmp", "new", "cur"] {
+    // `tmp` last: another delivery that finds it there needs the others as well.
+    for part in ["new", "cur", "tmp"] {
         disk.make_dir(&dir.join(part)).await?;
     }
     Ok(())

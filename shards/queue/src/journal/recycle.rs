@@ -69,7 +69,10 @@ impl<D: Disk> Slice<D> {
         }
         let slot = self.books.borrow().segments.unused_slot(&self.junk.borrow()).ok_or(io::ErrorKind::StorageFull)?;
         let path = self.path(slot);
-        let file = match self.disk.create(&path, bytes, Create::Prewritten).await {
+        // Without a free one a commit may soon wait for it; with one it is the commits that must not wait for the disk.
+        let is_spare = self.books.borrow().segments.free().next().is_some();
+        let how = if is_spare { Create::PrewrittenInRests } else { Create::Prewritten };
+        let file = match self.disk.create(&path, bytes, how).await {
             Ok(file) => file,
             Err(error) => {
                 // A part of it may be there; it would be taken for a segment, and takes the room that was short.

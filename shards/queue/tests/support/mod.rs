@@ -189,7 +189,7 @@ impl Disk for MemDisk {
     type Writer = MemWriter;
 
     async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<MemFile> {
-        assert_eq!(how, Create::Prewritten);
+        assert_ne!(how, Create::Allocated, "an overwrite must not change metadata");
         self.creations.set(self.creations.get() + 1);
         let content = Content::default();
         let old = self.files.borrow_mut().insert(path.to_owned(), content.clone());
