@@ -50,10 +50,10 @@ def inbound(peer, load, seconds):
     attempt("smtp-source single", lambda: measure.saturate_smtp_source(False, seconds, single_sessions))
     attempt("ours reused", lambda: measure.our_source(load, seconds))
     attempt("ours single", lambda: measure.our_source(load, seconds, "-k", 1))
-    saturation = found["ours reused"]
-    if saturation:
-        rate = saturation["rate"] / 2
-        attempt("half load", lambda: measure.our_source(load, seconds, "-p", "group", "--rate", f"{rate:.1f}"))
+    for name in measure.HALF_LOADS:
+        saturation = found[name]
+        if saturation:
+            attempt(f"half of {name}", lambda: measure.half_load(load, seconds, saturation["rate"] / 2))
     return found
 
 

@@ -84,6 +84,16 @@ def our_source(load, seconds, *options, count=None):
     return {**summary, **cores.busy()}
 
 
+# The two saturation rates whose halves the latencies are measured at.
+HALF_LOADS = {"smtp-source reused": "half of smtp-source's rate", "ours reused": "half of the pipelined rate"}
+
+
+def half_load(load, seconds, rate):
+    """Our generator at a rate, once the server is in its steady state: files made, caches warm."""
+    our_source(load, 2)
+    return our_source(load, seconds, "-p", "group", "--rate", f"{rate:.1f}")
+
+
 def step(summary, name):
     """One step's latency of a summary."""
     return next(row for row in summary["steps"] if row["step"] == name)

@@ -59,6 +59,7 @@ def sections(asked, chosen, results):
     out += ["Source and sink on core 1, the server on core 0; until the last message is at the sink.", ""]
     out += relays(chosen, by_name)
     out += ["", "## Latency of the reply to the end of the message, at half of the saturation rate", ""]
+    out += ["Pipelined clients; each server has run at full speed for 2 s before.", ""]
     out += latency(chosen, results)
     out += ["", "## System calls for each message, reused pipelined connections", ""]
     out += counts(chosen, by_name)
@@ -158,11 +159,13 @@ def latency(chosen, results):
     for name, key in (("disk: overwrite 4 KiB + fdatasync", "fdatasync"), ("disk: O_DIRECT, O_DSYNC overwrite of 4 KiB", "direct")):
         found = [probe[key] for probe in probes if probe.get(key)]
         lines.append(row([name, "", *quantiles(found), f"{ratio(found, floor)}"]))
-    for peer in chosen:
-        runs = [run["half load"] for run in results["peers"][peer.name]["inbound"] if run.get("half load")]
-        steps = [measure.step(run, "end-of-data") for run in runs]
-        rate = median([run["rate"] for run in runs])
-        lines.append(row([peer.label, number(rate), *quantiles(steps), ratio(steps, floor)]))
+    for name, title in measure.HALF_LOADS.items():
+        for peer in chosen:
+            inbound = results["peers"][peer.name]["inbound"]
+            runs = [run[f"half of {name}"] for run in inbound if run.get(f"half of {name}")]
+            steps = [measure.step(run, "end-of-data") for run in runs]
+            rate = median([run["rate"] for run in runs])
+            lines.append(row([f"{peer.label}, {title}", number(rate), *quantiles(steps), ratio(steps, floor)]))
     return lines
 
 

@@ -6,6 +6,9 @@ use std::rc::Rc;
 
 use crate::{Mailbox, Mesh, Sender};
 
+/// A letter and the number of the shard that sent it.
+type Letter<M> = (usize, M);
+
 /// One shard's end of the mesh.
 pub struct RingMesh<M: Send + 'static> {
     inner: Rc<Inner<M>>,
@@ -15,16 +18,16 @@ struct Inner<M: Send + 'static> {
     me: usize,
     peers: usize,
     /// Taken when this shard reads no more.
-    inbox: RefCell<Option<Rc<Mailbox<(usize, M)>>>>,
+    inbox: RefCell<Option<Rc<Mailbox<Letter<M>>>>>,
     /// Ways to every shard, this one too; empty once it has closed.
-    outboxes: RefCell<Vec<Sender<(usize, M)>>>,
+    outboxes: RefCell<Vec<Sender<Letter<M>>>>,
 }
 
 /// The end of one shard, before it runs.
 pub(super) struct End<M: Send + 'static> {
     me: usize,
-    inbox: Mailbox<(usize, M)>,
-    outboxes: Vec<Sender<(usize, M)>>,
+    inbox: Mailbox<Letter<M>>,
+    outboxes: Vec<Sender<Letter<M>>>,
 }
 
 /// Mailboxes of `letters_max` letters for `shards` shards.
