@@ -34,7 +34,10 @@ impl Reading {
     pub fn read(path: &Path, seams: &Seams) -> Result<Self, Failure> {
         let (reading, loaded) = Self::load_from_disk(path, seams);
         match loaded {
-            Ok(_) => Ok(reading),
+            Ok((config, _)) => match not_yet(&config) {
+                Some(list) => Err(Failure::new(Code::Configuration, list)),
+                None => Ok(reading),
+            },
             Err(reports) => Err(Failure::new(Code::Configuration, summary(&reports, path))),
         }
     }
@@ -60,13 +63,15 @@ impl Reading {
     /// The configuration and its warnings.
     ///
     /// # Errors
-    /// The report of its errors.
+    /// The report of its errors, or what it asks for and this version cannot do.
     pub fn config(&self) -> Result<(Config, Vec<String>), String> {
-        match ringpost_conf::load(self, &self.path, &self.options()) {
-            Ok((config, warnings)) if warnings.is_empty() => Ok((config, Vec::new())),
-            Ok((config, warnings)) => Ok((config, vec![warnings.render(Look::Plain)])),
-            Err(reports) => Err(reports.render(Look::Plain)),
+        let (config, warnings) =
+            ringpost_conf::load(self, &self.path, &self.options()).map_err(|reports| reports.render(Look::Plain))?;
+        if let Some(list) = not_yet(&config) {
+            return Err(list);
         }
+        let warnings = if warnings.is_empty() { Vec::new() } else { vec![warnings.render(Look::Plain)] };
+        Ok((config, warnings))
     }
 
     fn options(&self) -> Options {
@@ -95,6 +100,19 @@ fn own_addresses() -> Vec<IpAddr> {
 pub fn look() -> Look {
     let plain = std::env::var_os("NO_COLOR").is_some() || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     if io::stderr().is_terminal() && !plain { Look::Coloured } else { Look::Plain }
+}
+
+/// What a configuration asks for and this version cannot do, a line each. A server does not start with it: what it would
+/// leave out may be what keeps strangers away.
+fn not_yet(config: &Config) -> Option<String> {
+    if config.not_yet.is_empty() {
+        return None;
+    }
+    let mut text = "the configuration asks for what this version cannot do yet:\n".to_owned();
+    for (line, what) in &config.not_yet {
+        text.push_str(&format!("\n  {line}: {what}"));
+    }
+    Some(text)
 }
 
 fn summary(reports: &Reports, path: &Path) -> String {

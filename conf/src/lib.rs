@@ -1,30 +1,34 @@
 //! Origin text to a checked, immutable [`Config`], and what that says of an address.
 //!
 //! Reading: [`load`] reads files through a [`Source`], and hands back a `Config` or every problem at once ([`Reports`]).
-//! Deciding: [`Config::decide`] answers what happens to a recipient; [`Format`] makes the path of a delivery.
+//! Deciding: [`Config::decide_with`] answers what happens to a recipient; [`Format`] makes the path of a delivery.
 //! The language is described in `docs/grammar.md`. This room never resolves names, opens sockets or reads the clock, and it
 //! knows no other room.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod check;
+mod command;
 mod facts;
 mod format;
 mod lex;
 pub mod limits;
 mod load;
 mod model;
+mod not_yet;
 mod parse;
+mod reply;
 mod report;
 mod rules;
 mod source_text;
 pub mod tables;
 mod values;
 
-pub use facts::{Decision, Facts};
-pub use format::{Format, FormatError, FormatProblem, FormatValues};
+pub use command::{Command, CommandProblem};
+pub use facts::{Decision, Facts, Lookup, ReverseName};
+pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};
 pub use load::{FileSystem, Memory, Options, Source, load};
 pub use model::*;
 pub use report::{Look, Report, Reports, Severity};
-pub use rules::{Among, Condition, Dest, Negation, Origin, Test};
+pub use rules::{Among, Condition, Dest, LookUp, Negation, Origin, Test, Truth, Weighed};
 pub use source_text::{Place, Span};

@@ -56,6 +56,17 @@ pub const QUEUE_TTL: Duration = Duration::from_secs(4 * 24 * 3600);
 /// `bounce warn-interval`.
 pub const WARN_INTERVAL: Duration = Duration::from_secs(4 * 3600);
 
+/// `table … cache`: so long a found answer of a remote backend is kept (grammar §7.3).
+pub const TABLE_CACHE: Duration = Duration::from_secs(60);
+/// `table … negative`: so long *not found* is kept.
+pub const TABLE_NEGATIVE: Duration = Duration::from_secs(10);
+/// `table … stale`: an answer of at most this age is served while the backend fails.
+pub const TABLE_STALE: Duration = Duration::from_secs(3600);
+/// `table … timeout`: a lookup that takes longer has failed.
+pub const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// `table … pool`: connections of a remote backend.
+pub const TABLE_POOL: u32 = 4;
+
 /// `store { segment }`, bytes.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// The smallest and largest segment: it must hold a few batches, and a slice must have more than a few segments.

@@ -71,15 +71,7 @@ error[E0901]: not yet: `tls` is not built yet
 2 | listen on all tls
   |               ^^^
 
-error[E0901]: not yet: `smtps://` is not built yet
- --> ringpost.conf:3:21
-  |
-3 | action a relay host smtps://mx.example.org
-  |                     ^^^^^^^^^^^^^^^^^^^^^^
-  |
-  = help: this version relays without TLS: `smtp://` or `smtp+notls://`
-
-ringpost.conf: 3 errors, 0 warnings. Nothing was loaded.
+ringpost.conf: 2 errors, 0 warnings. Nothing was loaded.
 ",
     );
 }

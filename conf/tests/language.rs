@@ -44,6 +44,8 @@ fn decide(config: &Config, facts: Facts<'_>) -> String {
         Decision::Reject { code, status, text } => format!("{code} {status} {text}"),
         Decision::NoMatch { domain_is_known: true } => "none, known".to_owned(),
         Decision::NoMatch { domain_is_known: false } => "none".to_owned(),
+        Decision::Unknown => "unknown".to_owned(),
+        Decision::Needs(lookups) => format!("needs {lookups:?}"),
     }
 }
 

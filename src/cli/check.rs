@@ -30,8 +30,10 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
         Some(root) => below(root, Path::new(CONFIG_DEFAULT)),
         None => CONFIG_DEFAULT.into(),
     });
+    let mut not_yet = Vec::new();
     let (reports, broken) = match Reading::load_from_disk(&path, seams).1 {
-        Ok((_, warnings)) => {
+        Ok((config, warnings)) => {
+            not_yet = config.not_yet;
             let broken = options.strict && !warnings.is_empty();
             (warnings, broken)
         }
@@ -41,6 +43,9 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
         print(&reports.json())?;
     } else {
         eprint!("{}", reports.render(look()));
+        for (line, what) in not_yet {
+            eprintln!("note: {line}: {what} has no effect yet: this version does not start with it");
+        }
     }
     if broken { Err(Failure::new(Code::Configuration, "")) } else { Ok(()) }
 }

@@ -7,12 +7,11 @@ use super::Reading;
 use super::relay_url::relay_host;
 use super::tables::Tables;
 use crate::format::{Format, FormatProblem};
-use crate::model::{Action, ActionKind, Maildir, Relay};
+use crate::model::{Action, ActionKind, LocalOptions, Maildir, Relay};
 use crate::parse::ast::{ActionKindLine, ActionLine, RelayLine, Word};
-use crate::parse::not_yet;
 use crate::report::Report;
 use crate::source_text::{Span, narrow};
-use crate::tables::service::SourceAddresses;
+use crate::tables::SourceAddresses;
 
 /// One for each line, so that indices agree; what is wrong with it was told, and it then discards.
 pub(super) fn actions(
@@ -24,7 +23,7 @@ pub(super) fn actions(
     let mut actions = Vec::with_capacity(lines.len());
     for line in lines {
         let kind = match &line.kind {
-            ActionKindLine::Relay(relay_line) => ActionKind::Relay(relay(relay_line, tables, reading)),
+            ActionKindLine::Relay(relay_line) => ActionKind::Relay(Box::new(relay(relay_line, tables, reading))),
             ActionKindLine::Maildir(path) => match maildir(path, reading) {
                 Some(maildir) => ActionKind::Maildir(maildir),
                 None => ActionKind::Discard,
@@ -32,7 +31,14 @@ pub(super) fn actions(
             ActionKindLine::Discard | ActionKindLine::Broken => ActionKind::Discard,
         };
         let name = line.name.text.clone();
-        actions.push(Action { name, kind, ttl: line.ttl.unwrap_or(queue_ttl), line: reading.line(line.span) });
+        actions.push(Action {
+            name,
+            kind,
+            mapping: None,
+            local: LocalOptions::default(),
+            ttl: line.ttl.unwrap_or(queue_ttl),
+            line: reading.line(line.span),
+        });
     }
     actions
 }
@@ -41,7 +47,8 @@ fn relay(line: &RelayLine, tables: &mut Tables, reading: &mut Reading<'_>) -> Re
     let hosts = line.host.as_ref().and_then(|(_, targ)| tables.list(targ, reading)).unwrap_or_default();
     let hosts = hosts.iter().filter_map(|entry| relay_host(entry, reading)).collect();
     let sources = line.src.as_ref().and_then(|(keyword, targ)| tables.set::<SourceAddresses>(targ, *keyword, reading));
-    Relay { hosts, helo: line.helo.clone(), sources: sources.map_or_else(Vec::new, |list| list.0.clone()) }
+    let sources = sources.map_or_else(Vec::new, |list| list.0.clone());
+    Relay { hosts, helo: line.helo.clone(), sources, ..Relay::default() }
 }
 
 fn maildir(path: &Word, reading: &mut Reading<'_>) -> Option<Maildir> {
@@ -53,7 +60,7 @@ fn maildir(path: &Word, reading: &mut Reading<'_>) -> Option<Maildir> {
                 _ if path.text.starts_with('/') => format,
                 _ => format.below(&directory.join("").to_string_lossy()),
             };
-            Some(Maildir { path: format })
+            Some(Maildir { path: format, junk: false })
         }
         Err(problem) => {
             reading.report(format_problem(problem, path, reading));
@@ -64,18 +71,12 @@ fn maildir(path: &Word, reading: &mut Reading<'_>) -> Option<Maildir> {
 
 /// E0506 at the `%{` itself.
 fn format_problem(problem: FormatProblem, word: &Word, reading: &Reading<'_>) -> Report {
-    let offset = match &problem {
-        FormatProblem::Unknown { offset, .. }
-        | FormatProblem::NotYet { offset, .. }
-        | FormatProblem::Unclosed { offset } => *offset,
-    };
-    let span = format_span(word, offset, reading);
+    let span = format_span(word, problem.offset(), reading);
     match problem {
         FormatProblem::Unknown { name, nearest, .. } => {
             let help = nearest.map(|name| format!("did you mean `{name}`?"));
             Report::new("E0506", span, format!("unknown format `{name}`")).maybe_help(help)
         }
-        FormatProblem::NotYet { name, .. } => not_yet(span, &format!("%{{{name}}}")),
         FormatProblem::Unclosed { .. } => Report::new("E0506", span, "unknown format `%{`").help("close it: `%{…}`"),
     }
 }

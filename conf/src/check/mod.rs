@@ -65,8 +65,9 @@ pub(crate) fn check(ast: Ast, names: Names, mut reading: Reading<'_>) -> (Config
         rules::compare(&rules, &built_actions, &matches, &mut reading);
     }
     let store = store(&settings, &reading);
-    let config = Config {
+    let mut config = Config {
         listeners,
+        tables: Vec::new(),
         actions: built_actions,
         matches: rules,
         smtp,
@@ -83,7 +84,9 @@ pub(crate) fn check(ast: Ast, names: Names, mut reading: Reading<'_>) -> (Config
         control: control(settings.control.as_ref(), &reading),
         names,
         port_offset: reading.options.port_offset,
+        not_yet: Vec::new(),
     };
+    config.not_yet = config.find_not_yet();
     (config, reading.texts, reading.reports)
 }
 

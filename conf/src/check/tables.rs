@@ -13,9 +13,8 @@ use crate::parse::not_yet;
 use crate::report::{Report, nearest};
 use crate::rules::Among;
 use crate::source_text::{Span, narrow};
-use crate::tables::Patterns;
 use crate::tables::file::{Shape, entries};
-use crate::tables::service::Service;
+use crate::tables::{List, Patterns};
 
 /// All declared tables.
 pub(super) struct Tables {
@@ -46,7 +45,7 @@ impl Tables {
     }
 
     /// `[regex] targ` of a condition.
-    pub(super) fn among<T: Service>(&mut self, pattern: &Pattern, reading: &mut Reading<'_>) -> Option<Among<T>> {
+    pub(super) fn among<T: List>(&mut self, pattern: &Pattern, reading: &mut Reading<'_>) -> Option<Among<T>> {
         if pattern.regex {
             self.patterns(&pattern.targ, reading).map(Among::Regex)
         } else {
@@ -55,7 +54,7 @@ impl Tables {
     }
 
     /// The entries as a service wants them. `None`: there was an error, and it was told.
-    pub(super) fn set<T: Service>(
+    pub(super) fn set<T: List>(
         &mut self,
         targ: &Targ,
         keyword: At<&'static str>,
@@ -77,7 +76,7 @@ impl Tables {
         set
     }
 
-    fn build<T: Service>(
+    fn build<T: List>(
         &mut self,
         targ: &Targ,
         table: Option<usize>,

@@ -1,18 +1,36 @@
-//! Tables: what an entry means for the service that asks (grammar §7), and lookups in memory.
+//! Tables: what an entry means for the service that asks (grammar §7), which keys a question becomes, and lookups in memory.
+//! Whoever needs a network or a disk to answer is only named ([`crate::Table`]).
 
 mod addresses;
 mod domains;
+mod entry;
 pub mod file;
 mod glob;
+mod key;
+mod list;
+mod lookup;
+mod memory;
 mod patterns;
-pub mod service;
+mod relay_url;
+mod service;
 mod sources;
 mod words;
 
 pub use addresses::AddressSet;
 pub use domains::DomainSet;
+pub use entry::{
+    AddressPattern, AliasTarget, Certificate, Credentials, DkimKey, EntryError, HostName, Pem, Secret, UserName,
+    UserRecord, Value, is_password_hash,
+};
+pub use key::{Key, Keys};
+pub use list::{List, SourceAddresses};
+pub use lookup::{Answer, Need, Walk};
+pub use memory::{Mapped, MemoryTable, Part};
 pub use patterns::Patterns;
+pub use relay_url::RelayUrlError;
+pub use service::ServiceKind;
 pub use sources::SourceSet;
 pub use words::WordSet;
 
+pub use crate::model::RelayHost;
 pub(crate) use glob::Glob;

@@ -1,69 +1,109 @@
-//! What a table is asked for, and how its entries are checked (grammar §7.1: *the use decides*).
+//! What a table may be asked for (grammar §7.1). A table has the services that its uses ask for.
 
-use std::net::IpAddr;
+use std::fmt;
 
-use ringpost_address::parse_ip;
-
-use super::{AddressSet, DomainSet, SourceSet, WordSet};
-
-/// A list of entries of one service.
-pub trait Service: Default + Send + Sync + 'static {
-    /// What an entry is, for `` `x` is not … ``.
-    const WHAT: &'static str;
-    /// How an entry is written, where that helps.
-    const HOW: Option<&'static str>;
-
-    /// Adds an entry; `false` if it is not one.
-    fn add(&mut self, entry: &str) -> bool;
+/// A service. Its [name](Self::name) is the one of `query_NAME`, `NAME_filter` and `ringpost table lookup TABLE NAME KEY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ServiceKind {
+    /// K_ALIAS: what a user or an address stands for.
+    Alias,
+    /// K_DOMAIN: names and wildcards.
+    Domain,
+    /// K_CREDENTIALS: who may log in, or how we do.
+    Credentials,
+    /// K_AUTH: the backend judges `user:password` itself.
+    Auth,
+    /// K_USERINFO: uid, gid and home of a user.
+    UserInfo,
+    /// K_NETADDR: addresses and networks.
+    NetAddr,
+    /// K_SOURCEADDR: addresses to connect from, cycled.
+    SourceAddr,
+    /// K_ADDRNAME: names of addresses.
+    AddrName,
+    /// K_MAILADDR: patterns of mail addresses.
+    MailAddr,
+    /// K_MAILADDRMAP: patterns of mail addresses for each user.
+    MailAddrMap,
+    /// K_RELAYHOST: relay URLs, cycled, or by domain.
+    RelayHost,
+    /// K_STRING: words.
+    String,
+    /// K_REGEX: regular expressions. Only tables in memory have it: it cannot be asked by key.
+    Regex,
+    /// K_CERT: chains and keys by name, or users by subject.
+    Cert,
+    /// K_DKIM: selector and key by domain.
+    Dkim,
 }
 
-impl Service for DomainSet {
-    const WHAT: &'static str = "a domain";
-    const HOW: Option<&'static str> = Some("a name, `*.example.org` or `*`");
+impl ServiceKind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Alias,
+        Self::Domain,
+        Self::Credentials,
+        Self::Auth,
+        Self::UserInfo,
+        Self::NetAddr,
+        Self::SourceAddr,
+        Self::AddrName,
+        Self::MailAddr,
+        Self::MailAddrMap,
+        Self::RelayHost,
+        Self::String,
+        Self::Regex,
+        Self::Cert,
+        Self::Dkim,
+    ];
 
-    fn add(&mut self, entry: &str) -> bool {
-        self.insert(entry)
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alias => "alias",
+            Self::Domain => "domain",
+            Self::Credentials => "credentials",
+            Self::Auth => "auth",
+            Self::UserInfo => "userinfo",
+            Self::NetAddr => "netaddr",
+            Self::SourceAddr => "source",
+            Self::AddrName => "addrname",
+            Self::MailAddr => "mailaddr",
+            Self::MailAddrMap => "mailaddrmap",
+            Self::RelayHost => "relayhost",
+            Self::String => "string",
+            Self::Regex => "regex",
+            Self::Cert => "cert",
+            Self::Dkim => "dkim",
+        }
+    }
+
+    /// The service of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == name)
+    }
+
+    /// Whether the whole list is wanted, not the answer to a key: the list is cycled.
+    pub fn is_cycled(self) -> bool {
+        matches!(self, Self::SourceAddr | Self::RelayHost)
     }
 }
 
-impl Service for AddressSet {
-    const WHAT: &'static str = "an address pattern";
-    const HOW: Option<&'static str> = Some("user@domain, @domain or user");
-
-    fn add(&mut self, entry: &str) -> bool {
-        self.insert(entry)
+impl fmt::Display for ServiceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-impl Service for SourceSet {
-    const WHAT: &'static str = "an address or network";
-    const HOW: Option<&'static str> = None;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn add(&mut self, entry: &str) -> bool {
-        self.insert(entry)
-    }
-}
-
-impl Service for WordSet {
-    const WHAT: &'static str = "a word";
-    const HOW: Option<&'static str> = None;
-
-    fn add(&mut self, entry: &str) -> bool {
-        self.insert(entry)
-    }
-}
-
-/// K_SOURCEADDR: addresses, cycled.
-#[derive(Debug, Default)]
-pub struct SourceAddresses(pub Vec<IpAddr>);
-
-impl Service for SourceAddresses {
-    const WHAT: &'static str = "an address";
-    const HOW: Option<&'static str> = None;
-
-    fn add(&mut self, entry: &str) -> bool {
-        let address = parse_ip(entry);
-        self.0.extend(address);
-        address.is_some()
+    #[test]
+    fn names_are_told_apart() {
+        for service in ServiceKind::ALL {
+            assert_eq!(ServiceKind::parse(service.name()), Some(service));
+        }
+        assert_eq!(ServiceKind::parse("aliases"), None);
     }
 }

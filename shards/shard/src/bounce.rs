@@ -58,15 +58,8 @@ async fn report<W: World>(
     failures: &[Failure],
 ) -> bool {
     let settings = shard.settings();
-    let facts = Facts {
-        source: None,
-        local: true,
-        helo: &shard.hostname,
-        tag: "",
-        authenticated: None,
-        sender: "",
-        recipient: sender,
-    };
+    let facts =
+        Facts { source: None, local: true, helo: &shard.hostname, sender: "", recipient: sender, ..Facts::default() };
     let Decision::Action(action) = settings.config.decide(&facts) else {
         shard.warn(&format!("message {id}: no rule takes a bounce to <{sender}>; it is not sent"));
         return true;

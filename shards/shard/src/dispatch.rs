@@ -84,7 +84,8 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, fresh: Fresh) {
                 Some((_, list)) => list.push((*index, recipient)),
                 None => relays.push((*action, vec![(*index, recipient)])),
             },
-            None => finish_at_once(shard, &fresh, *index, "none", Outcome::Transient(no_action())),
+            // Of the others, a server that is asked for them does not start (`Config::not_yet`).
+            Some(_) | None => finish_at_once(shard, &fresh, *index, "none", Outcome::Transient(no_action())),
         }
     }
     for (action, recipients) in relays {

@@ -40,9 +40,9 @@ impl Recipients {
             local: settings.is_local(client.peer.ip(), client.local.ip()),
             helo,
             tag: &settings.policies[client.listener].tag,
-            authenticated: None,
             sender: tx.reverse_path(),
             recipient,
+            ..Facts::default()
         };
         let refusal = match settings.config.decide(&facts) {
             Decision::Action(action) => {
@@ -52,6 +52,7 @@ impl Recipients {
             Decision::Reject { code, status, text } => Reply::owned(code, status, text.to_owned()),
             Decision::NoMatch { domain_is_known: true } => replies::no_such_recipient(),
             Decision::NoMatch { domain_is_known: false } => replies::not_here(),
+            Decision::Unknown | Decision::Needs(_) => replies::lookup_failed(),
         };
         shard.event(&Event::RecipientRefused {
             session: client.session,

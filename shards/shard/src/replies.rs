@@ -37,6 +37,11 @@ pub(crate) fn not_here() -> Reply {
     Reply::new(550, "5.7.1", "this server does not take mail for that recipient from you")
 }
 
+/// A table or the DNS did not answer, and what it would have said decides.
+pub(crate) fn lookup_failed() -> Reply {
+    Reply::new(451, "4.3.0", "a lookup has failed for now, try again later")
+}
+
 /// The shard stops.
 pub(crate) fn stopping() -> Reply {
     Reply::new(421, "4.3.2", "server is stopping, try again later")

@@ -103,6 +103,8 @@ fn questions(relay: &Relay, recipient: &str, mx_port: u16) -> Vec<Question> {
         ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port),
         ConfHost::Name(name) => Question::Addresses(name.to_string(), relay.port),
         ConfHost::Mx(domain) => Question::Exchangers(domain.to_string(), relay.port),
+        // Of LMTP alone, with which a server does not start yet (`Config::not_yet`).
+        ConfHost::Socket(path) => Question::Addresses(path.display().to_string(), relay.port),
     });
     questions.collect()
 }

@@ -52,7 +52,7 @@ pub(crate) fn config(address: IpAddr) -> Arc<Config> {
     let listen = Quickstart { listen: vec![(address, 25).into()], page: None };
     let mut config = Config::quickstart(state, &listen);
     for action in &mut config.actions {
-        action.kind = ActionKind::Relay(Relay::default());
+        action.kind = ActionKind::Relay(Box::new(Relay::default()));
     }
     config.store.segment_bytes = limits::SEGMENT_BYTES;
     config.store.spool_memory_bytes = 32 * 1024;

@@ -1,0 +1,92 @@
+//! The server without a configuration.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use super::*;
+use crate::format::Format;
+use crate::limits;
+
+/// Where quick-start listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quickstart {
+    /// SMTP.
+    pub listen: Vec<SocketAddr>,
+    /// The page.
+    pub page: Option<SocketAddr>,
+}
+
+impl Default for Quickstart {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::LOCALHOST, 2525).into(), (Ipv6Addr::LOCALHOST, 2525).into()],
+            page: Some((Ipv4Addr::LOCALHOST, 8025).into()),
+        }
+    }
+}
+
+impl Config {
+    /// The server without a configuration (issue 3): mail for anyone from anyone who can connect goes to `STATE/Maildir`; there
+    /// is no relay action, so nothing can leave the machine. Limits that only get in the way of a load test on loopback are wide.
+    pub fn quickstart(state: &Path, listen: &Quickstart) -> Self {
+        let smtp = Smtp { mails_max: u32::MAX, sessions_per_source_max: limits::SESSIONS, ..Smtp::default() };
+        let listeners = listen.listen.iter().map(|at| Listener {
+            place: Where::Address(at.ip()),
+            family: Family::Both,
+            port: at.port(),
+            hostname: "localhost".into(),
+            tag: String::new(),
+            message_bytes_max: smtp.message_bytes_max,
+            line: Line::built_in(),
+        });
+        let maildir =
+            Maildir { path: Format::literal(state.join("Maildir").to_string_lossy().into_owned()), junk: false };
+        Self {
+            listeners: listeners.collect(),
+            actions: vec![Action {
+                name: "maildir".into(),
+                kind: ActionKind::Maildir(maildir),
+                mapping: None,
+                local: LocalOptions::default(),
+                ttl: limits::QUEUE_TTL,
+                line: Line::built_in(),
+            }],
+            tables: Vec::new(),
+            matches: vec![Match::everything(0, Line::built_in())],
+            smtp,
+            queue: Queue::default(),
+            bounce: Bounce::default(),
+            shards: Shards::default(),
+            store: Store { path: state.to_path_buf(), ..Store::default() },
+            http: listen.page.map(|listen| Http { listen }),
+            control: Control { socket: state.join("control.sock") },
+            names: Names { server: "localhost".into(), addresses: Vec::new() },
+            port_offset: 0,
+            not_yet: Vec::new(),
+        }
+    }
+
+    /// The port at which the hosts of MX records are reached: 25, moved by `--port-offset`.
+    pub fn mx_port(&self) -> u16 {
+        const SMTP_PORT: u16 = 25;
+        SMTP_PORT.saturating_add(self.port_offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Decision, Facts};
+
+    #[test]
+    fn quickstart_takes_everything_and_relays_nothing() {
+        fn shared<T: Send + Sync>(_: &T) {}
+        let config = Config::quickstart(Path::new("/tmp/state"), &Quickstart::default());
+        shared(&config);
+        let facts = Facts { recipient: "anyone@anywhere.example", ..Facts::default() };
+        assert!(matches!(config.decide(&facts), Decision::Action(0)));
+        assert!(config.actions.iter().all(|a| !matches!(a.kind, ActionKind::Relay(_))));
+        let ActionKind::Maildir(maildir) = &config.actions[0].kind else { panic!() };
+        assert_eq!(maildir.path.expand_path(&Default::default()).unwrap(), Path::new("/tmp/state/Maildir"));
+    }
+}
