@@ -3,6 +3,7 @@
 
 mod cli;
 mod coordinator;
+mod disk;
 mod engine;
 mod exit;
 mod ipc;

@@ -8,6 +8,7 @@ pub mod log;
 pub mod mailbox;
 mod reload;
 mod shards;
+mod status;
 mod zone;
 
 use std::net::TcpListener;
@@ -22,6 +23,7 @@ use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;
 pub use self::zone::Zone;
+use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut};
 use crate::ipc::engine::{FromEngine, Ready};
 use crate::plan::Plan;
@@ -62,6 +64,8 @@ pub struct Start {
 pub enum News {
     /// A shard has opened its slice of the queue and accepts, or cannot.
     Opened(Result<ringpost_shard::Opened, String>),
+    /// What was seen of the queue's disk, before the first is opened.
+    Disk(Look),
     /// The supervisor has sent a new plan, with notes.
     Plan(Box<Plan>, Vec<String>),
     /// The supervisor has found errors in the configuration.
@@ -106,7 +110,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn follow(coordinator: &Coordinator, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
+async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
     let (mut opened, mut failed) = (0, false);
     let mut last = None;
     while let Some(event) = news.recv().await {
@@ -119,9 +123,11 @@ async fn follow(coordinator: &Coordinator, mut news: mpsc::UnboundedReceiver<New
                     ready.damage.truncate(16);
                     ready.damage.iter_mut().for_each(|line| line.truncate(line.floor_char_boundary(500)));
                     coordinator.shards.set_accepting(true);
+                    tokio::spawn(status::show(coordinator.clone()));
                     tell(coordinator, &FromEngine::Ready(std::mem::take(&mut ready)));
                 }
             }
+            News::Disk(look) => ready.disk = Some(look),
             News::Opened(Err(why)) => {
                 if !std::mem::replace(&mut failed, true) {
                     tell(coordinator, &FromEngine::Failed(cut(why)));
