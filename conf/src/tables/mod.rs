@@ -1,6 +1,7 @@
 //! Tables: what an entry means for the service that asks (grammar §7), and lookups in memory.
 
 mod addresses;
+pub mod cdb;
 mod domains;
 pub mod file;
 mod glob;
