@@ -30,7 +30,7 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
 
 fn find(root: Option<&Path>) -> Result<PathBuf, Failure> {
     let place = |path: &&str| root.map_or(PathBuf::from(path), |root| below(root, Path::new(path)));
-    PLACES.iter().map(|path| place(&path)).find(|path| path.is_file()).ok_or_else(|| {
+    PLACES.iter().map(place).find(|path| path.is_file()).ok_or_else(|| {
         let text = format!("there is neither {} nor {}\n  name the file: newaliases FILE", PLACES[0], PLACES[1]);
         Failure::new(Code::NoInput, text)
     })

@@ -153,12 +153,17 @@ impl Helper {
         let mut running = program.running;
         let hello =
             format!("config|smtpd-version|7.7.0\nconfig|protocol|0.1\nconfig|tablename|{}\nconfig|ready\n", self.table);
-        to.write_all(hello.as_bytes()).await?;
+        // A program that has ended by now says so by the end of its output.
+        let _ = to.write_all(hello.as_bytes()).await;
         let mut services = BTreeSet::new();
         loop {
-            let Some(line) = line(&mut from).await? else {
-                let how = running.ended().unwrap_or_else(|| "its output is closed".into());
-                return Err(io::Error::other(format!("it has ended before it was ready ({how})")));
+            let line = match line(&mut from).await {
+                Ok(Some(line)) => line,
+                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(error),
+                Ok(None) | Err(_) => {
+                    let how = running.ended().unwrap_or_else(|| "its output is closed".into());
+                    return Err(io::Error::other(format!("it has ended before it was ready ({how})")));
+                }
             };
             match line.strip_prefix("register|") {
                 Some("ready") => break,

@@ -50,8 +50,16 @@ struct Job {
     question: Question,
     deadline: Instant,
     answer: oneshot::Sender<Looked>,
-    /// The thread is taken until the job is dropped.
-    _place: OwnedSemaphorePermit,
+    /// The thread is taken as long as this is.
+    place: OwnedSemaphorePermit,
+}
+
+impl Job {
+    fn end(self, looked: Looked) {
+        drop(self.place);
+        // Who no longer waits needs no answer.
+        let _ = self.answer.send(looked);
+    }
 }
 
 impl Database {
@@ -90,7 +98,7 @@ impl Database {
     /// Asks a thread of the pool.
     pub async fn ask(&self, question: &Question, deadline: Instant, place: OwnedSemaphorePermit) -> Looked {
         let (answer, wait) = oneshot::channel();
-        let job = Job { question: question.clone(), deadline, answer, _place: place };
+        let job = Job { question: question.clone(), deadline, answer, place };
         let lost = |_| Trouble::Backend("the thread that asks SQLite has ended".into());
         self.threads()?.send(job).map_err(|_| lost(()))?;
         wait.await.map_err(|_| lost(()))?
@@ -120,8 +128,7 @@ fn work(plan: &Plan, jobs: &Receiver<Job>) {
         next = match open(plan) {
             Ok((connection, alarm)) => serve(plan, &connection, &alarm, job, jobs),
             Err(trouble) => {
-                // Who no longer waits needs no answer.
-                let _ = job.answer.send(Err(trouble));
+                job.end(Err(trouble));
                 jobs.recv().ok()
             }
         };
@@ -141,8 +148,7 @@ fn serve(plan: &Plan, connection: &Connection, alarm: &Alarm, first: Job, jobs: 
         alarm.set(job.deadline);
         let looked = answer(plan, connection, &mut statements, &job);
         let is_broken = matches!(looked, Err(Trouble::Backend(_)));
-        // Who no longer waits needs no answer.
-        let _ = job.answer.send(looked);
+        job.end(looked);
         let next = jobs.recv().ok()?;
         if is_broken {
             return Some(next);

@@ -24,7 +24,8 @@ impl World {
     }
 
     fn table(&self, queries: &str) -> Declared {
-        Declared { cache: Duration::ZERO, negative: Duration::ZERO, ..declared(Backend::Sqlite(self.config(queries))) }
+        let (cache, negative, stale) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        Declared { cache, negative, stale, ..declared(Backend::Sqlite(self.config(queries))) }
     }
 
     fn tables(&self, queries: &str) -> Tables {
@@ -104,7 +105,7 @@ fn keys_are_bound_and_never_pasted() {
 fn queries_are_looked_at_before_they_are_needed() {
     let world = World::new(MAIL);
     let queries = "query_alias select value from aliases\nquery_domain selekt\nquery_userinfo select uid, gid from users where \
-                   name=?\nquery_string delete from aliases where key=?\nquery_netaddr select nothing from aliases where key=?\n\
+                   name=?\nquery_string delete from aliases where key=?\nquery_netaddr select none from aliases where key=?\n\
                    query_addrname select 1 where ? = 1; select 2\n";
     let database = Database::new("t", &world.config(queries), 1, &surroundings().0).unwrap();
     let problems: Vec<String> = database.check().iter().map(Problem::to_string).collect();
@@ -112,7 +113,7 @@ fn queries_are_looked_at_before_they_are_needed() {
         "t.conf:2:13: query_alias: it has 0 parameters `?`, 1 needed",
         "t.conf:3:14: query_domain: near \"selekt\": syntax error",
         "t.conf:4:16: query_userinfo: it gives 2 columns, 1 or 3 or 4 needed",
-        "t.conf:6:15: query_netaddr: no such column: nothing",
+        "t.conf:6:15: query_netaddr: no such column: none",
         "t.conf:7:16: query_addrname: Multiple statements provided",
         "t.conf:5:14: query_string: it changes the database; a query begins with `select`",
     ];
@@ -158,8 +159,10 @@ fn bad_rows_are_named() {
         }
         assert_eq!(tables.lookup("t", Service::Alias, "int").await, found("7"));
         // The query says `*`, and the table gets a column.
-        let tables = world
-            .tables("query_alias select * from (select v from t where k=?)\nquery_domain select * from w where k=?\n");
+        let mut table = world
+            .table("query_alias select * from (select v from t where k=?)\nquery_domain select * from w where k=?\n");
+        table.pool = 1;
+        let tables = Tables::new(vec![table], &surroundings().0).unwrap();
         world.connection.execute_batch("create table w(k); insert into w values('x')").unwrap();
         assert_eq!(tables.lookup("t", Service::Domain, "x").await, found("x"));
         world.connection.execute_batch("alter table w add column more").unwrap();
