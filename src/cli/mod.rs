@@ -32,10 +32,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  ringpost                            try it: loopback only, no configuration
-  ringpost serve --config mail.conf";
+const EXAMPLES: &str = "Try: ringpost (loopback only), then: ringpost serve --config mail.conf";
 
 /// As clap's own, with fewer empty lines: it has to fit 24.
 const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -75,6 +72,7 @@ pub enum Command {
     /// Make a database of a text, for `db:` tables
     Makemap(makemap::Options),
     /// Make the database of the system's aliases
+    #[command(hide = true)]
     Newaliases(newaliases::Options),
     /// Load tools, for any mail server
     #[command(subcommand)]

@@ -38,8 +38,10 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
         };
         match code {
             0 if found.is_null() => return Ok(None),
-            // SAFETY: the call has succeeded, so the texts are in `buffer`, which is not touched before they are copied.
-            0 => return unsafe { copied(&record) }.map(Some),
+            0 => {
+                // SAFETY: the call has succeeded, so the texts are in `buffer`, which stays as it is until they are copied.
+                return unsafe { copied(&record) }.map(Some);
+            }
             libc::ERANGE if buffer.len() < PASSWD_BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 2, 0),
             // Some services say so of a user that is not there (getpwnam(3)).
             libc::ENOENT | libc::ESRCH => return Ok(None),
@@ -51,6 +53,7 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
 
 /// # Safety
 /// The texts of `record` must be there, and end with a zero byte.
+// SAFETY: as said above; it is called in one place.
 unsafe fn copied(record: &libc::passwd) -> io::Result<User> {
     let text = |text: *const libc::c_char| {
         if text.is_null() {

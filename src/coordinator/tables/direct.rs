@@ -5,10 +5,8 @@ use std::io;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::limits::DIRECT;
 use super::{Answer, Declared, Problem, Service, Surroundings, Tables};
-
-/// Lookups of one command under way at the same time.
-const AT_ONCE: usize = 64;
 
 /// One table, and nothing else.
 pub struct Direct {
@@ -61,7 +59,7 @@ impl Direct {
             let mut open = true;
             while open || !lookups.is_empty() {
                 tokio::select! {
-                    key = arriving.recv(), if open && lookups.len() < AT_ONCE => match key {
+                    key = arriving.recv(), if open && lookups.len() < DIRECT => match key {
                         Some(key) => {
                             let (tables, name) = (tables.clone(), self.name.clone());
                             lookups.spawn(async move {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cache::Question;
 use super::events::Event;
-use super::limits::{HELPER_COMPLAINT_BYTES, HELPER_LINE_BYTES, HELPER_START, MULTIPLEXED};
+use super::limits::{HELPER_COMPLAINT_BYTES, HELPER_LINE_BYTES, HELPER_SERVICES, HELPER_START, MULTIPLEXED};
 use super::link::Link;
 use super::program::{self, Running};
 use super::service::Service;
@@ -37,6 +37,8 @@ struct Talk {
     lines: mpsc::Sender<String>,
     next: AtomicU64,
     waiting: Arc<Waiting>,
+    /// Dropped with this, which ends the helper, too, if it does not hear that its input is closed.
+    _needed: oneshot::Sender<()>,
 }
 
 /// Who waits for what: by the number of the question. Empty for good once the helper has ended.
@@ -167,15 +169,16 @@ impl Helper {
             };
             match line.strip_prefix("register|") {
                 Some("ready") => break,
-                Some(service) if services.len() < 64 => services.insert(service.to_owned()),
+                Some(service) if services.len() < HELPER_SERVICES => services.insert(service.to_owned()),
                 _ => return Err(io::Error::other(format!("{line:?} instead of `register|…`"))),
             };
         }
         let (lines, to_write) = mpsc::channel(MULTIPLEXED);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         tokio::spawn(write(to, to_write));
-        tokio::spawn(read(from, waiting.clone(), running));
-        Ok(Arc::new(Talk { services, lines, next: AtomicU64::new(1), waiting }))
+        let (needed, until) = oneshot::channel();
+        tokio::spawn(read(from, waiting.clone(), running, until));
+        Ok(Arc::new(Talk { services, lines, next: AtomicU64::new(1), waiting, _needed: needed }))
     }
 }
 
@@ -261,10 +264,19 @@ async fn write(mut to: OwnedWriteHalf, mut lines: mpsc::Receiver<String>) {
     }
 }
 
-/// Replies of the helper, until it ends or says something else.
-async fn read(mut from: BufReader<OwnedReadHalf>, waiting: Arc<Waiting>, running: Running) {
-    while let Ok(Some(line)) = line(&mut from).await {
-        let Some((number, reply)) = parse(&line) else { break };
+/// Replies of the helper, until it ends, says something else, or nobody needs it any more.
+async fn read(
+    mut from: BufReader<OwnedReadHalf>,
+    waiting: Arc<Waiting>,
+    running: Running,
+    mut needed: oneshot::Receiver<()>,
+) {
+    loop {
+        let line = tokio::select! {
+            line = line(&mut from) => line,
+            _ = &mut needed => break,
+        };
+        let Ok(Some((number, reply))) = line.map(|line| line.as_deref().and_then(parse)) else { break };
         if let Some(answer) = waiting.end(number) {
             // Who no longer waits needs no answer.
             let _ = answer.send(reply);

@@ -186,7 +186,9 @@ impl Plan {
         let seconds = self.timeout.as_secs().clamp(1, i32::MAX as u64) as i32;
         let bounds = SearchOptions::new().sizelimit(ROWS as i32).timelimit(seconds);
         ldap.with_search_options(bounds);
-        let started = ldap.streaming_search(&self.base, Scope::Subtree, filter, attributes.to_vec()).await;
+        // None at all (RFC 4511 §4.5.1.8), where it counts only that there is an entry.
+        let wanted = if attributes.is_empty() { vec!["1.1".to_owned()] } else { attributes.to_vec() };
+        let started = ldap.streaming_search(&self.base, Scope::Subtree, filter, wanted).await;
         let mut stream = match started {
             Ok(stream) => stream,
             Err(LdapError::FilterParsing) => {

@@ -17,6 +17,8 @@ pub const WAITING: usize = 1000;
 /// Lookups that one multiplexed connection carries at the same time: enough for every session that a second brings, and
 /// little enough that a server which stops answering holds few.
 pub const MULTIPLEXED: usize = 256;
+/// Lookups of one command line under way at the same time.
+pub const DIRECT: usize = 64;
 /// Failures in a row after which a backend is left alone for a while.
 pub const FAILURES: u32 = 5;
 /// The first such while; it doubles.
@@ -41,12 +43,16 @@ pub const SETTINGS_BYTES: u64 = 1 << 20;
 pub const ENTRY_LOG: Duration = Duration::from_secs(10);
 /// Steps of SQLite's machine between two looks at the clock: some microseconds.
 pub const SQLITE_STEPS: i32 = 1000;
+/// Services that a helper may register: there are fifteen.
+pub const HELPER_SERVICES: usize = 64;
 /// A line that a helper writes: its answer is a value.
 pub const HELPER_LINE_BYTES: usize = VALUE_BYTES + 1024;
 /// How long a helper may take to say which services it has.
 pub const HELPER_START: Duration = Duration::from_secs(10);
-/// How long a helper may take to end after its input was closed.
+/// How long a helper may take to end after its input was closed; then it is killed.
 pub const HELPER_END: Duration = Duration::from_secs(1);
+/// How often its end is looked for meanwhile.
+pub const HELPER_LOOK: Duration = Duration::from_millis(5);
 /// Of a line that a helper writes to its standard error, this much is logged.
 pub const HELPER_COMPLAINT_BYTES: usize = 500;
 /// An answer of an LDAP server: entries of [`ROWS`] values would not be larger.

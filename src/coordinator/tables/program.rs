@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use super::limits::HELPER_END;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::limits::{HELPER_END, HELPER_LOOK};
 
 /// Where helpers of OpenSMTPD are, before the shell's path.
 const LIBEXEC: [&str; 3] = ["/usr/lib/x86_64-linux-gnu/opensmtpd", "/usr/libexec/smtpd", "/usr/local/libexec/smtpd"];
-
-/// How often its end is looked for.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// A program that runs. Dropped, it is told to end, and made to.
 pub struct Program {
@@ -77,10 +76,12 @@ impl Drop for Running {
                 if !matches!(child.try_wait(), Ok(None)) {
                     return;
                 }
-                std::thread::park_timeout(LOOK);
+                std::thread::park_timeout(HELPER_LOOK);
             }
-            // It may have ended by itself meanwhile; either way nothing of it is left.
-            let _ = child.kill();
+            // With all that it has started. It may have ended by itself meanwhile; either way nothing of it is left.
+            if let Some(group) = Pid::from_raw(child.id() as i32) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
             let _ = child.wait();
         };
         // Without a thread it stays until this process ends; its input is closed.

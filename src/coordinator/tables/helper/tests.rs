@@ -1,3 +1,5 @@
+//! A helper of a few lines of shell, and what it does wrong.
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ while IFS='|' read -r kind version time name operation service id key; do
         check\|*) echo "check-result|$id|not-found" ;;
         lookup\|die) echo "dying of $key" >&2; exit 3 ;;
         lookup\|hang) ;;
+        lookup\|stuck) sleep 1000 ;;
         lookup\|pid) echo "lookup-result|$id|found|$$" ;;
         lookup\|broken) echo "lookup-result|$id|error|no such luck" ;;
         lookup\|silly) echo "hello world" ;;
@@ -111,6 +114,30 @@ fn one_that_hangs_delays_no_other_question() {
                 }
             } => {}
         }
+    });
+}
+
+#[test]
+fn one_that_is_stuck_is_ended_and_started_again() {
+    let world = world(SCRIPT, Duration::from_secs(1));
+    block(async {
+        let mut first = None;
+        until("it runs", async |_| {
+            let Answer::Found(pid) = world.ask(Service::Alias, "pid").await else { return false };
+            first = Some(pid);
+            true
+        })
+        .await;
+        for _ in 0..5 {
+            failed(world.ask(Service::Alias, "stuck").await, "");
+        }
+        let first = first.expect("it ran");
+        until("another one runs", async |_| match world.ask(Service::Alias, "pid").await {
+            Answer::Found(pid) => pid != first,
+            _ => false,
+        })
+        .await;
+        until("the first has been ended", async |_| !std::path::Path::new(&format!("/proc/{first}")).exists()).await;
     });
 }
 

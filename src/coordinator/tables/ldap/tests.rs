@@ -1,3 +1,5 @@
+//! A directory server that does what a test says; the real one is asked in `tests/e2e/tables/directory.rs`.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Configurations of Redis tables; the real server is asked in `tests/e2e/tables/stores.rs`.
+
 use super::super::tests::{config, surroundings};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Real databases in a temporary directory.
+
 use std::time::Duration;
 
 use rusqlite::Connection;
