@@ -57,3 +57,35 @@ fn failure(root: Option<&Path>, source: &str, service: &str, key: &str) -> Strin
 fn words(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
+
+#[test]
+fn a_running_server_is_asked_by_name() {
+    let server = crate::support::Setup::discard().start();
+    let state = server.state.display().to_string();
+    let output = cli::run(&["table", "lookup", "aliases", "alias", "root", "--state", &state]);
+    assert_eq!(output.status.code(), Some(EX_TEMPFAIL), "{}", words(&output));
+    assert!(words(&output).contains("there is no table <aliases> that is looked up here"), "{}", words(&output));
+    for command in ["stat", "show", "update"] {
+        let output = cli::run(&["table", command, "aliases", "--state", &state]);
+        assert_eq!(output.status.code(), Some(1), "{command}: {}", words(&output));
+        assert!(words(&output).contains("there is no table <aliases>"), "{command}: {}", words(&output));
+    }
+    assert_eq!(server.tell(&["table", "show"]), "");
+    let output = cli::run(&["table", "lookup", "aliases", "aliases", "root", "--state", &state]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(words(&output).contains("there are no `aliases` lookups; there are alias, domain"), "{}", words(&output));
+}
+
+#[test]
+fn many_keys_are_answered_in_lines_or_in_json() {
+    let output = lookup(None, "getpwnam", "userinfo", &["root", "no-such-user"]);
+    assert_eq!(output.status.code(), Some(1));
+    let mut lines: Vec<String> = words(&output).lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines[0], "no-such-user\tnot-found");
+    assert!(lines[1].starts_with("root\tfound\troot:0:0:/"), "{lines:?}");
+    let said = cli::succeed(&["table", "lookup", "--json", "getpwnam", "userinfo", "root"]);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("an object");
+    assert_eq!(said["key"], "root");
+    assert!(said["answer"]["found"].as_str().is_some_and(|value| value.starts_with("root:0:0:/")), "{said}");
+}

@@ -20,7 +20,7 @@ use super::sqlite::Database;
 use super::table::Looked;
 use super::{Declared, Surroundings, system};
 
-/// As declared.
+/// As declared. Paths are those of the machine: where there is a root directory, it is in front already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backend {
     /// `sqlite:/p.conf`
@@ -76,15 +76,19 @@ impl Backend {
         if !is_name || argument.is_empty() {
             return Err(wrong());
         }
-        let file = || ConfigFile::read(Path::new(argument), root);
+        let place = |path: &str| match root.filter(|_| path.starts_with('/')) {
+            Some(root) => crate::cli::below(root, Path::new(path)),
+            None => path.into(),
+        };
+        let file = || ConfigFile::read(&place(argument));
         Ok(match name {
             "file" | "static" => return Err(SourceError::InPlace(name.to_owned())),
             "sqlite" => Self::Sqlite(file()?),
             "ldap" => Self::Ldap(file()?),
             "redis" => Self::Redis(file()?),
-            "db" => Self::Db(argument.into()),
-            "proc" => Self::Helper { program: argument.into(), argument: None },
-            other => Self::Helper { program: format!("table-{other}").into(), argument: Some(argument.into()) },
+            "db" => Self::Db(place(argument)),
+            "proc" => Self::Helper { program: place(argument), argument: None },
+            other => Self::Helper { program: format!("table-{other}").into(), argument: Some(place(argument)) },
         })
     }
 }
@@ -94,11 +98,10 @@ impl ConfigFile {
     ///
     /// # Errors
     /// When that fails, it is too large or not UTF-8.
-    pub fn read(path: &Path, root: Option<&Path>) -> Result<Self, SourceError> {
+    pub fn read(path: &Path) -> Result<Self, SourceError> {
         let unreadable = |why: String| SourceError::Unreadable { path: path.to_owned(), why };
-        let place = root.filter(|_| path.is_absolute()).map_or(path.to_owned(), |root| crate::cli::below(root, path));
         let mut text = String::new();
-        let file = std::fs::File::open(place).map_err(|error| unreadable(error.to_string()))?;
+        let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
         file.take(SETTINGS_BYTES + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
         if text.len() as u64 > SETTINGS_BYTES {
             return Err(unreadable(format!("it has more than {SETTINGS_BYTES} bytes")));
@@ -143,11 +146,11 @@ impl Opened {
             Backend::Redis(file) => Self::Redis(Store::new(file, surroundings)?),
             Backend::Helper { program, argument } => Self::Helper(Helper::new(
                 &declared.name,
-                surroundings.place(program),
-                argument.as_ref().map(|path| surroundings.place(path)),
+                program.clone(),
+                argument.clone(),
                 surroundings.events.clone(),
             )),
-            Backend::Db(path) => Self::Db(Db::new(surroundings.place(path))),
+            Backend::Db(path) => Self::Db(Db::new(path.clone())),
             Backend::System => Self::System(system::Users::new(surroundings.root.clone())),
         })
     }
@@ -264,7 +267,7 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("etc")).unwrap();
         std::fs::write(dir.path().join("etc/s.conf"), "dbpath /x\n").unwrap();
         let backend = Backend::read("sqlite:/etc/s.conf", Some(dir.path())).unwrap();
-        assert_eq!(backend.to_string(), "sqlite:/etc/s.conf");
+        assert_eq!(backend.to_string(), format!("sqlite:{}/etc/s.conf", dir.path().display()));
         let Backend::Sqlite(file) = backend else { panic!() };
         assert_eq!(file.text, "dbpath /x\n");
         assert!(!format!("{file:?}").contains("dbpath"), "secrets are not shown");

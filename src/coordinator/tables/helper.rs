@@ -124,7 +124,7 @@ impl Helper {
         }
         let talk = used.connection;
         if let Some(service) = service.filter(|service| !talk.provides(*service)) {
-            return Err(Trouble::Entry(format!("the helper does not register `{}`", wire_name(service))));
+            return Err(Trouble::Entry(format!("the helper does not register `{}`", service.name())));
         }
         let reply = talk.ask(&self.table, operation, service, key).await;
         reply.ok_or_else(|| {
@@ -184,7 +184,7 @@ impl Helper {
 
 impl Talk {
     fn provides(&self, service: Service) -> bool {
-        self.services.contains(wire_name(service))
+        self.services.contains(service.name())
     }
 
     /// `None`: it has ended.
@@ -194,7 +194,7 @@ impl Talk {
         let mut line = format!("table|0.1|{}.{:06}|{table}|{operation}", now.as_secs(), now.subsec_micros());
         if let Some(service) = service {
             line.push('|');
-            line.push_str(wire_name(service));
+            line.push_str(service.name());
         }
         line.push_str(&format!("|{number:016x}"));
         if !matches!(operation, "update" | "fetch") {
@@ -238,14 +238,6 @@ impl Waiting {
 
     fn close(&self) {
         self.0.lock().expect("nobody panics with it").take();
-    }
-}
-
-/// The service's name in the protocol.
-fn wire_name(service: Service) -> &'static str {
-    match service {
-        Service::SourceAddr => "source",
-        other => other.name(),
     }
 }
 

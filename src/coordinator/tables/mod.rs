@@ -87,14 +87,14 @@ pub enum Answer {
 /// What tables need of the world.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// Absolute paths of configurations are below this directory.
+    /// Absolute paths within the backends' configuration files are below this directory.
     pub root: Option<PathBuf>,
     /// Hears what an administrator should know. Must not wait.
     pub events: Arc<dyn Fn(&Event) + Send + Sync>,
 }
 
 impl Surroundings {
-    /// A path of a configuration, as the machine has it.
+    /// A path of a backend's configuration file, as the machine has it.
     fn place(&self, path: &Path) -> PathBuf {
         match &self.root {
             Some(root) if path.is_absolute() => crate::cli::below(root, path),

@@ -56,9 +56,9 @@ const NAMES: [(&str, Service); 16] = [
     ("auth", Service::Auth),
     ("userinfo", Service::UserInfo),
     ("netaddr", Service::NetAddr),
-    ("sourceaddr", Service::SourceAddr),
-    // The older name of the same.
     ("source", Service::SourceAddr),
+    // The article's name of the same.
+    ("sourceaddr", Service::SourceAddr),
     ("addrname", Service::AddrName),
     ("mailaddr", Service::MailAddr),
     ("mailaddrmap", Service::MailAddrMap),
@@ -155,10 +155,10 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for name in Service::names().filter(|name| *name != "source") {
+        for name in Service::names().filter(|name| *name != "sourceaddr") {
             assert_eq!(Service::named(name).map(Service::name), Some(name));
         }
-        assert_eq!(Service::named("source"), Some(Service::SourceAddr));
+        assert_eq!(Service::named("sourceaddr"), Some(Service::SourceAddr));
         assert_eq!(Service::named("credentials"), Some(Service::Credentials));
         assert_eq!(Service::RelayCredentials.name(), "credentials");
         assert_eq!(Service::named("regex"), None);
