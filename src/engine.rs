@@ -78,6 +78,9 @@ fn start(channel: &Channel) -> Result<(), String> {
         log: log.clone(),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
+        // No configuration can declare such tables yet.
+        tables: Vec::new(),
+        root: None,
         zone,
         control: given.control,
         pages: given.pages,

@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod check;
 mod client;
+pub mod makemap;
+pub mod newaliases;
 pub mod queue;
 pub mod reload;
 pub mod role;
@@ -10,7 +12,9 @@ pub mod serve;
 pub mod sim;
 pub mod stats;
 pub mod stop;
+pub mod table;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -28,10 +32,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  ringpost                            try it: loopback only, no configuration
-  ringpost serve --config mail.conf";
+const EXAMPLES: &str = "Try: ringpost (loopback only), then: ringpost serve --config mail.conf";
 
 /// As clap's own, with fewer empty lines: it has to fit 24.
 const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -59,12 +60,20 @@ pub enum Command {
     /// What waits in the queue, and why
     #[command(subcommand)]
     Queue(queue::Command),
+    /// Look something up in a table, and see how tables fare
+    #[command(subcommand)]
+    Table(table::Command),
     /// Counters, and the latency of each stage
     Stats(stats::Options),
     /// Have a running server read its configuration again
     Reload,
     /// Stop a running server: what is open is finished first
     Stop,
+    /// Make a database of a text, for `db:` tables
+    Makemap(makemap::Options),
+    /// Make the database of the system's aliases
+    #[command(hide = true)]
+    Newaliases(newaliases::Options),
     /// Load tools, for any mail server
     #[command(subcommand)]
     Bench(bench::Tool),
@@ -80,6 +89,19 @@ impl Default for Command {
     fn default() -> Self {
         Self::Serve(serve::Options::default())
     }
+}
+
+/// The command line; a program that is called by another name is the command of that name.
+pub fn arguments() -> Vec<OsString> {
+    under_its_name(std::env::args_os().collect())
+}
+
+fn under_its_name(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let name = arguments.first().and_then(|first| Path::new(first).file_name()).map(|name| name.to_owned());
+    if let Some(name) = name.filter(|name| name == "makemap" || name == "newaliases") {
+        arguments.insert(1, name);
+    }
+    arguments
 }
 
 /// Name of the state directory where nothing else is said, below the directory where the program was started.
@@ -119,6 +141,15 @@ mod tests {
         assert_eq!(state_dir(&Seams::default(), None), Path::new("ringpost-data"));
         assert_eq!(state_dir(&cli.seams, Some("x".into())), Path::new("x"));
         assert!(Cli::try_parse_from(["ringpost", "serve", "--config", "a", "--listen", "127.0.0.1:1"]).is_err());
+    }
+
+    #[test]
+    fn names_of_the_program_are_commands() {
+        let as_written = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let called = under_its_name(as_written(&["/usr/sbin/makemap", "-t", "set", "f"]));
+        assert_eq!(called, as_written(&["/usr/sbin/makemap", "makemap", "-t", "set", "f"]));
+        assert!(matches!(Cli::parse_from(called).command, Some(Command::Makemap(_))));
+        assert_eq!(under_its_name(as_written(&["ringpost", "stop"])), as_written(&["ringpost", "stop"]));
     }
 
     #[test]

@@ -226,7 +226,8 @@ pub fn catch_libraries(log: &Log) {
         .finish();
     // Both fail only when somebody was here before; then their lines go where that one sends them.
     let _ = tracing::subscriber::set_global_default(lines);
-    let _ = tracing_log::LogTracer::init();
+    // What goes wrong with a directory server is told by the table that needs it.
+    let _ = tracing_log::LogTracer::builder().ignore_crate("ldap3").init();
 }
 
 struct LibraryLine(Log);

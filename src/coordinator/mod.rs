@@ -9,10 +9,12 @@ pub mod mailbox;
 mod reload;
 mod shards;
 mod status;
+pub mod tables;
 mod zone;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringpost_io::Mailbox;
@@ -22,6 +24,7 @@ pub use self::dns::Names;
 use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;
+use self::tables::{Declared, Surroundings, Tables};
 pub use self::zone::Zone;
 use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut};
@@ -34,6 +37,8 @@ pub struct Coordinator {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// Tables that are looked up here.
+    pub tables: Tables,
     supervisor: Channel,
     reloads: reload::Waiting,
 }
@@ -48,6 +53,10 @@ pub struct Start {
     pub supervisor: Channel,
     /// The shards' questions.
     pub questions: Mailbox<Asked>,
+    /// Tables that are looked up here.
+    pub tables: Vec<Declared>,
+    /// Absolute paths of configurations are below this directory.
+    pub root: Option<PathBuf>,
     /// Where names are looked up; `None`: the network.
     pub zone: Option<Zone>,
     /// Control socket.
@@ -91,13 +100,15 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, supervisor, questions, zone, control, pages, news, ready } = start;
+    let Start { shards, log, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
     }
     tokio::spawn(mailbox::answer(questions, names));
-    let coordinator = Arc::new(Coordinator { shards, log, supervisor, reloads: reload::Waiting::default() });
+    let tables = open_tables(tables, root, &log);
+    let reloads = reload::Waiting::default();
+    let coordinator = Arc::new(Coordinator { shards, log, tables, supervisor, reloads });
     if let Some(control) = control {
         control.set_nonblocking(true)?;
         tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
@@ -108,6 +119,16 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     }
     follow(&coordinator, news, ready).await;
     Ok(())
+}
+
+/// The supervisor has read the same files and found nothing wrong.
+fn open_tables(declared: Vec<Declared>, root: Option<PathBuf>, log: &Log) -> Tables {
+    let events = log.clone();
+    let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)) };
+    Tables::new(declared, &surroundings).unwrap_or_else(|problems| {
+        problems.iter().for_each(|problem| log.warn(problem));
+        Tables::default()
+    })
 }
 
 async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
