@@ -53,7 +53,7 @@ impl Plan {
     /// A file that is not there or cannot be read; a configuration with errors, which the text reports.
     pub fn read(wish: &Wish) -> Result<Self, Failure> {
         let text = match &wish.options.config {
-            Some(path) => Text::Files(Reading::read(path, &wish.seams)?),
+            Some(path) => Text::Files(Reading::read(path, &wish.seams, &wish.options.define)?),
             None => quickstart(&wish.options, wish.seams.port_offset),
         };
         let zone = wish.seams.dns.as_ref().map(|path| read_zone(path)).transpose()?;
@@ -164,6 +164,8 @@ fn wanted(family: Family, address: &IpAddr) -> bool {
 
 fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
     match &listener.place {
+        // What a server does not start with yet (`Config::not_yet`) has no address either.
+        Where::Socket => Ok(Vec::new()),
         Where::All => Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
         Where::Address(address) => Ok(vec![*address]),
         Where::Egress => interfaces::egress().map_err(|error| format!("cannot list the addresses of egress: {error}")),

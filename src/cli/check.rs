@@ -17,6 +17,9 @@ pub struct Options {
     /// Configuration [default: /etc/ringpost/ringpost.conf]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Set a macro; it wins over the file
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = super::define)]
+    define: Vec<(String, String)>,
     /// One JSON object for each problem
     #[arg(long)]
     json: bool,
@@ -31,7 +34,7 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
         None => CONFIG_DEFAULT.into(),
     });
     let mut not_yet = Vec::new();
-    let (reports, broken) = match Reading::load_from_disk(&path, seams).1 {
+    let (reports, broken) = match Reading::load_from_disk(&path, seams, &options.define).1 {
         Ok((config, warnings)) => {
             not_yet = config.not_yet;
             let broken = options.strict && !warnings.is_empty();

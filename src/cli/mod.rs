@@ -115,6 +115,16 @@ pub fn state_dir(seams: &Seams, state: Option<PathBuf>) -> PathBuf {
     })
 }
 
+/// `NAME=VALUE` of `-D`.
+pub fn define(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a macro is set by `NAME=VALUE`")?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    match is_name && !value.contains('\n') {
+        true => Ok((name.to_owned(), value.to_owned())),
+        false => Err("a name has letters, digits, `_` and `-`, a value is one line".into()),
+    }
+}
+
 /// An absolute path, taken below another root.
 pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))

@@ -36,6 +36,11 @@ impl<V> Mapped<V> {
         keys.find_map(|key| self.0.get(key.as_str()))
     }
 
+    /// The values, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.values()
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.0.len()
