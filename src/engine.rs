@@ -78,9 +78,8 @@ fn start(channel: &Channel) -> Result<(), String> {
         log: log.clone(),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
-        // No configuration can declare such tables yet.
-        tables: Vec::new(),
-        root: None,
+        tables: given.plan.tables.clone(),
+        root: given.plan.root.clone(),
         zone,
         control: given.control,
         pages: given.pages,

@@ -82,13 +82,13 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             count => Answer::Done(format!("{count} envelopes are tried now")),
         },
         Request::TableLookup { table, service, key } => {
-            out.line(&Answer::Lookup(coordinator.tables.lookup(&table, service, &key).await)).await?;
+            out.line(&Answer::Lookup(coordinator.tables().lookup(&table, service, &key).await)).await?;
             Answer::Done(String::new())
         }
         Request::TableFigures { table } => {
-            let names =
-                table.map_or_else(|| coordinator.tables.names().map(str::to_owned).collect(), |name| vec![name]);
-            let figures: Result<Vec<_>, _> = names.iter().map(|name| coordinator.tables.figures(name)).collect();
+            let tables = coordinator.tables();
+            let names = table.map_or_else(|| tables.names().map(str::to_owned).collect(), |name| vec![name]);
+            let figures: Result<Vec<_>, _> = names.iter().map(|name| tables.figures(name)).collect();
             match figures {
                 Ok(figures) => {
                     for figures in figures {
@@ -99,7 +99,7 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
                 Err(why) => Answer::Error(why),
             }
         }
-        Request::TableUpdate { table } => match coordinator.tables.update(&table).await {
+        Request::TableUpdate { table } => match coordinator.tables().update(&table).await {
             Ok(()) => Answer::Done(format!("<{table}> is asked anew")),
             Err(why) => Answer::Error(why),
         },

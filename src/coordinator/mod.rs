@@ -15,7 +15,7 @@ mod zone;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use ringpost_io::Mailbox;
 use tokio::sync::{mpsc, oneshot};
@@ -38,7 +38,8 @@ pub struct Coordinator {
     /// The log.
     pub log: Log,
     /// Tables that are looked up here.
-    pub tables: Tables,
+    tables: RwLock<Arc<Tables>>,
+    surroundings: Surroundings,
     supervisor: Channel,
     reloads: reload::Waiting,
 }
@@ -86,6 +87,11 @@ pub enum News {
 }
 
 impl Coordinator {
+    /// The tables of the configuration in force.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.read().expect("nobody panics with it").clone()
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -106,9 +112,16 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         log.warn(&format_args!("names cannot be resolved: {why}"));
     }
     tokio::spawn(mailbox::answer(questions, names));
-    let tables = open_tables(tables, root, &log);
+    let events = log.clone();
+    let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)) };
+    // The supervisor has read the same files and found nothing wrong.
+    let tables = Tables::new(tables, &surroundings).unwrap_or_else(|problems| {
+        problems.iter().for_each(|problem| log.warn(problem));
+        Tables::default()
+    });
+    let tables = RwLock::new(Arc::new(tables));
     let reloads = reload::Waiting::default();
-    let coordinator = Arc::new(Coordinator { shards, log, tables, supervisor, reloads });
+    let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, supervisor, reloads });
     if let Some(control) = control {
         control.set_nonblocking(true)?;
         tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
@@ -119,16 +132,6 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     }
     follow(&coordinator, news, ready).await;
     Ok(())
-}
-
-/// The supervisor has read the same files and found nothing wrong.
-fn open_tables(declared: Vec<Declared>, root: Option<PathBuf>, log: &Log) -> Tables {
-    let events = log.clone();
-    let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)) };
-    Tables::new(declared, &surroundings).unwrap_or_else(|problems| {
-        problems.iter().for_each(|problem| log.warn(problem));
-        Tables::default()
-    })
 }
 
 async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {

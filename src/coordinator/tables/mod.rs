@@ -6,6 +6,7 @@
 mod backend;
 mod cache;
 mod db;
+mod declare;
 pub mod direct;
 mod events;
 mod figures;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::backend::Backend;
 use self::cache::Question;
+pub use self::declare::declare;
 pub use self::events::Event;
 pub use self::figures::Figures;
 pub use self::service::Service;
@@ -116,11 +118,20 @@ impl Tables {
     /// # Errors
     /// All that is wrong with those files.
     pub fn new(declared: Vec<Declared>, surroundings: &Surroundings) -> Result<Self, Vec<Problem>> {
+        Self::default().renewed(declared, surroundings)
+    }
+
+    /// The tables of a new configuration. Those that are declared as before are the same, with what they know and hold.
+    ///
+    /// # Errors
+    /// See [`Tables::new`].
+    pub fn renewed(&self, declared: Vec<Declared>, surroundings: &Surroundings) -> Result<Self, Vec<Problem>> {
         let (mut tables, mut numbers, mut problems) = (Vec::new(), BTreeMap::new(), Vec::new());
         for declared in declared {
             numbers.insert(declared.name.clone(), tables.len());
-            match Table::new(declared, surroundings) {
-                Ok(table) => tables.push(Arc::new(table)),
+            let same = self.tables.iter().find(|table| *table.declared() == declared);
+            match same.map_or_else(|| Table::new(declared, surroundings).map(Arc::new), |table| Ok(table.clone())) {
+                Ok(table) => tables.push(table),
                 Err(mut wrong) => problems.append(&mut wrong),
             }
         }

@@ -72,6 +72,11 @@ impl Table {
         Ok(Self { declared, opened, places, events: surroundings.events.clone(), state: Mutex::new(state) })
     }
 
+    /// As it was declared.
+    pub fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.declared.name
