@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let result = match command.unwrap_or_default() {
         Command::Serve(options) => cli::serve::run(options, seams, state),
         Command::Check(options) => cli::check::run(&options, &seams),
+        Command::Convert(options) => cli::convert::run(&options, &seams),
         Command::Queue(command) => cli::queue::run(command, &cli::state_dir(&seams, state)),
         Command::Table(command) => cli::table::run(command, &seams, &cli::state_dir(&seams, state)),
         Command::Stats(options) => cli::stats::run(&options, &cli::state_dir(&seams, state)),

@@ -59,7 +59,29 @@ impl Reading {
         seams: &Seams,
         defines: &[(String, String)],
     ) -> (Self, Result<(Config, Reports), Reports>) {
-        let mut reading = Self {
+        let mut reading = Self::nothing(path, seams, defines);
+        let recorder = Recorder::default();
+        let loaded = ringpost_conf::load(&recorder, path, &reading.options());
+        reading.files = recorder.files.into_inner();
+        reading.names = recorder.names.into_inner();
+        reading.found = recorder.found.into_inner();
+        (reading, loaded)
+    }
+
+    /// The configuration with its warnings and its canonical form ([`ringpost_conf::load_canonical`]), or all reports.
+    pub fn canonical_from_disk(
+        path: &Path,
+        seams: &Seams,
+        defines: &[(String, String)],
+        defaults: bool,
+    ) -> Result<(Config, Reports, String), Reports> {
+        let options = Self::nothing(path, seams, defines).options();
+        ringpost_conf::load_canonical(&FileSystem, path, &options, defaults)
+    }
+
+    /// Nothing read yet.
+    fn nothing(path: &Path, seams: &Seams, defines: &[(String, String)]) -> Self {
+        Self {
             path: path.to_owned(),
             files: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -70,13 +92,7 @@ impl Reading {
             server_name: host_name(),
             addresses: own_addresses(),
             interfaces: FileSystem.names(Path::new("/sys/class/net")).ok(),
-        };
-        let recorder = Recorder::default();
-        let loaded = ringpost_conf::load(&recorder, path, &reading.options());
-        reading.files = recorder.files.into_inner();
-        reading.names = recorder.names.into_inner();
-        reading.found = recorder.found.into_inner();
-        (reading, loaded)
+        }
     }
 
     /// The configuration and its warnings.

@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod canonical;
 mod check;
 mod command;
+mod convert;
 mod facts;
 mod format;
 mod lex;
@@ -27,9 +29,10 @@ pub mod tables;
 mod values;
 
 pub use command::{Command, CommandProblem};
+pub use convert::convert;
 pub use facts::{Decision, Facts, Lookup, ReverseName};
 pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};
-pub use load::{Exists, FileSystem, Memory, Options, Source, load};
+pub use load::{Exists, FileSystem, Memory, Options, Source, load, load_canonical};
 pub use model::*;
 pub use report::{Look, Report, Reports, Severity};
 pub use rules::{Among, Condition, Dest, LookUp, Negation, Origin, Test, Truth, Weighed};

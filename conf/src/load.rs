@@ -7,11 +7,14 @@ use std::path::{Component, Path, PathBuf};
 
 use ringpost_address::is_domain_name;
 
+use crate::canonical;
 use crate::check;
 use crate::limits::{DATA_FILE_BYTES_MAX, FILE_BYTES_MAX};
 use crate::model::{Config, Names};
 use crate::old_style;
 use crate::parse::Parser;
+use crate::parse::ast::Ast;
+use crate::profile;
 use crate::report::{Report, Reports, Severity};
 use crate::source_text::{SourceTexts, Span, narrow};
 
@@ -148,16 +151,59 @@ impl Options {
 /// Reads a configuration with all its includes and tables. With an error nothing is loaded, and all errors are in the
 /// [`Reports`]; otherwise these are the warnings.
 pub fn load(source: &dyn Source, path: &Path, options: &Options) -> Result<(Config, Reports), Reports> {
+    let (config, reports, _) = read(source, path, options)?;
+    Ok((config, reports))
+}
+
+/// Reads a configuration, and prints it in its canonical form; with `defaults`, also what it leaves open. The warnings come with
+/// it.
+pub fn load_canonical(
+    source: &dyn Source,
+    path: &Path,
+    options: &Options,
+    defaults: bool,
+) -> Result<(Config, Reports, String), Reports> {
+    let (config, reports, Layers { file, profile }) = read(source, path, options)?;
+    let mut below = Vec::new();
+    if defaults {
+        let built_in = built_in();
+        let origin = format!("profile {}", config.profile.unwrap_or_default());
+        below.extend(canonical::not_said(&profile, &[&file]).into_iter().map(|said| (said, origin.clone())));
+        let rest = canonical::not_said(&built_in, &[&file, &profile]);
+        below.extend(rest.into_iter().map(|said| (said, "built in".to_owned())));
+    }
+    let text = canonical::print(&file, &below, reports.texts());
+    Ok((config, reports, text))
+}
+
+/// Statements of the files, and of the profile that they name.
+struct Layers {
+    file: Ast,
+    profile: Ast,
+}
+
+/// All built-in values as statements.
+fn built_in() -> Ast {
+    let (memory, options) = (Memory::default(), Options::default());
+    let mut parser = Parser::new(&memory, &options);
+    parser.read(Path::new("built in"), profile::BUILT_IN.into());
+    debug_assert!(parser.reports.is_empty(), "the built-in values are wrong");
+    parser.ast
+}
+
+/// E0701 about the configuration itself.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Reports {
+    let mut texts = SourceTexts::default();
+    let file = texts.add(path.display().to_string(), String::new());
+    let message = format!("cannot read `{}`: {error}", path.display());
+    Reports::new(vec![Report::new("E0701", Span { file, start: 0, end: 0 }, message)], texts)
+}
+
+fn read(source: &dyn Source, path: &Path, options: &Options) -> Result<(Config, Reports, Layers), Reports> {
     let mut parser = Parser::new(source, options);
     match source.read(path, FILE_BYTES_MAX) {
         Ok(bytes) => parser.read(path, bytes),
-        Err(error) => {
-            let mut texts = SourceTexts::default();
-            let file = texts.add(path.display().to_string(), String::new());
-            let message = format!("cannot read `{}`: {error}", path.display());
-            let report = Report::new("E0701", Span { file, start: 0, end: 0 }, message);
-            return Err(Reports::new(vec![report], texts));
-        }
+        Err(error) => return Err(unreadable(path, &error)),
     }
     let names = names(source, path, options);
     let profile = parser.read_profile();
@@ -175,7 +221,7 @@ pub fn load(source: &dyn Source, path: &Path, options: &Options) -> Result<(Conf
         reports.push(Report::new("E0201", texts.end_of(0), "unknown statement somewhere in this file"));
     }
     let reports = Reports::new(reports, texts);
-    if failed { Err(reports) } else { Ok((config, reports)) }
+    if failed { Err(reports) } else { Ok((config, reports, Layers { file: ast, profile })) }
 }
 
 /// The server name: the `mailname` file beside the configuration (grammar §4.1), else what the system says.

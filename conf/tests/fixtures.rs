@@ -3,113 +3,19 @@
 //! Must-parse: loads; of those of §10.1 the warnings are exactly those that the book lists. Must-reject: gives exactly the stated
 //! errors with the stated texts.
 
+mod book;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ringpost_conf::{Config, Memory, Options, Reports, Severity, load};
+use ringpost_conf::{Config, Reports, Severity, load};
 
-/// A fenced block ` ```conf NAME ` or ` ```data NAME PATH `, and the lines after it up to the next heading or block.
-struct Fixture {
-    name: String,
-    text: String,
-    after: String,
-}
+use book::{Data, Fixture, extract};
 
-struct Data {
-    name: String,
-    path: String,
-    text: String,
-}
-
-fn book() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grammar.md");
-    std::fs::read_to_string(path).expect("docs/grammar.md is part of the repository")
-}
-
-fn extract() -> (Vec<Fixture>, Vec<Data>) {
-    let (mut fixtures, mut data) = (Vec::<Fixture>::new(), Vec::new());
-    let book = book();
-    let mut lines = book.lines();
-    while let Some(line) = lines.next() {
-        let label: Vec<&str> = line.strip_prefix("```").unwrap_or("").split_whitespace().collect();
-        match label[..] {
-            ["conf", name] => {
-                fixtures.push(Fixture { name: name.to_owned(), text: block(&mut lines), after: String::new() });
-            }
-            ["data", name, path] => {
-                data.push(Data { name: name.to_owned(), path: path.to_owned(), text: block(&mut lines) });
-            }
-            [] => {
-                if let Some(last) = fixtures.last_mut() {
-                    last.after.push_str(line);
-                    last.after.push('\n');
-                }
-            }
-            _ => drop(block(&mut lines)),
-        }
-    }
-    (fixtures, data)
-}
-
-fn block<'l>(lines: &mut impl Iterator<Item = &'l str>) -> String {
-    let inside: Vec<&str> = lines.take_while(|line| !line.starts_with("```")).collect();
-    inside.join("\n") + "\n"
-}
-
-/// Files that the fixtures name and the book does not show.
-const FILES: &[(&str, &str)] = &[
-    ("/etc/mail/domains", "example.org\n"),
-    ("/etc/mail/other-relays", "192.0.2.0/24\n"),
-    ("/etc/mail/aliases", "root: gilles\nstaff: gilles, eric\n"),
-    ("/etc/mail/secrets", "bob bob:secret\n"),
-    ("/etc/mail/passwds", "joe:$2b$10$abc:1000:100:Joe,,,:/home/joe:/bin/sh\n"),
-    ("/etc/mail/vusers", "joe@example.org vmail\n@example.net joe@example.org\n"),
-    ("/etc/mail/userinfo", "vmail 2000:2000:/srv/mail\n"),
-    ("/etc/mail/creds", "joe $argon2id$v=19$x\n"),
-    ("/etc/mail/senders", "joe joe@example.org, @example.net\n"),
-    ("/etc/mail/bad.db", ""),
-    ("/etc/mail/aliases.db", ""),
-    ("/etc/mail/relays.db", ""),
-    ("/etc/mail/vmap.db", ""),
-    ("/etc/mail/certs/example.com.crt", ""),
-    ("/etc/mail/certs/example.com.key", ""),
-    ("/etc/mail/certs/lo0.crt", ""),
-    ("/etc/mail/certs/lo0.key", ""),
-    ("/etc/ssl/mail.example.com.crt", ""),
-    ("/etc/ssl/private/mail.example.com.key", ""),
-    ("/etc/letsencrypt/live/example.net/fullchain.pem", ""),
-    ("/etc/letsencrypt/live/example.net/privkey.pem", ""),
-    ("/etc/ssl/mx.pem", ""),
-    ("/etc/ssl/private/mx.key", ""),
-    ("/etc/ssl/internal-ca.pem", ""),
-    ("/etc/ringpost/dkim/r1.pem", ""),
-    ("/etc/ringpost/dkim/e1.pem", ""),
-    ("/etc/ringpost/dkim.conf", "dbpath /var/lib/dkim.db\nquery_dkim select selector, key from dkim where domain=?\n"),
-    ("/etc/ringpost/certs", "www.example.org file:/etc/ssl/w.pem file:/etc/ssl/w.key\n"),
-    ("/usr/libexec/ringpost/table-mybackend", ""),
-];
-
-/// What the fixtures say in words: data files that the book describes, and lines that are appended.
+/// A fixture as the book means it.
 fn run(fixture: &Fixture, data: &[Data]) -> Result<(Config, Reports), Reports> {
-    let mut text = fixture.text.clone();
-    if ["P09", "P17", "P20"].contains(&&*fixture.name) {
-        text.push_str("accept for any relay\n");
-    }
-    run_text(&fixture.name, &text, data)
-}
-
-fn run_text(fixture: &str, text: &str, data: &[Data]) -> Result<(Config, Reports), Reports> {
-    let name = format!("{fixture}.conf");
-    let mut files = Memory::default().with(&name, text);
-    for (path, text) in FILES {
-        files = files.with(path, *text);
-    }
-    for file in data.iter().filter(|file| file.name == fixture || (fixture == "R08" && file.name == "P10")) {
-        files = files.with(&file.path, file.text.as_str());
-    }
-    // A machine without the addresses of P20.
-    let options = Options { interfaces: Some(vec!["lo".into()]), ..Options::default() };
-    load(&files, Path::new(&name), &options)
+    let files = book::files(fixture, &fixture.whole(), data);
+    load(&files, Path::new(&fixture.file()), &book::options())
 }
 
 /// `warn W0811 ×4, W0801 ×3`, as it stands behind a fixture.

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod check;
 mod client;
+pub mod convert;
 pub mod makemap;
 pub mod newaliases;
 pub mod queue;
@@ -44,10 +45,17 @@ pub struct Seams {
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// Move every port of the configuration up by N
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        hide_short_help = true
+    )]
     pub port_offset: u16,
     /// Look names up in this zone file and nowhere else
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub dns: Option<PathBuf>,
 }
 
@@ -57,6 +65,8 @@ pub enum Command {
     Serve(serve::Options),
     /// Read a configuration and report all that is wrong with it
     Check(check::Options),
+    /// Print an old configuration in the words of today
+    Convert(convert::Options),
     /// What waits in the queue, and why
     #[command(subcommand)]
     Queue(queue::Command),

@@ -67,7 +67,7 @@ impl Check<'_, '_> {
             let earlier = options.0[..at].iter().find(|have| have.name == option.name && option.name != "on");
             let Some(earlier) = earlier.filter(|_| !self.is_of_profile(option.word.span)) else { continue };
             if self.reading.texts.line(earlier.word.span) != self.reading.texts.line(option.word.span) {
-                self.twice(&option.word.value.to_owned(), option.word.span, earlier.word.span);
+                self.twice(option.word.value, option.word.span, earlier.word.span);
             }
         }
     }

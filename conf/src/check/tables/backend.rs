@@ -174,11 +174,8 @@ impl Tables {
             }
             _ => return Some(service),
         };
-        if !self.settings.contains_key(&at) {
-            let settings = BackendSettings::read(&remote.backend, path.0, path.1, reading);
-            self.settings.insert(at, settings);
-        }
-        let settings = self.settings[&at].as_ref()?;
+        let read = || BackendSettings::read(&remote.backend, path.0, path.1, reading);
+        let settings = self.settings.entry(at).or_insert_with(read).as_ref()?;
         if let Some(service) = settings.answers(&remote.backend, service, targ.used.shape) {
             return Some(service);
         }
