@@ -230,7 +230,7 @@ fn the_table_of_what_was_promised_is_up_to_date() {
     let path = root().join("docs/seed-coverage.md");
     let text = fs::read_to_string(&path).expect("it is there");
     let mut tests = tests_by_number();
-    assert!(tests.len() > 20, "the search has lost its way: {} numbers", tests.len());
+    assert!(tests.len() > 10, "the search has lost its way: {} numbers", tests.len());
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, number, what, kind, ..] = cells[..] else { return line.to_owned() };
