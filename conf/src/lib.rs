@@ -9,6 +9,8 @@
 
 mod check;
 mod command;
+pub mod expand;
+mod explain;
 mod facts;
 mod format;
 mod lex;
@@ -25,6 +27,7 @@ pub mod tables;
 mod values;
 
 pub use command::{Command, CommandProblem};
+pub use explain::{ExplainedDelivery, ExplainedNode, ExplainedRule, Explanation};
 pub use facts::{Decision, Facts, Lookup, ReverseName};
 pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};
 pub use load::{FileSystem, Memory, Options, Source, load};

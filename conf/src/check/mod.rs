@@ -84,6 +84,7 @@ pub(crate) fn check(ast: Ast, names: Names, mut reading: Reading<'_>) -> (Config
         control: control(settings.control.as_ref(), &reading),
         names,
         port_offset: reading.options.port_offset,
+        root: reading.options.root.clone(),
         not_yet: Vec::new(),
     };
     config.not_yet = config.find_not_yet();

@@ -62,6 +62,7 @@ impl Config {
             control: Control { socket: state.join("control.sock") },
             names: Names { server: "localhost".into(), addresses: Vec::new() },
             port_offset: 0,
+            root: None,
             not_yet: Vec::new(),
         }
     }
