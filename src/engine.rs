@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::{self, News, Shards};
+use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
 use crate::limits::{ORDERS, QUEUE_LOCK};
@@ -77,6 +78,8 @@ fn start(channel: &Channel) -> Result<(), String> {
         log: log.clone(),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
+        tables: given.plan.tables.clone(),
+        root: given.plan.root.clone(),
         zone,
         control: given.control,
         pages: given.pages,
@@ -203,6 +206,14 @@ async fn run_shard(
 ) -> Result<(), ringpost_shard::ShardError> {
     let Part { plan, config, line, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
+    if number == 0 {
+        match Look::at(&runtime, &plan.state.join("queue")).await {
+            // The coordinator lives as long as the shards.
+            Ok(look) => drop(news.send(News::Disk(look))),
+            // Opening the queue will say more.
+            Err(error) => log.warn(&format_args!("the queue's disk cannot be tried: {error}")),
+        }
+    }
     let mut accepting = Vec::new();
     for (listener, socket) in listeners {
         match runtime.listener(socket) {

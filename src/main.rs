@@ -3,6 +3,7 @@
 
 mod cli;
 mod coordinator;
+mod disk;
 mod engine;
 mod exit;
 mod ipc;
@@ -19,14 +20,18 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let Cli { seams, state, command } = Cli::parse();
+    let Cli { seams, state, command } = Cli::parse_from(cli::arguments());
     let result = match command.unwrap_or_default() {
         Command::Serve(options) => cli::serve::run(options, seams, state),
         Command::Check(options) => cli::check::run(&options, &seams),
+        Command::Convert(options) => cli::convert::run(&options, &seams),
         Command::Queue(command) => cli::queue::run(command, &cli::state_dir(&seams, state)),
+        Command::Table(command) => cli::table::run(command, &seams, &cli::state_dir(&seams, state)),
         Command::Stats(options) => cli::stats::run(&options, &cli::state_dir(&seams, state)),
         Command::Reload => cli::reload::run(&cli::state_dir(&seams, state)),
         Command::Stop => cli::stop::run(&cli::state_dir(&seams, state)),
+        Command::Makemap(options) => cli::makemap::run(&options),
+        Command::Newaliases(options) => cli::newaliases::run(&options, &seams),
         Command::Bench(tool) => cli::bench::run(tool),
         Command::Sim(options) => cli::sim::run(&options),
         Command::Engine => return cli::role::engine(),

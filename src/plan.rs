@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::serve::{Options, Page};
 use crate::cli::{self, Seams};
 use crate::coordinator::Zone;
+use crate::coordinator::tables::{self, Declared};
 use crate::exit::{Code, Failure};
 use crate::reading::Reading;
 use crate::supervisor::interfaces;
@@ -30,6 +31,10 @@ pub struct Wish {
 pub struct Plan {
     text: Text,
     zone: Option<(PathBuf, String)>,
+    /// Tables that the coordinator looks up.
+    pub tables: Vec<Declared>,
+    /// `--root`.
+    pub root: Option<PathBuf>,
     /// State directory, absolute.
     pub state: PathBuf,
     /// Log warnings alone.
@@ -53,17 +58,26 @@ impl Plan {
     /// A file that is not there or cannot be read; a configuration with errors, which the text reports.
     pub fn read(wish: &Wish) -> Result<Self, Failure> {
         let text = match &wish.options.config {
-            Some(path) => Text::Files(Reading::read(path, &wish.seams)?),
+            Some(path) => Text::Files(Reading::read(path, &wish.seams, &wish.options.define)?),
             None => quickstart(&wish.options, wish.seams.port_offset),
         };
         let zone = wish.seams.dns.as_ref().map(|path| read_zone(path)).transpose()?;
-        let state = match (&wish.state, &text) {
-            (None, Text::Files(reading)) => reading.config().map_err(broken)?.0.store.path,
+        let (mut tables, mut store) = (Vec::new(), None);
+        if let Text::Files(reading) = &text {
+            let (config, _) = reading.config().map_err(broken)?;
+            let declared = tables::declare(&config, wish.seams.root.as_deref());
+            tables = declared.map_err(|wrong| broken(wrong.join("\n")))?;
+            store = Some(config.store.path);
+        }
+        let state = match (&wish.state, store) {
+            (None, Some(store)) => store,
             (state, _) => cli::state_dir(&wish.seams, state.clone()),
         };
         let default_state = state == Path::new(cli::STATE_DEFAULT);
         let state = std::path::absolute(state)?;
-        Ok(Self { text, zone, state, quiet: wish.options.quiet, port_offset: wish.seams.port_offset, default_state })
+        let Options { quiet, .. } = wish.options;
+        let Seams { root, port_offset, .. } = wish.seams.clone();
+        Ok(Self { text, zone, tables, root, state, quiet, port_offset, default_state })
     }
 
     /// The configuration and its warnings.
@@ -164,6 +178,8 @@ fn wanted(family: Family, address: &IpAddr) -> bool {
 
 fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
     match &listener.place {
+        // What a server does not start with yet (`Config::not_yet`) has no address either.
+        Where::Socket => Ok(Vec::new()),
         Where::All => Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
         Where::Address(address) => Ok(vec![*address]),
         Where::Egress => interfaces::egress().map_err(|error| format!("cannot list the addresses of egress: {error}")),

@@ -1,5 +1,5 @@
-//! A configuration as it was read: every file and directory that it named, so that the engine, which opens no files, makes
-//! the same `Config` of it as the supervisor that checked it.
+//! A configuration as it was read: every file and directory that it named, and which files are there besides, so that the
+//! engine, which opens no files, makes the same `Config` of it as the supervisor that checked it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ringpost_conf::{Config, FileSystem, Look, Options, Reports, Source};
+use ringpost_conf::{Config, Exists, FileSystem, Look, Options, Reports, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Seams;
@@ -20,10 +20,21 @@ pub struct Reading {
     path: PathBuf,
     files: BTreeMap<PathBuf, Vec<u8>>,
     names: BTreeMap<PathBuf, Vec<String>>,
+    found: BTreeMap<PathBuf, Found>,
+    defines: Vec<(String, String)>,
     root: Option<PathBuf>,
     port_offset: u16,
     server_name: Option<String>,
     addresses: Vec<IpAddr>,
+    interfaces: Option<Vec<String>>,
+}
+
+/// What was at a path ([`Exists`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Found {
+    Nothing,
+    File { mode: u32, modified: Option<u64> },
+    Directory,
 }
 
 impl Reading {
@@ -31,8 +42,8 @@ impl Reading {
     ///
     /// # Errors
     /// The report of all its errors, code 78.
-    pub fn read(path: &Path, seams: &Seams) -> Result<Self, Failure> {
-        let (reading, loaded) = Self::load_from_disk(path, seams);
+    pub fn read(path: &Path, seams: &Seams, defines: &[(String, String)]) -> Result<Self, Failure> {
+        let (reading, loaded) = Self::load_from_disk(path, seams, defines);
         match loaded {
             Ok((config, _)) => match not_yet(&config) {
                 Some(list) => Err(Failure::new(Code::Configuration, list)),
@@ -43,21 +54,45 @@ impl Reading {
     }
 
     /// The same, with the configuration and its warnings, or all reports.
-    pub fn load_from_disk(path: &Path, seams: &Seams) -> (Self, Result<(Config, Reports), Reports>) {
-        let mut reading = Self {
-            path: path.to_owned(),
-            files: BTreeMap::new(),
-            names: BTreeMap::new(),
-            root: seams.root.clone(),
-            port_offset: seams.port_offset,
-            server_name: host_name(),
-            addresses: own_addresses(),
-        };
+    pub fn load_from_disk(
+        path: &Path,
+        seams: &Seams,
+        defines: &[(String, String)],
+    ) -> (Self, Result<(Config, Reports), Reports>) {
+        let mut reading = Self::nothing(path, seams, defines);
         let recorder = Recorder::default();
         let loaded = ringpost_conf::load(&recorder, path, &reading.options());
         reading.files = recorder.files.into_inner();
         reading.names = recorder.names.into_inner();
+        reading.found = recorder.found.into_inner();
         (reading, loaded)
+    }
+
+    /// The configuration with its warnings and its canonical form ([`ringpost_conf::load_canonical`]), or all reports.
+    pub fn canonical_from_disk(
+        path: &Path,
+        seams: &Seams,
+        defines: &[(String, String)],
+        defaults: bool,
+    ) -> Result<(Config, Reports, String), Reports> {
+        let options = Self::nothing(path, seams, defines).options();
+        ringpost_conf::load_canonical(&FileSystem, path, &options, defaults)
+    }
+
+    /// Nothing read yet.
+    fn nothing(path: &Path, seams: &Seams, defines: &[(String, String)]) -> Self {
+        Self {
+            path: path.to_owned(),
+            files: BTreeMap::new(),
+            names: BTreeMap::new(),
+            found: BTreeMap::new(),
+            defines: defines.to_vec(),
+            root: seams.root.clone(),
+            port_offset: seams.port_offset,
+            server_name: host_name(),
+            addresses: own_addresses(),
+            interfaces: FileSystem.names(Path::new("/sys/class/net")).ok(),
+        }
     }
 
     /// The configuration and its warnings.
@@ -78,9 +113,10 @@ impl Reading {
         Options {
             root: self.root.clone(),
             port_offset: self.port_offset,
-            defines: Vec::new(),
+            defines: self.defines.clone(),
             server_name: self.server_name.clone(),
             addresses: self.addresses.clone(),
+            interfaces: self.interfaces.clone(),
         }
     }
 }
@@ -130,6 +166,7 @@ fn summary(reports: &Reports, path: &Path) -> String {
 struct Recorder {
     files: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
     names: RefCell<BTreeMap<PathBuf, Vec<String>>>,
+    found: RefCell<BTreeMap<PathBuf, Found>>,
 }
 
 impl Source for Recorder {
@@ -144,6 +181,17 @@ impl Source for Recorder {
         self.names.borrow_mut().insert(directory.to_owned(), names.clone());
         Ok(names)
     }
+
+    fn exists(&self, path: &Path) -> Exists {
+        let exists = FileSystem.exists(path);
+        let found = match exists {
+            Exists::No => Found::Nothing,
+            Exists::File { mode, modified } => Found::File { mode, modified },
+            Exists::Directory => Found::Directory,
+        };
+        self.found.borrow_mut().insert(path.to_owned(), found);
+        exists
+    }
 }
 
 impl Source for Reading {
@@ -153,5 +201,13 @@ impl Source for Reading {
 
     fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
         self.names.get(directory).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn exists(&self, path: &Path) -> Exists {
+        match self.found.get(path) {
+            None | Some(Found::Nothing) => Exists::No,
+            Some(Found::File { mode, modified }) => Exists::File { mode: *mode, modified: *modified },
+            Some(Found::Directory) => Exists::Directory,
+        }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) enum Mark {
 
 /// Reads a whole text. Spans point into `file`.
 pub(crate) fn lex(text: &str, file: u32, reports: &mut Vec<Report>) -> Vec<RawToken> {
-    let mut lexer = Lexer { text, file, at: 0, reports };
+    let mut lexer = Lexer { text, file, at: 0, comments: Vec::new(), reports };
     let mut tokens = Vec::new();
     if text.starts_with('\u{feff}') {
         lexer.at = '\u{feff}'.len_utf8(); // a byte-order mark, from an editor
@@ -60,10 +60,19 @@ pub(crate) fn lex(text: &str, file: u32, reports: &mut Vec<Report>) -> Vec<RawTo
     tokens
 }
 
+/// Where the comments of a text are, `#` included, without the end of the line.
+pub(crate) fn comments(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut reports = Vec::new();
+    let mut lexer = Lexer { text, file: 0, at: 0, comments: Vec::new(), reports: &mut reports };
+    while lexer.next().is_some() {}
+    lexer.comments
+}
+
 struct Lexer<'t> {
     text: &'t str,
     file: u32,
     at: usize,
+    comments: Vec<std::ops::Range<usize>>,
     reports: &'t mut Vec<Report>,
 }
 
@@ -134,6 +143,12 @@ impl Lexer<'_> {
 
     /// To the end of the line, and further when a backslash ends it (as in OpenSMTPD).
     fn comment(&mut self) {
+        let start = self.at;
+        self.comment_lines();
+        self.comments.push(start..self.at);
+    }
+
+    fn comment_lines(&mut self) {
         loop {
             let line_bytes = self.rest().find('\n').unwrap_or(self.rest().len());
             let line = self.rest()[..line_bytes].trim_end_matches('\r');

@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod canonical;
 mod check;
 mod command;
+mod convert;
 pub mod expand;
 mod explain;
 mod facts;
@@ -18,7 +20,9 @@ pub mod limits;
 mod load;
 mod model;
 mod not_yet;
+mod old_style;
 mod parse;
+mod profile;
 mod reply;
 mod report;
 mod rules;
@@ -27,10 +31,11 @@ pub mod tables;
 mod values;
 
 pub use command::{Command, CommandProblem};
+pub use convert::convert;
 pub use explain::{ExplainedDelivery, ExplainedNode, ExplainedRule, Explanation};
 pub use facts::{Decision, Facts, Lookup, ReverseName};
 pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};
-pub use load::{FileSystem, Memory, Options, Source, load};
+pub use load::{Exists, FileSystem, Memory, Options, Source, load, load_canonical};
 pub use model::*;
 pub use report::{Look, Report, Reports, Severity};
 pub use rules::{Among, Condition, Dest, LookUp, Negation, Origin, Test, Truth, Weighed};

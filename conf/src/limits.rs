@@ -69,6 +69,13 @@ pub const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// `table … pool`: connections of a remote backend.
 pub const TABLE_POOL: u32 = 4;
 
+/// `filter … timeout`, and that of milters and helpers (grammar §4.6).
+pub const FILTER_TIMEOUT: Duration = Duration::from_secs(30);
+/// `share … timeout`: a counter elsewhere is not worth a longer wait.
+pub const SHARE_TIMEOUT: Duration = Duration::from_millis(500);
+/// `treat throttle` without a percentage.
+pub const THROTTLE_PERCENT: u8 = 50;
+
 /// `store { segment }`, bytes.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// The smallest and largest segment: it must hold a few batches, and a slice must have more than a few segments.

@@ -7,10 +7,14 @@ use std::path::{Component, Path, PathBuf};
 
 use ringpost_address::is_domain_name;
 
+use crate::canonical;
 use crate::check;
 use crate::limits::{DATA_FILE_BYTES_MAX, FILE_BYTES_MAX};
 use crate::model::{Config, Names};
+use crate::old_style;
 use crate::parse::Parser;
+use crate::parse::ast::Ast;
+use crate::profile;
 use crate::report::{Report, Reports, Severity};
 use crate::source_text::{SourceTexts, Span, narrow};
 
@@ -20,6 +24,24 @@ pub trait Source {
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
     /// Names in a directory, in any order.
     fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
+    /// Whether a file is there, without its contents: private keys are never read here.
+    fn exists(&self, path: &Path) -> Exists;
+}
+
+/// What is at a path; links are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exists {
+    /// Nothing, or nothing that may be looked at.
+    No,
+    /// A file, or something else that is no directory.
+    File {
+        /// Bits of its mode, as `chmod` counts them.
+        mode: u32,
+        /// When it was changed, in seconds since 1970, if that is known.
+        modified: Option<u64>,
+    },
+    /// A directory.
+    Directory,
 }
 
 /// The file system.
@@ -41,6 +63,15 @@ impl Source for FileSystem {
             names.extend(entry?.file_name().into_string());
         }
         Ok(names)
+    }
+
+    fn exists(&self, path: &Path) -> Exists {
+        use std::os::unix::fs::MetadataExt as _;
+        match std::fs::metadata(path) {
+            Err(_) => Exists::No,
+            Ok(found) if found.is_dir() => Exists::Directory,
+            Ok(found) => Exists::File { mode: found.mode() & 0o7777, modified: u64::try_from(found.mtime()).ok() },
+        }
     }
 }
 
@@ -66,6 +97,14 @@ impl Source for Memory {
         let inside = self.0.keys().filter(|path| path.parent() == Some(directory));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
     }
+
+    fn exists(&self, path: &Path) -> Exists {
+        match self.0.get(path) {
+            Some(_) => Exists::File { mode: 0o600, modified: None },
+            None if self.0.keys().any(|file| file.starts_with(path)) => Exists::Directory,
+            None => Exists::No,
+        }
+    }
 }
 
 fn bounded(bytes: Vec<u8>, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -89,6 +128,8 @@ pub struct Options {
     pub server_name: Option<String>,
     /// The host's own addresses, beside the loopback ones: for `from local`, and address literals of `for local`.
     pub addresses: Vec<IpAddr>,
+    /// Names of the host's interfaces; `None` if nobody knows, and then nothing is said about those that are missing.
+    pub interfaces: Option<Vec<String>>,
 }
 
 impl Options {
@@ -110,31 +151,77 @@ impl Options {
 /// Reads a configuration with all its includes and tables. With an error nothing is loaded, and all errors are in the
 /// [`Reports`]; otherwise these are the warnings.
 pub fn load(source: &dyn Source, path: &Path, options: &Options) -> Result<(Config, Reports), Reports> {
+    let (config, reports, _) = read(source, path, options)?;
+    Ok((config, reports))
+}
+
+/// Reads a configuration, and prints it in its canonical form; with `defaults`, also what it leaves open. The warnings come with
+/// it.
+pub fn load_canonical(
+    source: &dyn Source,
+    path: &Path,
+    options: &Options,
+    defaults: bool,
+) -> Result<(Config, Reports, String), Reports> {
+    let (config, reports, Layers { file, profile }) = read(source, path, options)?;
+    let mut below = Vec::new();
+    if defaults {
+        let built_in = built_in();
+        let origin = format!("profile {}", config.profile.unwrap_or_default());
+        below.extend(canonical::not_said(&profile, &[&file]).into_iter().map(|said| (said, origin.clone())));
+        let rest = canonical::not_said(&built_in, &[&file, &profile]);
+        below.extend(rest.into_iter().map(|said| (said, "built in".to_owned())));
+    }
+    let text = canonical::print(&file, &below, reports.texts());
+    Ok((config, reports, text))
+}
+
+/// Statements of the files, and of the profile that they name.
+struct Layers {
+    file: Ast,
+    profile: Ast,
+}
+
+/// All built-in values as statements.
+fn built_in() -> Ast {
+    let (memory, options) = (Memory::default(), Options::default());
+    let mut parser = Parser::new(&memory, &options);
+    parser.read(Path::new("built in"), profile::BUILT_IN.into());
+    debug_assert!(parser.reports.is_empty(), "the built-in values are wrong");
+    parser.ast
+}
+
+/// E0701 about the configuration itself.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Reports {
+    let mut texts = SourceTexts::default();
+    let file = texts.add(path.display().to_string(), String::new());
+    let message = format!("cannot read `{}`: {error}", path.display());
+    Reports::new(vec![Report::new("E0701", Span { file, start: 0, end: 0 }, message)], texts)
+}
+
+fn read(source: &dyn Source, path: &Path, options: &Options) -> Result<(Config, Reports, Layers), Reports> {
     let mut parser = Parser::new(source, options);
     match source.read(path, FILE_BYTES_MAX) {
         Ok(bytes) => parser.read(path, bytes),
-        Err(error) => {
-            let mut texts = SourceTexts::default();
-            let file = texts.add(path.display().to_string(), String::new());
-            let message = format!("cannot read `{}`: {error}", path.display());
-            let report = Report::new("E0701", Span { file, start: 0, end: 0 }, message);
-            return Err(Reports::new(vec![report], texts));
-        }
+        Err(error) => return Err(unreadable(path, &error)),
     }
     let names = names(source, path, options);
-    let Parser { texts, reports, ast, .. } = parser;
-    let broken = ast.broken;
-    let checked = check::check(ast, names, check::Reading { source, options, texts, reports });
-    let (config, texts, mut reports) = checked;
+    let profile = parser.read_profile();
+    let Parser { texts, reports, mut ast, .. } = parser;
+    let mut reading = check::Reading { source, options, names, texts, reports };
+    let (texts, reports) = (&reading.texts, &mut reading.reports);
+    old_style::finish(&mut ast, reports, |span| texts.place(span).line);
+    let config = check::check(&ast, &profile, &mut reading);
+    let check::Reading { texts, mut reports, .. } = reading;
     let mut failed = reports.iter().any(|r| r.severity() == Severity::Error);
-    debug_assert!(failed || !broken, "a statement was given up without a word");
-    if broken && !failed {
+    debug_assert!(failed || !ast.broken, "a statement was given up without a word");
+    if ast.broken && !failed {
         // Whatever went wrong here, a server without that statement must not start.
         failed = true;
         reports.push(Report::new("E0201", texts.end_of(0), "unknown statement somewhere in this file"));
     }
     let reports = Reports::new(reports, texts);
-    if failed { Err(reports) } else { Ok((config, reports)) }
+    if failed { Err(reports) } else { Ok((config, reports, Layers { file: ast, profile })) }
 }
 
 /// The server name: the `mailname` file beside the configuration (grammar §4.1), else what the system says.

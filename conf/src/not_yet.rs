@@ -1,16 +1,22 @@
 //! What the language has and the engine has not: found in the checked configuration, in this one place. To enable something,
 //! delete its line here.
 
-use crate::model::{Action, ActionKind, Config, Line, Maildir, Relay, RelayTls, Scheme};
-use crate::rules::{Origin, Test};
+use crate::model::{
+    Action, ActionKind, Config, Line, Listener, Maildir, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode,
+    Where,
+};
+use crate::rules::Origin;
 
 impl Config {
     /// Everything in it that this version cannot do, with the line that asks for it.
     pub(crate) fn find_not_yet(&self) -> Vec<(Line, String)> {
         let mut found = Found(Vec::new());
         self.tables(&mut found);
+        self.listeners.iter().for_each(|listener| listener_has(listener, &mut found));
         self.actions.iter().for_each(|action| action_has(action, &mut found));
         self.rules(&mut found);
+        self.named(&mut found);
+        self.settings(&mut found);
         found.0
     }
 
@@ -23,15 +29,65 @@ impl Config {
 
     fn rules(&self, found: &mut Found) {
         for rule in &self.matches {
-            let mut has = |is: bool, what: &str| found.when(is, &rule.line, || format!("match {what}"));
-            has(matches!(rule.from.1, Origin::ReverseName(_)), "from rdns");
-            has(matches!(rule.from.1, Origin::Authenticated(_)), "from auth");
-            has(matches!(rule.from.1, Origin::Certificate(_)), "from cert");
-            has(rule.has_test(|test| matches!(test, Test::Tls)), "tls");
-            has(rule.has_test(|test| matches!(test, Test::Authenticated(_))), "auth");
-            has(rule.has_test(|test| matches!(test, Test::Certificate(_))), "cert");
+            // What depends on logins and TLS is false as long as there are none, and needs no mention.
+            let asks = matches!(rule.from.1, Origin::ReverseName(_));
+            found.when(asks, &rule.line, || "match from rdns".to_owned());
         }
     }
+
+    /// What is declared by name.
+    fn named(&self, found: &mut Found) {
+        self.filters.iter().for_each(|filter| found.when(true, &filter.line, || "filter".to_owned()));
+        self.shapings.iter().for_each(|shaping| found.when(true, &shaping.line, || "shaping".to_owned()));
+        self.signers.iter().for_each(|signer| found.when(true, &signer.line, || "dkim sign".to_owned()));
+        self.rate_limits.iter().for_each(|limit| found.when(true, &limit.line, || "ratelimit".to_owned()));
+        self.bounce.classify.iter().for_each(|one| found.when(true, &one.line, || "bounce classify".to_owned()));
+        self.logs.iter().for_each(|log| found.when(true, &log.line, || "log".to_owned()));
+    }
+
+    fn settings(&self, found: &mut Found) {
+        let mut has = |is: bool, what: &'static str| {
+            let line = self.setting_lines.get(what).cloned().unwrap_or_else(Line::built_in);
+            found.when(is, &line, || what.to_owned());
+        };
+        has(self.smtp.ciphers.is_some(), "smtp ciphers");
+        has(self.queue.backend != QueueBackend::Log, "queue backend");
+        has(self.queue.compression.is_some(), "queue compression");
+        has(self.queue.encryption.is_some(), "queue encryption");
+        has(self.srs.key.is_some(), "srs key");
+        has(self.machinery.deferred_max.is_some(), "mta max-deferred");
+        has(self.machinery.deliveries_max.is_some(), "mda limit");
+        has(self.machinery.deliveries_per_user_max.is_some(), "mda limit");
+        has(self.machinery.in_flight_max.is_some(), "scheduler limit");
+        has(self.machinery.schedule_max.is_some(), "scheduler limit");
+        has(self.machinery.never_tries, "scheduler backend");
+        has(self.metrics.hlog.is_some(), "metrics hlog");
+        has(self.metrics.sites_max.is_some(), "metrics sites");
+        has(self.admd.is_some(), "admd");
+        has(self.control.group.is_some(), "control");
+        has(self.control.mode.is_some(), "control");
+        if let Some(http) = &self.http {
+            found.when(http.pki.is_some(), &http.line, || "http pki".to_owned());
+            found.when(http.auth.is_some(), &http.line, || "http auth".to_owned());
+            found.when(!http.only.is_empty(), &http.line, || "http only".to_owned());
+        }
+    }
+}
+
+fn listener_has(listener: &Listener, found: &mut Found) {
+    let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
+    has(listener.place == Where::Socket, "on socket");
+    has(listener.proxy_v2, "proxy-v2");
+    has(listener.tls.mode != TlsMode::Off, "with TLS");
+    has(!matches!(listener.auth.password, PasswordAuth::Off), "auth");
+    has(listener.auth.certificate.is_some(), "auth-cert");
+    has(listener.senders.is_some(), "senders");
+    has(listener.hostnames.is_some(), "hostnames");
+    has(!listener.filters.is_empty(), "filter");
+    has(listener.mask_source, "mask-src");
+    has(listener.no_dsn, "no-dsn");
+    has(listener.received_auth, "received-auth");
+    has(!listener.rate_limits.is_empty(), "ratelimit");
 }
 
 fn action_has(action: &Action, found: &mut Found) {

@@ -86,6 +86,10 @@ impl Reports {
         Self { reports, texts: Arc::new(texts) }
     }
 
+    pub(crate) fn texts(&self) -> &SourceTexts {
+        &self.texts
+    }
+
     /// The problems, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Report> {
         self.reports.iter()

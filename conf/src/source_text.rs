@@ -132,14 +132,21 @@ impl SourceTexts {
         Excerpt { first_line, primary: inside(span), also: also.map(inside), text: text.replace('\t', " ") }
     }
 
-    /// `# ok W0802` at the end of the line.
+    /// `# ok W0802` at the end of the line; other words may stand before the `ok`.
     pub(crate) fn is_silenced(&self, span: Span, code: &str) -> bool {
         let file = &self.files[span.file as usize];
         let line = file.line_text(file.line_of(span.start));
         line.rsplit_once('#').is_some_and(|(_, comment)| {
-            let mut words = comment.split_whitespace();
-            words.next() == Some("ok") && words.any(|word| word == code)
+            let mut words = comment.split_whitespace().skip_while(|word| *word != "ok");
+            words.next().is_some() && words.any(|word| word == code)
         })
+    }
+
+    /// The comment right behind a span, in its last line, without the `#`.
+    pub(crate) fn comment_behind(&self, span: Span) -> &str {
+        let rest = &self.text(span.file)[span.end as usize..];
+        let line = rest.lines().next().unwrap_or_default().trim();
+        line.strip_prefix('#').unwrap_or_default().trim()
     }
 }
 

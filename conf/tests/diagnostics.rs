@@ -55,25 +55,46 @@ ringpost.conf: 3 errors, 0 warnings. Nothing was loaded.
 }
 
 #[test]
-fn what_is_not_built_says_so() {
+fn two_places_of_one_mistake() {
     check(
-        "pki mx cert \"/etc/mx.pem\"\nlisten on all tls\naction a relay host smtps://mx.example.org\nmatch for any action a\n",
+        "listen on lo0 tls smtps\naction a relay host smpts://mx.example.org\nmatch for any action a\n",
         "
-error[E0901]: not yet: `pki` is not built yet
- --> ringpost.conf:1:1
+warning[W0808]: no certificate: a self-signed one for `localhost` will be made
+ --> ringpost.conf:1:15
   |
-1 | pki mx cert \"/etc/mx.pem\"
-  | ^^^
-
-error[E0901]: not yet: `tls` is not built yet
- --> ringpost.conf:2:15
-  |
-2 | listen on all tls
+1 | listen on lo0 tls smtps
   |               ^^^
 
-ringpost.conf: 2 errors, 0 warnings. Nothing was loaded.
+error[E0602]: `smtps` and `tls` exclude each other
+ --> ringpost.conf:1:19
+  |
+1 | listen on lo0 tls smtps
+  |               --- ^^^^^
+  |               |
+  |               `tls` here
+  |
+  = help: write two `listen` lines
+
+error[E0504]: unknown relay scheme `smpts`
+ --> ringpost.conf:2:21
+  |
+2 | action a relay host smpts://mx.example.org
+  |                     ^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: did you mean `smtps`?
+
+ringpost.conf: 2 errors, 1 warning. Nothing was loaded.
 ",
     );
+}
+
+#[test]
+fn what_is_not_built_is_listed_with_its_line() {
+    let text = "listen on lo0 tls\naction a mbox\nmatch for any action a\nqueue compression\n";
+    let files = Memory::default().with("c", text);
+    let (config, _) = load(&files, Path::new("c"), &Options::default()).unwrap_or_else(|r| panic!("{r}"));
+    let list: Vec<String> = config.not_yet.iter().map(|(line, what)| format!("{line} {what}")).collect();
+    assert_eq!(list, ["c:1 listen with TLS", "c:2 mbox", "c:4 queue compression"]);
 }
 
 #[test]

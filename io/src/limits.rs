@@ -38,5 +38,10 @@ pub const BLOCKING_THREADS: usize = 4;
 /// Descriptors in one letter between processes; the kernel's own bound is 253 (SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 128;
 
+/// Room for a user's record at the first try; the system says when it needs more.
+pub const PASSWD_BUFFER_BYTES_FIRST: usize = 1024;
+/// The largest record that is read: beyond it something is wrong with the directory it comes from.
+pub const PASSWD_BUFFER_BYTES_MAX: usize = 1 << 20;
+
 const _: () = assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES) && PREWRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(IO_MEMORY_BYTES_MIN <= IO_MEMORY_BYTES_MAX);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ringpost_conf::{Config, Reports};
 
 use super::client::print;
 use super::{Seams, below};
@@ -17,6 +18,15 @@ pub struct Options {
     /// Configuration [default: /etc/ringpost/ringpost.conf]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Set a macro; it wins over the file
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = super::define)]
+    define: Vec<(String, String)>,
+    /// Print it with one spelling for each thing, includes in their places
+    #[arg(long)]
+    canonical: bool,
+    /// And what it leaves open, with where each value comes from
+    #[arg(long, requires = "canonical")]
+    defaults: bool,
     /// One JSON object for each problem
     #[arg(long)]
     json: bool,
@@ -26,26 +36,54 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
-    let path = options.file.clone().unwrap_or_else(|| match &seams.root {
+    let path = path(options.file.as_ref(), seams);
+    let loaded = match options.canonical {
+        true => Reading::canonical_from_disk(&path, seams, &options.define, options.defaults),
+        false => Reading::load_from_disk(&path, seams, &options.define).1.map(|(config, warnings)| {
+            let nothing = String::new();
+            (config, warnings, nothing)
+        }),
+    };
+    let (config, reports) = match loaded {
+        Ok((config, warnings, text)) => {
+            print(&text)?;
+            (Some(config), warnings)
+        }
+        Err(errors) => (None, errors),
+    };
+    report(options, config.as_ref(), &reports)?;
+    let broken = config.is_none() || (options.strict && !reports.is_empty());
+    if broken { Err(Failure::new(Code::Configuration, "")) } else { Ok(()) }
+}
+
+/// The configuration that is meant.
+pub fn path(file: Option<&PathBuf>, seams: &Seams) -> PathBuf {
+    file.cloned().unwrap_or_else(|| match &seams.root {
         Some(root) => below(root, Path::new(CONFIG_DEFAULT)),
         None => CONFIG_DEFAULT.into(),
-    });
-    let mut not_yet = Vec::new();
-    let (reports, broken) = match Reading::load_from_disk(&path, seams).1 {
-        Ok((config, warnings)) => {
-            not_yet = config.not_yet;
-            let broken = options.strict && !warnings.is_empty();
-            (warnings, broken)
-        }
-        Err(errors) => (errors, true),
-    };
+    })
+}
+
+fn report(options: &Options, config: Option<&Config>, reports: &Reports) -> Result<(), Failure> {
+    let not_yet = config.map(|config| config.not_yet.as_slice()).unwrap_or_default();
     if options.json {
-        print(&reports.json())?;
-    } else {
-        eprint!("{}", reports.render(look()));
+        let mut lines = reports.json();
         for (line, what) in not_yet {
-            eprintln!("note: {line}: {what} has no effect yet: this version does not start with it");
+            let message = format!("`{what}` has no effect yet: this version does not start with it");
+            let object = serde_json::json!({
+                "code": "", "severity": "note", "message": message, "file": &*line.file, "line": line.number,
+            });
+            lines.push_str(&format!("{object}\n"));
         }
+        if options.canonical {
+            eprint!("{lines}");
+            return Ok(());
+        }
+        return print(&lines);
     }
-    if broken { Err(Failure::new(Code::Configuration, "")) } else { Ok(()) }
+    eprint!("{}", reports.render(look()));
+    for (line, what) in not_yet {
+        eprintln!("note: {line}: `{what}` has no effect yet: this version does not start with it");
+    }
+    Ok(())
 }

@@ -3,6 +3,9 @@
 pub mod bench;
 pub mod check;
 mod client;
+pub mod convert;
+pub mod makemap;
+pub mod newaliases;
 pub mod queue;
 pub mod reload;
 pub mod role;
@@ -10,7 +13,9 @@ pub mod serve;
 pub mod sim;
 pub mod stats;
 pub mod stop;
+pub mod table;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -28,10 +33,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  ringpost                            try it: loopback only, no configuration
-  ringpost serve --config mail.conf";
+const EXAMPLES: &str = "Try: ringpost (loopback only), then: ringpost serve --config mail.conf";
 
 /// As clap's own, with fewer empty lines: it has to fit 24.
 const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -43,10 +45,17 @@ pub struct Seams {
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// Move every port of the configuration up by N
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        hide_short_help = true
+    )]
     pub port_offset: u16,
     /// Look names up in this zone file and nowhere else
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub dns: Option<PathBuf>,
 }
 
@@ -56,15 +65,25 @@ pub enum Command {
     Serve(serve::Options),
     /// Read a configuration and report all that is wrong with it
     Check(check::Options),
+    /// Print an old configuration in the words of today
+    Convert(convert::Options),
     /// What waits in the queue, and why
     #[command(subcommand)]
     Queue(queue::Command),
+    /// Look something up in a table, and see how tables fare
+    #[command(subcommand)]
+    Table(table::Command),
     /// Counters, and the latency of each stage
     Stats(stats::Options),
     /// Have a running server read its configuration again
     Reload,
     /// Stop a running server: what is open is finished first
     Stop,
+    /// Make a database of a text, for `db:` tables
+    Makemap(makemap::Options),
+    /// Make the database of the system's aliases
+    #[command(hide = true)]
+    Newaliases(newaliases::Options),
     /// Load tools, for any mail server
     #[command(subcommand)]
     Bench(bench::Tool),
@@ -82,6 +101,19 @@ impl Default for Command {
     }
 }
 
+/// The command line; a program that is called by another name is the command of that name.
+pub fn arguments() -> Vec<OsString> {
+    under_its_name(std::env::args_os().collect())
+}
+
+fn under_its_name(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let name = arguments.first().and_then(|first| Path::new(first).file_name()).map(|name| name.to_owned());
+    if let Some(name) = name.filter(|name| name == "makemap" || name == "newaliases") {
+        arguments.insert(1, name);
+    }
+    arguments
+}
+
 /// Name of the state directory where nothing else is said, below the directory where the program was started.
 pub const STATE_DEFAULT: &str = "ringpost-data";
 
@@ -91,6 +123,16 @@ pub fn state_dir(seams: &Seams, state: Option<PathBuf>) -> PathBuf {
         Some(root) => below(root, Path::new(ringpost_conf::limits::STORE_PATH)),
         None => PathBuf::from(STATE_DEFAULT),
     })
+}
+
+/// `NAME=VALUE` of `-D`.
+pub fn define(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a macro is set by `NAME=VALUE`")?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    match is_name && !value.contains('\n') {
+        true => Ok((name.to_owned(), value.to_owned())),
+        false => Err("a name has letters, digits, `_` and `-`, a value is one line".into()),
+    }
 }
 
 /// An absolute path, taken below another root.
@@ -119,6 +161,15 @@ mod tests {
         assert_eq!(state_dir(&Seams::default(), None), Path::new("ringpost-data"));
         assert_eq!(state_dir(&cli.seams, Some("x".into())), Path::new("x"));
         assert!(Cli::try_parse_from(["ringpost", "serve", "--config", "a", "--listen", "127.0.0.1:1"]).is_err());
+    }
+
+    #[test]
+    fn names_of_the_program_are_commands() {
+        let as_written = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let called = under_its_name(as_written(&["/usr/sbin/makemap", "-t", "set", "f"]));
+        assert_eq!(called, as_written(&["/usr/sbin/makemap", "makemap", "-t", "set", "f"]));
+        assert!(matches!(Cli::parse_from(called).command, Some(Command::Makemap(_))));
+        assert_eq!(under_its_name(as_written(&["ringpost", "stop"])), as_written(&["ringpost", "stop"]));
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub struct Options {
     /// Configuration; without one: quick-start, loopback only
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Set a macro of the configuration; it wins over the file
+    #[arg(short = 'D', value_name = "NAME=VALUE", requires = "config", value_parser = super::define)]
+    pub define: Vec<(String, String)>,
     /// Quick-start: listen here instead of port 2525
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "config")]
     pub listen: Vec<SocketAddr>,

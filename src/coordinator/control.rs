@@ -81,6 +81,28 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             1 => Answer::Done("1 envelope is tried now".into()),
             count => Answer::Done(format!("{count} envelopes are tried now")),
         },
+        Request::TableLookup { table, service, key } => {
+            out.line(&Answer::Lookup(coordinator.tables().lookup(&table, service, &key).await)).await?;
+            Answer::Done(String::new())
+        }
+        Request::TableFigures { table } => {
+            let tables = coordinator.tables();
+            let names = table.map_or_else(|| tables.names().map(str::to_owned).collect(), |name| vec![name]);
+            let figures: Result<Vec<_>, _> = names.iter().map(|name| tables.figures(name)).collect();
+            match figures {
+                Ok(figures) => {
+                    for figures in figures {
+                        out.line(&Answer::Table(Box::new(figures))).await?;
+                    }
+                    Answer::Done(String::new())
+                }
+                Err(why) => Answer::Error(why),
+            }
+        }
+        Request::TableUpdate { table } => match coordinator.tables().update(&table).await {
+            Ok(()) => Answer::Done(format!("<{table}> is asked anew")),
+            Err(why) => Answer::Error(why),
+        },
         Request::Reload => match tokio::time::timeout(SHARD_ANSWER, coordinator.reload()).await {
             Ok(Ok(text)) => Answer::Done(text),
             Ok(Err(text)) => Answer::Error(text),

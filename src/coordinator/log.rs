@@ -3,8 +3,8 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +27,8 @@ struct Shared {
     asleep: CachePadded<AtomicBool>,
     ended: AtomicBool,
     quiet: bool,
+    /// What stands below the log on a terminal, and whether it has changed since it was drawn.
+    status: Mutex<(String, bool)>,
 }
 
 struct Line {
@@ -48,6 +50,7 @@ impl Log {
             asleep: CachePadded::default(),
             ended: AtomicBool::new(false),
             quiet,
+            status: Mutex::default(),
         });
         let writing = shared.clone();
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&writing, short, to))?;
@@ -73,9 +76,20 @@ impl Log {
         if self.shared.lines.push(line).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         if self.shared.asleep.load(Ordering::SeqCst) && self.shared.asleep.swap(false, Ordering::SeqCst) {
             self.writer.unpark();
         }
+    }
+
+    /// Lines that stay below all others, on a terminal that can move its cursor.
+    pub fn set_status(&self, lines: &[String]) {
+        let text = lines.iter().flat_map(|line| [line, "\n"]).collect();
+        *self.shared.status.lock().expect("nobody panics with it") = (text, true);
+        self.wake();
     }
 
     /// Lets the writer end once all lines are written.
@@ -88,8 +102,10 @@ impl Log {
 fn write_lines(shared: &Shared, short: bool, mut to: impl Write) {
     let mut stamp = Stamp::new(short);
     let mut out = Vec::with_capacity(64 << 10);
+    let mut status = Status::default();
     loop {
         let ended = shared.ended.load(Ordering::SeqCst);
+        status.clear(shared, ended, &mut out);
         while let Some(line) = shared.lines.pop() {
             stamp.write(line.unix_ms, &mut out);
             push_clean(&line.text, &mut out);
@@ -103,12 +119,13 @@ fn write_lines(shared: &Shared, short: bool, mut to: impl Write) {
             // A Vec takes everything.
             let _ = writeln!(out, "warn   {dropped} log lines were dropped: they come faster than they can be written");
         }
+        status.draw(shared, ended, &mut out);
         if out.is_empty() {
             if ended {
                 return;
             }
             shared.asleep.store(true, Ordering::SeqCst);
-            if shared.lines.is_empty() && !shared.ended.load(Ordering::SeqCst) {
+            if shared.lines.is_empty() && !shared.has_new_status() && !shared.ended.load(Ordering::SeqCst) {
                 std::thread::park();
             }
             shared.asleep.store(false, Ordering::SeqCst);
@@ -119,6 +136,40 @@ fn write_lines(shared: &Shared, short: bool, mut to: impl Write) {
         out.clear();
         if !ended && shared.lines.is_empty() {
             std::thread::park_timeout(LOG_GATHER);
+        }
+    }
+}
+
+impl Shared {
+    fn has_new_status(&self) -> bool {
+        self.status.lock().expect("nobody panics with it").1
+    }
+}
+
+/// The lines below the log, as they stand on the terminal.
+#[derive(Default)]
+struct Status {
+    drawn: Option<String>,
+}
+
+impl Status {
+    /// Takes them away when something will be written in their place.
+    fn clear(&mut self, shared: &Shared, ended: bool, out: &mut Vec<u8>) {
+        let Some(drawn) = &self.drawn else { return };
+        if ended || !shared.lines.is_empty() || shared.has_new_status() {
+            // Up to their first line, and all below it away (ECMA-48, CPL and ED). A Vec takes everything.
+            let _ = write!(out, "\x1b[{}F\x1b[J", drawn.lines().count());
+            self.drawn = None;
+        }
+    }
+
+    /// Puts them there again.
+    fn draw(&mut self, shared: &Shared, ended: bool, out: &mut Vec<u8>) {
+        let mut status = shared.status.lock().expect("nobody panics with it");
+        if self.drawn.is_none() && !status.0.is_empty() && !ended {
+            status.1 = false;
+            out.extend_from_slice(status.0.as_bytes());
+            self.drawn = Some(status.0.clone());
         }
     }
 }
@@ -175,7 +226,8 @@ pub fn catch_libraries(log: &Log) {
         .finish();
     // Both fail only when somebody was here before; then their lines go where that one sends them.
     let _ = tracing::subscriber::set_global_default(lines);
-    let _ = tracing_log::LogTracer::init();
+    // What goes wrong with a directory server is told by the table that needs it.
+    let _ = tracing_log::LogTracer::builder().ignore_crate("ldap3").init();
 }
 
 struct LibraryLine(Log);
@@ -261,6 +313,28 @@ mod tests {
         let dropped: usize = dropped.sum();
         assert!(dropped > 0);
         assert_eq!(text.lines().filter(|line| line.contains('T')).count() + dropped, sent);
+    }
+
+    #[test]
+    fn the_status_stays_below_the_lines_and_goes_at_the_end() {
+        let memory = Memory::default();
+        let wait_for = |text: &str| {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while !String::from_utf8_lossy(&memory.0.lock().unwrap()).ends_with(text) {
+                assert!(std::time::Instant::now() < deadline, "no {text:?}");
+                std::thread::yield_now();
+            }
+        };
+        let (log, thread) = Log::start_to(false, true, memory.clone()).unwrap();
+        log.set_status(&["one".into(), "two".into()]);
+        wait_for("one\ntwo\n");
+        log.event(&"line");
+        wait_for("line\none\ntwo\n");
+        log.end();
+        thread.join().unwrap();
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("one\ntwo\n\x1b[2F\x1b[J"), "{text:?}");
+        assert!(text.ends_with("line\none\ntwo\n\x1b[2F\x1b[J"), "{text:?}");
     }
 
     #[test]

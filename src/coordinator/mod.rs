@@ -8,11 +8,14 @@ pub mod log;
 pub mod mailbox;
 mod reload;
 mod shards;
+mod status;
+pub mod tables;
 mod zone;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
 
 use ringpost_io::Mailbox;
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +24,9 @@ pub use self::dns::Names;
 use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;
+use self::tables::{Declared, Surroundings, Tables};
 pub use self::zone::Zone;
+use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut};
 use crate::ipc::engine::{FromEngine, Ready};
 use crate::plan::Plan;
@@ -32,6 +37,9 @@ pub struct Coordinator {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// Tables that are looked up here.
+    tables: RwLock<Arc<Tables>>,
+    surroundings: Surroundings,
     supervisor: Channel,
     reloads: reload::Waiting,
 }
@@ -46,6 +54,10 @@ pub struct Start {
     pub supervisor: Channel,
     /// The shards' questions.
     pub questions: Mailbox<Asked>,
+    /// Tables that are looked up here.
+    pub tables: Vec<Declared>,
+    /// Absolute paths of configurations are below this directory.
+    pub root: Option<PathBuf>,
     /// Where names are looked up; `None`: the network.
     pub zone: Option<Zone>,
     /// Control socket.
@@ -62,6 +74,8 @@ pub struct Start {
 pub enum News {
     /// A shard has opened its slice of the queue and accepts, or cannot.
     Opened(Result<ringpost_shard::Opened, String>),
+    /// What was seen of the queue's disk, before the first is opened.
+    Disk(Look),
     /// The supervisor has sent a new plan, with notes.
     Plan(Box<Plan>, Vec<String>),
     /// The supervisor has found errors in the configuration.
@@ -73,6 +87,11 @@ pub enum News {
 }
 
 impl Coordinator {
+    /// The tables of the configuration in force.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.read().expect("nobody panics with it").clone()
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -87,13 +106,22 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, supervisor, questions, zone, control, pages, news, ready } = start;
+    let Start { shards, log, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
     }
     tokio::spawn(mailbox::answer(questions, names));
-    let coordinator = Arc::new(Coordinator { shards, log, supervisor, reloads: reload::Waiting::default() });
+    let events = log.clone();
+    let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)) };
+    // The supervisor has read the same files and found nothing wrong.
+    let tables = Tables::new(tables, &surroundings).unwrap_or_else(|problems| {
+        problems.iter().for_each(|problem| log.warn(problem));
+        Tables::default()
+    });
+    let tables = RwLock::new(Arc::new(tables));
+    let reloads = reload::Waiting::default();
+    let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, supervisor, reloads });
     if let Some(control) = control {
         control.set_nonblocking(true)?;
         tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
@@ -106,7 +134,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn follow(coordinator: &Coordinator, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
+async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
     let (mut opened, mut failed) = (0, false);
     let mut last = None;
     while let Some(event) = news.recv().await {
@@ -119,9 +147,11 @@ async fn follow(coordinator: &Coordinator, mut news: mpsc::UnboundedReceiver<New
                     ready.damage.truncate(16);
                     ready.damage.iter_mut().for_each(|line| line.truncate(line.floor_char_boundary(500)));
                     coordinator.shards.set_accepting(true);
+                    tokio::spawn(status::show(coordinator.clone()));
                     tell(coordinator, &FromEngine::Ready(std::mem::take(&mut ready)));
                 }
             }
+            News::Disk(look) => ready.disk = Some(look),
             News::Opened(Err(why)) => {
                 if !std::mem::replace(&mut failed, true) {
                     tell(coordinator, &FromEngine::Failed(cut(why)));

@@ -39,8 +39,9 @@ impl Coordinator {
 
     /// The supervisor has sent a plan.
     pub async fn apply(&self, plan: &Plan, notes: Vec<String>) {
-        let outcome = match plan.config() {
-            Ok((config, _)) => {
+        let checked = plan.config().and_then(|(config, _)| self.renew_tables(plan).map(|()| config));
+        let outcome = match checked {
+            Ok(config) => {
                 self.shards.reload(&Arc::new(config)).await;
                 let mut text = "reloaded: sessions that begin from now on follow it".to_owned();
                 for note in &notes {
@@ -54,6 +55,15 @@ impl Coordinator {
             Err(report) => Err(report),
         };
         self.settle(outcome);
+    }
+
+    /// Before the shards have the configuration that asks them.
+    fn renew_tables(&self, plan: &Plan) -> Result<(), String> {
+        let renewed = self.tables().renewed(plan.tables.clone(), &self.surroundings);
+        let renewed =
+            renewed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        *self.tables.write().expect("nobody panics with it") = Arc::new(renewed);
+        Ok(())
     }
 
     /// The supervisor has found errors.

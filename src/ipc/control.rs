@@ -5,6 +5,8 @@ use ringpost_perf::Snapshot;
 use ringpost_shard::{ListedEnvelope, ShownMessage};
 use serde::{Deserialize, Serialize};
 
+use crate::coordinator::tables::{self, Figures, Service};
+
 /// What an administrator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -20,6 +22,25 @@ pub enum Request {
     },
     /// All that is deferred is to be tried now.
     Retry,
+    /// One lookup, through the server's caches.
+    TableLookup {
+        /// The table's name.
+        table: String,
+        /// What is asked for.
+        service: Service,
+        /// The key.
+        key: String,
+    },
+    /// How a table fares; all of them without a name.
+    TableFigures {
+        /// Its name.
+        table: Option<String>,
+    },
+    /// What is known of a table is forgotten.
+    TableUpdate {
+        /// Its name.
+        table: String,
+    },
     /// Read the configuration again.
     Reload,
     /// Stop.
@@ -36,6 +57,10 @@ pub enum Answer {
     Envelope(ListedEnvelope),
     /// A message.
     Message(ShownMessage),
+    /// What a lookup gave.
+    Lookup(tables::Answer),
+    /// How a table fares.
+    Table(Box<Figures>),
     /// That was all; what was done, if there is something to say.
     Done(String),
     /// It was not done, and why.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Look;
+
 /// From the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToEngine {
@@ -67,6 +69,8 @@ pub struct Ready {
     pub damage: Vec<String>,
     /// Bytes that each executor registers with the kernel.
     pub io_memory_bytes: u64,
+    /// The queue's disk; `None` if it could not be looked at.
+    pub disk: Option<Look>,
 }
 
 /// A run in two lines.

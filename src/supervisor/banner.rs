@@ -31,7 +31,8 @@ pub fn print(plan: &Plan, config: &Config, sockets: &Sockets, ready: &Ready, not
         1 => "1 message waits".to_owned(),
         count => format!("{count} messages wait"),
     };
-    line(&mut out, "queue", &format!("{state}/queue   {waiting}"));
+    let disk = ready.disk.as_ref().map(|look| format!("{look}, ")).unwrap_or_default();
+    line(&mut out, "queue", &format!("{state}/queue   {disk}{waiting}"));
     for page in sockets.page_addresses() {
         line(&mut out, "page", &format!("http://{page}/"));
     }

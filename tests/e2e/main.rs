@@ -12,4 +12,5 @@ mod first_run;
 mod lifecycle;
 mod relay;
 mod stress;
+mod tables;
 mod wire;

@@ -1,23 +1,33 @@
 //! From statements to a [`Config`]: names are looked up, entries are checked by their uses, rules are compared.
 
 mod actions;
-mod relay_url;
+mod compare;
+mod declared;
+mod filters;
+mod keys;
+mod listeners;
+mod relay;
 mod rules;
+mod settings;
+mod shaping;
 mod tables;
 
 use std::path::{Path, PathBuf};
 
+use self::declared::Names;
 use self::tables::Tables;
-use crate::load::{Options, Source};
-use crate::model::{Bounce, Config, Control, Http, Line, Listener, Names, Queue, Shards, Smtp, Store, Where};
-use crate::parse::ast::{ActionKindLine, Ast, At, ListenLine, Settings, SmtpLimit};
+use crate::load::{self, Source};
+use crate::model::{Config, Line};
+use crate::parse::ast::{Ast, Options};
 use crate::report::Report;
 use crate::source_text::{SourceTexts, Span};
 
 /// What checking needs beside the statements.
 pub(crate) struct Reading<'a> {
     pub(crate) source: &'a dyn Source,
-    pub(crate) options: &'a Options,
+    pub(crate) options: &'a load::Options,
+    /// What this host is called.
+    pub(crate) names: crate::model::Names,
     pub(crate) texts: SourceTexts,
     pub(crate) reports: Vec<Report>,
 }
@@ -39,148 +49,102 @@ impl Reading<'_> {
     }
 }
 
+/// The work on one set of files.
+struct Check<'c, 'r> {
+    ast: &'c Ast,
+    /// Statements of `profile`; those of the files win over them.
+    profile: &'c Ast,
+    names: Names,
+    tables: Tables,
+    reading: &'c mut Reading<'r>,
+}
+
 /// Checks everything that was parsed. The configuration means something only if no report is an error.
-pub(crate) fn check(ast: Ast, names: Names, mut reading: Reading<'_>) -> (Config, SourceTexts, Vec<Report>) {
-    let Ast { listens, tables, actions, matches, settings, broken } = ast;
-    let smtp = smtp(&settings);
-    let queue = Queue { ttl: settings.queue_ttl.map_or_else(|| Queue::default().ttl, |at| at.value) };
-    let listeners = listeners(listens, &names, &smtp, &mut reading);
-    let mut tables = Tables::new(tables);
-    let missing_action = !actions.iter().any(|a| !matches!(a.kind, ActionKindLine::Broken)) && broken;
-    let mut used = vec![false; actions.len()];
-    let rules = rules::rules(&matches, &actions, &mut used, &mut tables, &mut reading);
-    let built_actions = actions::actions(&actions, queue.ttl, &mut tables, &mut reading);
-    if matches.is_empty() && !broken {
-        let report = Report::new("E0703", reading.texts.end_of(0), "no rule: nothing would be accepted");
-        reading.report(report.help("add a `match` line"));
-    }
-    if !broken {
-        tables.unused(&mut reading);
-        for action in actions.iter().zip(&used).filter(|(_, used)| !**used).map(|(action, _)| action) {
-            let message = format!("action `{}` is never used", action.name.text);
-            reading.report(Report::new("W0803", action.name.span, message));
-        }
-    }
-    if !missing_action {
-        rules::compare(&rules, &built_actions, &matches, &mut reading);
-    }
-    let store = store(&settings, &reading);
-    let mut config = Config {
-        listeners,
-        tables: Vec::new(),
-        actions: built_actions,
-        matches: rules,
-        smtp,
-        queue,
-        bounce: settings.warn_after.map_or_else(Bounce::default, |at| Bounce { warn_after: at.value }),
-        shards: settings.shards.map_or_else(Shards::default, |at| Shards {
-            count: at.value.count,
-            cores: at.value.cores,
-            coordinator: at.value.coordinator,
-            memory_bytes: at.value.memory_bytes,
-        }),
-        store,
-        http: settings.http.map(|at| Http { listen: at.value }),
-        control: control(settings.control.as_ref(), &reading),
-        names,
-        port_offset: reading.options.port_offset,
-        root: reading.options.root.clone(),
-        not_yet: Vec::new(),
-    };
-    config.not_yet = config.find_not_yet();
-    (config, reading.texts, reading.reports)
+pub(crate) fn check(ast: &Ast, profile: &Ast, reading: &mut Reading<'_>) -> Config {
+    let names = Names::new(ast, reading);
+    let mut tables = Tables::new(ast, reading);
+    tables.check_uses(ast, reading);
+    Check { ast, profile, names, tables, reading }.config()
 }
 
-fn smtp(settings: &Settings) -> Smtp {
-    let mut smtp = Smtp::default();
-    for (name, at) in &settings.smtp_limits {
-        match (*name, at.value) {
-            ("max-mails", SmtpLimit::Count(n)) => smtp.mails_max = n,
-            ("max-rcpt", SmtpLimit::Count(n)) => smtp.recipients_max = n,
-            ("max-sessions", SmtpLimit::Count(n)) => smtp.sessions_max = n,
-            ("max-sessions-per-source", SmtpLimit::Count(n)) => smtp.sessions_per_source_max = n,
-            ("max-errors", SmtpLimit::Count(n)) => smtp.errors_max = n,
-            ("max-line", SmtpLimit::Count(n)) => smtp.line_bytes_max = n,
-            ("max-depth", SmtpLimit::Count(n)) => smtp.expansion_depth_max = n,
-            ("max-nodes", SmtpLimit::Count(n)) => smtp.expansion_nodes_max = n,
-            ("max-received", SmtpLimit::Count(n)) => smtp.received_max = n,
-            ("timeout", SmtpLimit::Time(t)) => smtp.command_timeout = t,
-            ("data-timeout", SmtpLimit::Time(t)) => smtp.data_timeout = t,
-            _ => {}
-        }
-    }
-    if let Some(at) = settings.message_bytes_max {
-        smtp.message_bytes_max = at.value;
-    }
-    if let Some(at) = settings.sub_address_delimiter {
-        smtp.sub_address_delimiter = at.value;
-    }
-    smtp
-}
-
-fn listeners(lines: Vec<ListenLine>, names: &Names, smtp: &Smtp, reading: &mut Reading<'_>) -> Vec<Listener> {
-    const SMTP_PORT: u16 = 25;
-    let mut listeners: Vec<(Listener, Span)> = Vec::new();
-    for line in lines {
-        let port = line.port.unwrap_or_else(|| SMTP_PORT.saturating_add(reading.options.port_offset));
-        let listener = Listener {
-            place: line.place,
-            family: line.family,
-            port,
-            hostname: line.hostname.unwrap_or_else(|| names.server.clone()),
-            tag: line.tag.unwrap_or_default(),
-            message_bytes_max: line.message_bytes_max.unwrap_or(smtp.message_bytes_max),
-            line: reading.line(line.span),
+impl Check<'_, '_> {
+    fn config(mut self) -> Config {
+        self.settings_once();
+        let (smtp, queue) = (self.smtp(), self.queue());
+        let server = self.reading.names.server.clone();
+        let actions = self.actions(queue.ttl);
+        let rules = self.rules(&actions);
+        self.wrappers();
+        let mut config = Config {
+            listeners: self.listeners(&server, smtp.message_bytes_max),
+            tables: Vec::new(),
+            pkis: self.pkis(),
+            cas: self.cas(),
+            filters: self.filters(),
+            procs: self.procs(),
+            shapings: self.shapings(),
+            warmups: self.warmups(),
+            pools: self.pools(),
+            signers: self.signers(),
+            rate_limits: self.rate_limits(),
+            shares: self.shares(),
+            bounce: self.bounce(),
+            shards: self.shards(),
+            store: self.store(),
+            http: self.http(),
+            control: self.control(),
+            srs: self.srs(),
+            machinery: self.machinery(),
+            metrics: self.metrics(),
+            logs: self.logs(),
+            admd: self.setting_text("admd"),
+            profile: self.profile_name(),
+            names: self.reading.names.clone(),
+            port_offset: self.reading.options.port_offset,
+            root: self.reading.options.root.clone(),
+            setting_lines: self.setting_lines(),
+            not_yet: Vec::new(),
+            matches: Vec::new(),
+            actions,
+            smtp,
+            queue,
         };
-        // With SO_REUSEPORT the system would not object: half of the connections would go to either.
-        let same = |(l, _): &&(Listener, Span)| {
-            l.place == listener.place && l.port == listener.port && l.family == listener.family
-        };
-        match listeners.iter().find(same).map(|(_, span)| *span) {
-            Some(first) => {
-                let what = format!("`listen on {}` with port {port} is given twice", place_name(&listener.place));
-                let help = format!("first at {}", reading.texts.at(first));
-                reading.report(Report::new("E0601", line.span, what).also(first, "first here").help(help));
-            }
-            None => listeners.push((listener, line.span)),
+        self.whole(&rules, &config);
+        config.matches = rules.into_iter().map(|(rule, _)| rule).collect();
+        config.tables = self.tables.export(self.reading);
+        config.not_yet = config.find_not_yet();
+        config
+    }
+
+    /// What can only be said of the whole: nothing of it, if a statement was given up.
+    fn whole(&mut self, rules: &[(crate::model::Match, usize)], config: &Config) {
+        if self.ast.broken {
+            return;
+        }
+        let lines = self.ast.of("match").count();
+        if lines == 0 {
+            let report = Report::new("E0703", self.reading.texts.end_of(0), "no rule: nothing would be accepted");
+            self.reading.report(report.help("add a `match` line"));
+        }
+        self.tables.unused(self.reading);
+        let by_name = self.shapes_by_name();
+        self.names.unused(&by_name, self.reading);
+        if rules.len() == lines {
+            compare::compare(rules, &config.actions, self.ast, self.reading);
         }
     }
-    listeners.into_iter().map(|(listener, _)| listener).collect()
 }
 
-fn place_name(place: &Where) -> String {
-    match place {
-        Where::All => "all".to_owned(),
-        Where::Egress => "egress".to_owned(),
-        Where::Address(address) => address.to_string(),
-        Where::Name(name) => name.clone(),
-    }
-}
-
-fn store(settings: &Settings, reading: &Reading<'_>) -> Store {
-    let default = Store::default();
-    let built_in = default.path.to_string_lossy().into_owned();
-    let Some(at) = &settings.store else {
-        return Store { path: reading.options.place(Path::new(""), &built_in), ..default };
-    };
-    let line = &at.value;
-    Store {
-        path: reading.place(at.span.file, line.path.as_ref().unwrap_or(&built_in)),
-        segment_bytes: line.segment_bytes.unwrap_or(default.segment_bytes),
-        spare_segments: line.spare_segments.unwrap_or(default.spare_segments),
-        spool_memory_bytes: line.spool_memory_bytes.unwrap_or(default.spool_memory_bytes),
-        state_delay: line.state_delay.unwrap_or(default.state_delay),
-        reserve: line.reserve.unwrap_or(default.reserve),
-        commit: line.commit.unwrap_or(default.commit),
-    }
-}
-
-fn control(setting: Option<&At<String>>, reading: &Reading<'_>) -> Control {
-    match setting {
-        Some(at) => Control { socket: reading.place(at.span.file, &at.value) },
-        None => {
-            let built_in = Control::default().socket;
-            Control { socket: reading.options.place(Path::new(""), &built_in.to_string_lossy()) }
-        }
+/// E0602 for each of these options that follows another of them.
+fn exclude(options: &Options, names: &[&str], help: Option<&str>, reading: &mut Reading<'_>) {
+    let mut given: Vec<_> = options.0.iter().filter(|option| names.contains(&option.name)).collect();
+    given.sort_by_key(|option| option.word.span.start);
+    let Some((first, others)) = given.split_first() else { return };
+    // The same word twice was told as that.
+    for option in others.iter().filter(|option| option.name != first.name) {
+        let message = format!("`{}` and `{}` exclude each other", option.word.value, first.word.value);
+        let report = Report::new("E0602", option.word.span, message);
+        let report = report.also(first.word.span, format!("`{}` here", first.word.value));
+        reading.report(report.maybe_help(help.map(str::to_owned)));
     }
 }

@@ -1,5 +1,6 @@
 //! The server without a configuration.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -30,17 +31,10 @@ impl Config {
     /// is no relay action, so nothing can leave the machine. Limits that only get in the way of a load test on loopback are wide.
     pub fn quickstart(state: &Path, listen: &Quickstart) -> Self {
         let smtp = Smtp { mails_max: u32::MAX, sessions_per_source_max: limits::SESSIONS, ..Smtp::default() };
-        let listeners = listen.listen.iter().map(|at| Listener {
-            place: Where::Address(at.ip()),
-            family: Family::Both,
-            port: at.port(),
-            hostname: "localhost".into(),
-            tag: String::new(),
-            message_bytes_max: smtp.message_bytes_max,
-            line: Line::built_in(),
-        });
+        let listeners = listen.listen.iter().map(|at| Listener::plain(*at, "localhost", smtp.message_bytes_max));
         let maildir =
             Maildir { path: Format::literal(state.join("Maildir").to_string_lossy().into_owned()), junk: false };
+        let http = |listen| Http { listen, pki: None, auth: None, only: Vec::new(), line: Line::built_in() };
         Self {
             listeners: listeners.collect(),
             actions: vec![Action {
@@ -51,18 +45,49 @@ impl Config {
                 ttl: limits::QUEUE_TTL,
                 line: Line::built_in(),
             }],
-            tables: Vec::new(),
             matches: vec![Match::everything(0, Line::built_in())],
             smtp,
+            store: Store { path: state.to_path_buf(), ..Store::default() },
+            http: listen.page.map(http),
+            control: Control { socket: state.join("control.sock"), ..Control::default() },
+            ..Self::empty(Names { server: "localhost".into(), addresses: Vec::new() })
+        }
+    }
+
+    /// Nothing but built-in values: it listens nowhere and takes nothing.
+    pub fn empty(names: Names) -> Self {
+        Self {
+            listeners: Vec::new(),
+            actions: Vec::new(),
+            tables: Vec::new(),
+            matches: Vec::new(),
+            pkis: Vec::new(),
+            cas: Vec::new(),
+            filters: Vec::new(),
+            procs: Vec::new(),
+            shapings: Vec::new(),
+            warmups: Vec::new(),
+            pools: Vec::new(),
+            signers: Vec::new(),
+            rate_limits: Vec::new(),
+            shares: Vec::new(),
+            smtp: Smtp::default(),
             queue: Queue::default(),
             bounce: Bounce::default(),
             shards: Shards::default(),
-            store: Store { path: state.to_path_buf(), ..Store::default() },
-            http: listen.page.map(|listen| Http { listen }),
-            control: Control { socket: state.join("control.sock") },
-            names: Names { server: "localhost".into(), addresses: Vec::new() },
+            store: Store::default(),
+            http: None,
+            control: Control::default(),
+            srs: Srs::default(),
+            machinery: Machinery::default(),
+            metrics: Metrics::default(),
+            logs: Vec::new(),
+            admd: None,
+            profile: None,
+            names,
             port_offset: 0,
             root: None,
+            setting_lines: BTreeMap::new(),
             not_yet: Vec::new(),
         }
     }

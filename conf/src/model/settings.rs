@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::{Classify, Keyed, Line};
 use crate::limits;
+use crate::tables::{Credentials, Secret};
 
 /// `smtp …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct Smtp {
     pub message_bytes_max: u64,
     /// `sub-addr-delim`.
     pub sub_address_delimiter: char,
+    /// `ciphers`: the default for listeners.
+    pub ciphers: Option<String>,
     /// `limit max-mails`: messages in a connection.
     pub mails_max: u32,
     /// `limit max-rcpt`: recipients of a message.
@@ -42,6 +46,7 @@ impl Default for Smtp {
         Self {
             message_bytes_max: limits::MESSAGE_BYTES,
             sub_address_delimiter: '+',
+            ciphers: None,
             mails_max: limits::MAILS,
             recipients_max: limits::RECIPIENTS,
             sessions_max: limits::SESSIONS,
@@ -58,29 +63,135 @@ impl Default for Smtp {
 }
 
 /// `queue …`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     /// `ttl`: how long a message may stay.
     pub ttl: Duration,
+    /// `backend`.
+    pub backend: QueueBackend,
+    /// `compression`.
+    pub compression: Option<Compression>,
+    /// `encryption`.
+    pub encryption: Option<QueueKey>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { ttl: limits::QUEUE_TTL }
+        Self { ttl: limits::QUEUE_TTL, backend: QueueBackend::Log, compression: None, encryption: None }
     }
 }
 
-/// `bounce …`.
+/// Where the queue is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueBackend {
+    /// The journal.
+    Log,
+    /// A directory for each message; `--root` is in front already.
+    Fs(Option<PathBuf>),
+    /// Memory: gone with the process.
+    Ram,
+    /// Nowhere.
+    Null,
+}
+
+/// `queue compression`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// `zstd`, or no word.
+    Zstd,
+    /// `gzip`.
+    Gzip,
+}
+
+/// Where the key of the queue comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueKey {
+    /// The configuration.
+    Given(Secret),
+    /// Standard input, at start: `stdin`, `-` or no word.
+    Stdin,
+}
+
+/// `bounce …`.
+#[derive(Clone, Debug)]
 pub struct Bounce {
     /// `warn-interval`: after so long in the queue the sender is told; ascending.
     pub warn_after: Vec<Duration>,
+    /// `classify`, in order; tried before the built-in list.
+    pub classify: Vec<Classify>,
 }
 
 impl Default for Bounce {
     fn default() -> Self {
-        Self { warn_after: vec![limits::WARN_INTERVAL] }
+        Self { warn_after: vec![limits::WARN_INTERVAL], classify: Vec::new() }
     }
+}
+
+/// `srs …`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Srs {
+    /// `key`.
+    pub key: Option<Secret>,
+    /// `key backup`: still good for addresses that were made with it.
+    pub backup_key: Option<Secret>,
+    /// `ttl`: how long an address is good.
+    pub ttl: Option<Duration>,
+}
+
+/// `mta max-deferred`, `mda limit`, `scheduler …`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machinery {
+    /// `mta max-deferred`.
+    pub deferred_max: Option<u32>,
+    /// `mda limit max-session`.
+    pub deliveries_max: Option<u32>,
+    /// `mda limit max-session-per-user`.
+    pub deliveries_per_user_max: Option<u32>,
+    /// `scheduler limit max-inflight`.
+    pub in_flight_max: Option<u32>,
+    /// `scheduler limit max-schedule`.
+    pub schedule_max: Option<u32>,
+    /// `scheduler backend null`: nothing is ever tried.
+    pub never_tries: bool,
+}
+
+/// `metrics …`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// `hlog`: directory of interval logs; `--root` is in front already.
+    pub hlog: Option<PathBuf>,
+    /// `every`.
+    pub hlog_every: Option<Duration>,
+    /// `sites`: at most so many labels for mail sites.
+    pub sites_max: Option<u32>,
+}
+
+/// `log to …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Where.
+    pub to: LogTarget,
+    /// `format json`.
+    pub json: bool,
+    /// `level`.
+    pub level: Option<&'static str>,
+    /// `only`: kinds of events; all, if empty.
+    pub only: Vec<String>,
+    /// The line that says so.
+    pub line: Line,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// syslog.
+    Syslog,
+    /// The journal of systemd.
+    Journald,
+    /// Standard error.
+    Stderr,
+    /// A file; `--root` is in front already.
+    File(PathBuf),
 }
 
 /// `shards …`.
@@ -147,22 +258,34 @@ pub enum Commit {
     Each,
 }
 
-/// `http listen on ADDRESS port N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `http listen on ADDRESS …`.
+#[derive(Clone, Debug)]
 pub struct Http {
     /// Address and port, `--port-offset` included.
     pub listen: SocketAddr,
+    /// `pki`: HTTPS.
+    pub pki: Option<String>,
+    /// `auth`: who may see it.
+    pub auth: Option<Keyed<Credentials>>,
+    /// `only`: parts of it; all, if empty.
+    pub only: Vec<String>,
+    /// The line that says so.
+    pub line: Line,
 }
 
-/// `control socket PATH`.
+/// `control socket PATH …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// The socket; `--root` is in front already.
     pub socket: PathBuf,
+    /// `group`.
+    pub group: Option<String>,
+    /// `mode`.
+    pub mode: Option<u32>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { socket: PathBuf::from(limits::CONTROL_PATH) }
+        Self { socket: PathBuf::from(limits::CONTROL_PATH), group: None, mode: None }
     }
 }

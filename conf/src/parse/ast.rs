@@ -1,10 +1,13 @@
-//! What was written, before names are looked up. Values are checked already; everything knows its place.
+//! What was written, in canonical words, before names are looked up. Values are read already; everything knows its place.
+//!
+//! A statement is a sentence: its first word, what stands at fixed places (the head), and options. Old words are in it only as
+//! the places that messages point to.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::model::{Commit, Family, Reserve, Where};
+use super::schema::{Form, Use};
 use crate::source_text::Span;
+use crate::values::Rate;
 
 /// A word and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,50 +25,235 @@ pub(crate) struct At<T> {
     pub(crate) span: Span,
 }
 
-/// All statements, by kind, in the order of the files.
+/// All statements, in the order of the files.
 #[derive(Debug, Default)]
 pub(crate) struct Ast {
-    pub(crate) listens: Vec<ListenLine>,
-    pub(crate) tables: Vec<TableLine>,
-    pub(crate) actions: Vec<ActionLine>,
-    pub(crate) matches: Vec<MatchLine>,
-    pub(crate) settings: Settings,
+    pub(crate) statements: Vec<Said>,
     /// A statement was given up: what it names may be used or declared there, so nobody complains about what is missing.
     pub(crate) broken: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct ListenLine {
-    pub(crate) place: Where,
-    pub(crate) family: Family,
-    pub(crate) port: Option<u16>,
-    pub(crate) hostname: Option<String>,
-    pub(crate) tag: Option<String>,
-    pub(crate) message_bytes_max: Option<u64>,
+impl Ast {
+    /// The statements with this first word.
+    pub(crate) fn of(&self, statement: &'static str) -> impl Iterator<Item = &Said> {
+        self.statements.iter().filter(move |said| said.form.statement == statement)
+    }
+}
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) form: &'static Form,
+    pub(crate) head: Vec<Arg>,
+    pub(crate) options: Options,
+    /// From its first to its last token; for what an old rule becomes, the whole rule.
     pub(crate) span: Span,
+    /// It was written otherwise: in words or as a rule of long ago.
+    pub(crate) rewritten: bool,
+    /// There was an error in it. What it declares counts as declared, and nothing else of it does.
+    pub(crate) broken: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct TableLine {
-    pub(crate) name: String,
-    /// The name, with the brackets if it has some.
-    pub(crate) name_span: Span,
-    pub(crate) body: TableBody,
+impl Said {
+    pub(crate) fn new(form: &'static Form, span: Span) -> Self {
+        Self { form, head: Vec::new(), options: Options::default(), span, rewritten: false, broken: false }
+    }
+
+    /// Whether this keyword stands in the head.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        self.head.iter().any(|arg| matches!(arg, Arg::Key(key) if key.value == name))
+    }
+
+    /// The keyword right behind another.
+    pub(crate) fn key_after(&self, name: &str) -> Option<&'static str> {
+        let mut args = self.head.iter().skip_while(|arg| !matches!(arg, Arg::Key(key) if key.value == name));
+        match args.nth(1)? {
+            Arg::Key(key) => Some(key.value),
+            _ => None,
+        }
+    }
+
+    /// The word at a place of the head, not counting keywords.
+    pub(crate) fn word(&self, number: usize) -> Option<&Word> {
+        match self.value(number)? {
+            Arg::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// The argument at a place of the head, not counting keywords.
+    pub(crate) fn value(&self, number: usize) -> Option<&Arg> {
+        self.head.iter().filter(|arg| !matches!(arg, Arg::Key(_))).nth(number)
+    }
+
+    /// Everything said in it, the head's arguments and the options', however deep.
+    pub(crate) fn arguments(&self) -> Vec<(Option<&OptionLine>, &Arg)> {
+        let mut all = Vec::new();
+        self.head.iter().for_each(|arg| arg.collect(None, &mut all));
+        self.options.collect(&mut all);
+        all
+    }
 }
 
-#[derive(Debug)]
-pub(crate) enum TableBody {
-    Static(Entries),
-    File(Word),
-    /// There was an error in it; its name counts as declared.
-    Broken,
+/// Options in the order in which they were given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options(pub(crate) Vec<OptionLine>);
+
+/// One option, or one condition.
+#[derive(Clone, Debug)]
+pub(crate) struct OptionLine {
+    /// Its canonical name.
+    pub(crate) name: &'static str,
+    /// The word that was written, for messages.
+    pub(crate) word: At<&'static str>,
+    /// `!` in front.
+    pub(crate) negated: bool,
+    pub(crate) arg: Arg,
 }
 
-/// What stands in `{ … }`.
+impl Options {
+    pub(crate) fn find(&self, name: &str) -> Option<&OptionLine> {
+        self.0.iter().find(|option| option.name == name)
+    }
+
+    /// All of this name, where there may be several.
+    pub(crate) fn all<'o>(&'o self, name: &'static str) -> impl Iterator<Item = &'o OptionLine> {
+        self.0.iter().filter(move |option| option.name == name)
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    pub(crate) fn word(&self, name: &str) -> Option<&Word> {
+        match &self.find(name)?.arg {
+            Arg::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.word(name).map(|word| word.text.clone())
+    }
+
+    pub(crate) fn names(&self, name: &str) -> &[Word] {
+        match self.find(name).map(|option| &option.arg) {
+            Some(Arg::Names(names)) => names,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
+        match &self.find(name)?.arg {
+            Arg::Duration(at) => Some(at.value),
+            _ => None,
+        }
+    }
+
+    /// A count, a size, a port, a percentage.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        match &self.find(name)?.arg {
+            Arg::Count(at) | Arg::Size(at) => Some(at.value),
+            Arg::Port(at) => Some(u64::from(at.value)),
+            Arg::Percent(at) => Some(u64::from(at.value)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn count(&self, name: &str) -> Option<u32> {
+        self.number(name).map(|n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn rate(&self, name: &str) -> Option<Rate> {
+        match &self.find(name)?.arg {
+            Arg::Rate(at) => Some(at.value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn key(&self, name: &str) -> Option<&'static str> {
+        match &self.find(name)?.arg {
+            Arg::Key(at) => Some(at.value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn targ(&self, name: &str) -> Option<(&OptionLine, &Targ)> {
+        let option = self.find(name)?;
+        match &option.arg {
+            Arg::Targ(targ) => Some((option, targ)),
+            _ => None,
+        }
+    }
+
+    fn collect<'a>(&'a self, all: &mut Vec<(Option<&'a OptionLine>, &'a Arg)>) {
+        self.0.iter().for_each(|option| option.arg.collect(Some(option), all));
+    }
+}
+
+/// An argument.
+#[derive(Clone, Debug)]
+pub(crate) enum Arg {
+    /// Nothing more than the option's name.
+    Nothing,
+    /// A keyword.
+    Key(At<&'static str>),
+    Word(Word),
+    /// `NAME` or `{ NAME, … }`.
+    Names(Vec<Word>),
+    Targ(Targ),
+    /// `regex` in front of a table or literal.
+    Regex(Targ),
+    Duration(At<Duration>),
+    /// Separated by commas.
+    Durations(Vec<At<Duration>>),
+    Count(At<u64>),
+    Size(At<u64>),
+    Port(At<u16>),
+    Rate(At<Rate>),
+    /// `{ RATE, … }`.
+    Rates(Vec<At<Rate>>),
+    Percent(At<u8>),
+    /// An argument, and options behind it.
+    With(Box<Arg>, Options),
+    /// One of several, told by its first word.
+    One(Box<OptionLine>),
+    /// `{ OPTION, … }`.
+    Block(Options),
+    /// `{ WORD OPTION …, … }`.
+    Items(Vec<(Word, Options)>),
+    /// Entries of a table.
+    Entries(Entries),
+}
+
+impl Arg {
+    fn collect<'a>(&'a self, option: Option<&'a OptionLine>, all: &mut Vec<(Option<&'a OptionLine>, &'a Arg)>) {
+        all.push((option, self));
+        match self {
+            Self::With(arg, options) => {
+                arg.collect(option, all);
+                options.collect(all);
+            }
+            Self::One(line) => line.arg.collect(Some(line), all),
+            Self::Block(options) => options.collect(all),
+            Self::Items(items) => items.iter().for_each(|(_, options)| options.collect(all)),
+            _ => {}
+        }
+    }
+}
+
+/// What stands in `{ … }` of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entries {
     pub(crate) list: Vec<Entry>,
     pub(crate) span: Span,
+}
+
+impl Entries {
+    /// A table is a list or a mapping, not both.
+    pub(crate) fn is_mapping(&self) -> bool {
+        self.list.first().is_some_and(|entry| !entry.values.is_empty())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,129 +263,21 @@ pub(crate) struct Entry {
     pub(crate) values: Vec<Word>,
 }
 
-/// A table, or one literal entry.
+/// A table, or literal entries, and what it is asked for.
 #[derive(Clone, Debug)]
-pub(crate) enum Targ {
-    Table(At<String>),
+pub(crate) struct Targ {
+    pub(crate) what: TargKind,
+    /// With the brackets or braces.
+    pub(crate) span: Span,
+    /// What it is for.
+    pub(crate) used: Use,
+    /// The word that asks, as it was written.
+    pub(crate) keyword: At<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum TargKind {
+    Table(String),
     Literal(Entries),
     Word(Word),
-}
-
-/// `[regex] targ`, and the keyword that asks.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern {
-    pub(crate) keyword: At<&'static str>,
-    pub(crate) regex: bool,
-    pub(crate) targ: Targ,
-}
-
-#[derive(Debug)]
-pub(crate) struct ActionLine {
-    pub(crate) name: Word,
-    pub(crate) kind: ActionKindLine,
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) span: Span,
-}
-
-#[derive(Debug)]
-pub(crate) enum ActionKindLine {
-    Relay(RelayLine),
-    Maildir(Word),
-    Discard,
-    /// There was an error in it; its name counts as declared.
-    Broken,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct RelayLine {
-    pub(crate) host: Option<(At<&'static str>, Targ)>,
-    pub(crate) helo: Option<String>,
-    pub(crate) src: Option<(At<&'static str>, Targ)>,
-}
-
-#[derive(Debug)]
-pub(crate) struct MatchLine {
-    pub(crate) from: Option<Negatable<FromLine>>,
-    pub(crate) dest: Option<Negatable<DestLine>>,
-    pub(crate) traits: Vec<Negatable<TraitLine>>,
-    pub(crate) outcome: OutcomeLine,
-    pub(crate) span: Span,
-}
-
-#[derive(Debug)]
-pub(crate) struct Negatable<T> {
-    pub(crate) negated: bool,
-    pub(crate) value: T,
-}
-
-#[derive(Debug)]
-pub(crate) enum FromLine {
-    Any,
-    Local,
-    Socket,
-    Source(Pattern),
-    Sender(Pattern),
-}
-
-#[derive(Debug)]
-pub(crate) enum DestLine {
-    Any,
-    Local,
-    Domain(Pattern),
-    Recipient(Pattern),
-}
-
-#[derive(Debug)]
-pub(crate) enum TraitLine {
-    Helo(Pattern),
-    Sender(Pattern),
-    Recipient(Pattern),
-    Tag(Pattern),
-}
-
-#[derive(Debug)]
-pub(crate) enum OutcomeLine {
-    Action(Word),
-    Reject(Option<crate::model::Reply>),
-}
-
-/// Settings: each at most once in all files.
-#[derive(Debug, Default)]
-pub(crate) struct Settings {
-    /// By name of the limit.
-    pub(crate) smtp_limits: Vec<(&'static str, At<SmtpLimit>)>,
-    pub(crate) message_bytes_max: Option<At<u64>>,
-    pub(crate) sub_address_delimiter: Option<At<char>>,
-    pub(crate) queue_ttl: Option<At<Duration>>,
-    pub(crate) queue_backend: Option<At<()>>,
-    pub(crate) warn_after: Option<At<Vec<Duration>>>,
-    pub(crate) shards: Option<At<ShardsLine>>,
-    pub(crate) store: Option<At<StoreLine>>,
-    pub(crate) http: Option<At<SocketAddr>>,
-    pub(crate) control: Option<At<String>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum SmtpLimit {
-    Count(u32),
-    Time(Duration),
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ShardsLine {
-    pub(crate) count: Option<u16>,
-    pub(crate) cores: Vec<usize>,
-    pub(crate) coordinator: Option<usize>,
-    pub(crate) memory_bytes: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StoreLine {
-    pub(crate) path: Option<String>,
-    pub(crate) segment_bytes: Option<u64>,
-    pub(crate) spare_segments: Option<u32>,
-    pub(crate) spool_memory_bytes: Option<u64>,
-    pub(crate) state_delay: Option<Duration>,
-    pub(crate) reserve: Option<Reserve>,
-    pub(crate) commit: Option<Commit>,
 }

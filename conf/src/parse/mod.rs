@@ -1,20 +1,23 @@
-//! From tokens to statements: recursive descent, LL(2), one file per group of statements (grammar §3).
+//! From tokens to statements (grammar §3). The statements are data in `grammar/`, read by `form.rs` and `argument.rs`, LL(2)
+//! throughout; what is old is read by hand.
 //!
 //! After an error the parser goes on at the next line outside braces. What a broken statement declares still counts as
 //! declared, so that one mistake is one error (grammar §9.1).
 
-mod action;
+mod argument;
 pub(crate) mod ast;
+mod form;
+pub(crate) mod grammar;
 mod include;
-mod listen;
-mod rule;
-mod settings;
+pub(crate) mod old_rule;
+mod old_setting;
+pub(crate) mod schema;
 mod statement;
 mod table;
 pub(crate) mod tokens;
 
-pub(crate) use statement::not_yet;
-pub(crate) use table::BUILT_IN as BUILT_IN_TABLES;
+pub(crate) use argument::address;
+pub(crate) use table::{BUILT_IN as BUILT_IN_TABLES, backend_of};
 
 use std::path::{Path, PathBuf};
 
@@ -24,42 +27,15 @@ use self::tokens::{Kind, Lines, Macros, Next, Token};
 use crate::lex::{Raw, lex};
 use crate::limits::REPORTS_KEPT_MAX;
 use crate::load::{Options, Source};
+use crate::profile;
 use crate::report::{Report, did_you_mean};
 use crate::source_text::{SourceTexts, Span};
 
-/// Statements that can be read.
-const BUILT: &[&str] =
-    &["include", "listen", "table", "action", "match", "bounce", "queue", "smtp", "shards", "http", "store", "control"];
-/// Statements of the grammar that this version does not have.
-const NOT_YET: &[&str] = &[
-    "pki",
-    "ca",
-    "mta",
-    "mda",
-    "filter",
-    "proc",
-    "scheduler",
-    "srs",
-    "admd",
-    "profile",
-    "shaping",
-    "warmup",
-    "pool",
-    "dkim",
-    "metrics",
-    "ratelimit",
-    "log",
-    "share",
-    "accept",
-    "reject",
-    "expire",
-    "bounce-warn",
-    "max-message-size",
-    "size",
-    "limit",
-    "subaddressing-delimiter",
-    "ciphers",
-];
+/// Statements that are not in `grammar/`: they are read by hand.
+const BY_HAND: &[&str] = &["include", "accept", "reject"];
+/// Settings of 2012–2018 (`old_setting.rs`).
+const OLD_SETTINGS: &[&str] =
+    &["expire", "bounce-warn", "max-message-size", "size", "limit", "subaddressing-delimiter", "ciphers"];
 /// Statements of long ago, and what to write.
 const GONE: &[&str] = &["hostname", "map"];
 
@@ -109,6 +85,15 @@ impl<'a> Parser<'a> {
         self.reading.pop();
     }
 
+    /// The statements of the profile that the files name, beside those of the files.
+    pub(crate) fn read_profile(&mut self) -> Ast {
+        let named = self.ast.of("profile").find_map(|said| said.head.first().cloned());
+        let Some(ast::Arg::Key(name)) = named else { return Ast::default() };
+        let own = std::mem::take(&mut self.ast);
+        self.read(Path::new(&format!("profile {}", name.value)), profile::text(name.value).into());
+        std::mem::replace(&mut self.ast, own)
+    }
+
     fn statement(&mut self, tokens: &[Token], lines: &mut Lines) {
         let Some(first) = tokens.first() else { return };
         if first.is_bare("include") {
@@ -142,24 +127,16 @@ impl<'a> Parser<'a> {
             };
         };
         statement.skip();
+        let known = statement_words().find(|name| name == word);
+        statement.first = known.unwrap_or_default();
         match word.as_str() {
-            "listen" => statement.listen(self.options),
-            "table" => statement.table(),
-            "action" => statement.action(),
-            "match" => statement.rule(),
-            "smtp" => statement.smtp(),
-            "queue" => statement.queue(),
-            "bounce" => statement.bounce(),
-            "shards" => statement.shards(),
-            "store" => statement.store(),
-            "http" => statement.http(self.options),
-            "control" => statement.control(),
-            name if NOT_YET.contains(&name) => Err(statement.not_yet(first.span, name)),
+            "accept" | "reject" => statement.old_rule(),
+            name if OLD_SETTINGS.contains(&name) => statement.old_setting(),
             name if GONE.contains(&name) => Err(gone(&mut statement, name, first.span)),
+            _ if known.is_some() => statement.read(),
             name => {
-                let right = BUILT.iter().chain(NOT_YET).copied();
                 let report = Report::new("E0201", first.span, format!("unknown statement `{name}`"));
-                Err(statement.tell(report.maybe_help(did_you_mean(name, right))))
+                Err(statement.tell(report.maybe_help(did_you_mean(name, statement_words()))))
             }
         }
     }
@@ -184,8 +161,14 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Every word that begins a statement.
+fn statement_words() -> impl Iterator<Item = &'static str> {
+    let by_hand = OLD_SETTINGS.iter().chain(BY_HAND).copied();
+    grammar::forms().map(|form| form.statement).chain(by_hand)
+}
+
 fn is_statement(word: &str) -> bool {
-    BUILT.contains(&word) || NOT_YET.contains(&word)
+    statement_words().any(|known| known == word)
 }
 
 /// `hostname`, `map`: configuration of before 2012.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::ast::{Ast, At, Entries, Entry, Pattern, Targ, Word};
+use super::ast::{Ast, At, Entries, Entry, Said, Word};
+use super::schema::Opt;
 use super::tokens::{Kind, Token};
 use crate::lex::Mark;
 use crate::report::{Report, did_you_mean};
@@ -29,16 +30,12 @@ pub(crate) struct Statement<'p> {
     pub(super) texts: &'p SourceTexts,
     pub(super) reports: &'p mut Vec<Report>,
     pub(super) ast: &'p mut Ast,
-}
-
-/// Options that were given, and where.
-#[derive(Debug, Default)]
-pub(super) struct Seen(Vec<(&'static str, Span)>);
-
-impl Seen {
-    pub(super) fn place(&self, name: &str) -> Option<Span> {
-        self.0.iter().find(|(have, _)| *have == name).map(|(_, span)| *span)
-    }
+    /// The statement's first word, for messages.
+    pub(super) first: &'static str,
+    /// What may come next as a keyword: an optional argument is none of these (grammar §3, *Option or argument*).
+    pub(super) form_options: &'static [Opt],
+    /// There was an old word in it.
+    pub(super) rewritten: bool,
 }
 
 impl<'p> Statement<'p> {
@@ -48,7 +45,7 @@ impl<'p> Statement<'p> {
         reports: &'p mut Vec<Report>,
         ast: &'p mut Ast,
     ) -> Self {
-        Self { tokens, at: 0, texts, reports, ast }
+        Self { tokens, at: 0, texts, reports, ast, first: "", form_options: &[], rewritten: false }
     }
 
     // ---- looking and moving
@@ -57,8 +54,18 @@ impl<'p> Statement<'p> {
         self.tokens.get(self.at)
     }
 
+    pub(super) fn peek_at(&self, ahead: usize) -> Option<&'p Token> {
+        self.tokens.get(self.at + ahead)
+    }
+
     pub(super) fn skip(&mut self) {
         self.at += 1;
+    }
+
+    /// Adds what was read. What is old in it is put in the words of today.
+    pub(super) fn keep(&mut self, mut said: Said) {
+        said.rewritten |= self.rewritten;
+        self.ast.statements.push(said);
     }
 
     pub(super) fn at_end(&self) -> bool {
@@ -115,11 +122,6 @@ impl<'p> Statement<'p> {
         self.tell(Report::new(code, span, message))
     }
 
-    /// The grammar has it, this version does not.
-    pub(super) fn not_yet(&mut self, span: Span, what: &str) -> Stop {
-        self.tell(not_yet(span, what))
-    }
-
     /// E0203 at the next token; an error token has had its say.
     pub(super) fn needs(&mut self, who: &str, what: &str) -> Stop {
         self.needs_one_of(who, what, &[])
@@ -151,24 +153,28 @@ impl<'p> Statement<'p> {
     }
 
     /// The options are over, and something is left: E0202 for a word, E0204 for anything else.
-    pub(super) fn no_such_option(&mut self, statement: &str, built: &[&str], others: &[&str]) -> Stop {
+    pub(super) fn no_such_option<'n>(&mut self, who: &str, right: impl IntoIterator<Item = &'n str>) -> Stop {
         let Some(word) = self.peek().and_then(Token::word).filter(|word| !word.quoted) else {
             let before = self.at.checked_sub(1).map(|at| self.texts.slice(self.tokens[at].span).to_owned());
             return self.unexpected(&before.unwrap_or_default());
         };
-        let message = format!("`{statement}` has no option `{}`", word.text);
-        let right = built.iter().chain(others).copied();
+        let message = format!("`{who}` has no option `{}`", word.text);
         self.tell(Report::new("E0202", word.span, message).maybe_help(did_you_mean(&word.text, right)))
     }
 
-    /// E0601, pointing at both; reading goes on.
-    pub(super) fn once(&mut self, seen: &mut Seen, option: At<&'static str>) {
-        match seen.place(option.value) {
-            Some(first) => self.twice(option.value, option.span, first),
-            None => seen.0.push((option.value, option.span)),
-        }
+    /// The same inside braces, where the brace may be the culprit.
+    pub(super) fn no_such_option_in<'n>(
+        &mut self,
+        who: &str,
+        right: impl IntoIterator<Item = &'n str>,
+        brace: Span,
+    ) -> Stop {
+        let raw = self.peek().map(|token| token.raw);
+        let stop = self.no_such_option(who, right);
+        raw.map_or(stop, |raw| Stop::InBlock { brace, raw })
     }
 
+    /// E0601, pointing at both; reading goes on.
     pub(super) fn twice(&mut self, name: &str, span: Span, first: Span) {
         let report = Report::new("E0601", span, format!("`{name}` is given twice"));
         let help = format!("first at {}", self.texts.at(first));
@@ -203,8 +209,9 @@ impl<'p> Statement<'p> {
     }
 
     /// A whole number of at least `least`.
-    pub(super) fn count(&mut self, who: &str, least: u32) -> Result<At<u32>, Stop> {
-        let read = |text: &str| values::number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= least);
+    pub(super) fn count(&mut self, who: &str, least: u32) -> Result<At<u64>, Stop> {
+        let bounds = u64::from(least)..=u64::from(u32::MAX);
+        let read = |text: &str| values::number(text).filter(|n| bounds.contains(n));
         let help = format!("a whole number, at least {least}");
         self.value(who, "a number", read, "E0509", "not a number", Some(&help))
     }
@@ -230,22 +237,6 @@ impl<'p> Statement<'p> {
     }
 
     // ---- tables and literals
-
-    /// `<name>`, `{ … }` or one word.
-    pub(super) fn targ(&mut self, who: &str) -> Result<Targ, Stop> {
-        match self.peek().map(|token| &token.kind) {
-            Some(Kind::Mark(Mark::Less)) => Ok(Targ::Table(self.table_reference()?)),
-            Some(Kind::Mark(Mark::Open)) => Ok(Targ::Literal(self.entries()?)),
-            _ => Ok(Targ::Word(self.word(who, "a table, a list or a word")?)),
-        }
-    }
-
-    /// `[regex] targ` after a keyword.
-    pub(super) fn pattern(&mut self, keyword: At<&'static str>) -> Result<Pattern, Stop> {
-        let regex = self.keyword(&["regex"]).is_some();
-        let who = if regex { "regex" } else { keyword.value };
-        Ok(Pattern { keyword, regex, targ: self.targ(who)? })
-    }
 
     /// `<name>`; the span covers the brackets.
     pub(super) fn table_reference(&mut self) -> Result<At<String>, Stop> {
@@ -378,9 +369,4 @@ impl<'p> Statement<'p> {
         let stop = self.unexpected(if before.trim().is_empty() { "{" } else { before.as_str() });
         raw.map_or(stop, |raw| Stop::InBlock { brace, raw })
     }
-}
-
-/// E0901: the grammar has it, this version does not.
-pub(crate) fn not_yet(span: Span, what: &str) -> Report {
-    Report::new("E0901", span, format!("not yet: `{what}` is not built yet"))
 }

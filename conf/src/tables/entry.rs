@@ -150,6 +150,11 @@ impl fmt::Display for UserRecord {
 pub struct Secret(String);
 
 impl Secret {
+    /// Keeps a text from being printed.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The text itself, for whoever checks or sends it.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -36,6 +36,11 @@ impl<V> Mapped<V> {
         keys.find_map(|key| self.0.get(key.as_str()))
     }
 
+    /// The values, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.values()
+    }
+
     /// All keys, sorted.
     pub fn keys(&self) -> Vec<&str> {
         let mut keys: Vec<&str> = self.0.keys().map(|key| &**key).collect();

@@ -2,6 +2,7 @@
 //! Whoever needs a network or a disk to answer is only named ([`crate::Table`]).
 
 mod addresses;
+pub mod cdb;
 mod domains;
 mod entry;
 pub mod file;

@@ -8,15 +8,15 @@
 //! (`blocking.rs`); and the preemption timer, which sits there too, is set beyond any server's patience ([`PREEMPT`]).
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{IntoRawFd, OwnedFd};
-use std::pin::pin;
+use std::pin::Pin;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
@@ -71,20 +71,33 @@ impl Bell {
     }
 
     /// The task, polled with wakers that any thread may use.
-    pub(super) async fn answering<F: Future>(self, task: F) -> F::Output {
-        let mut task = pin!(task);
-        let mut ours: Option<Waker> = None;
-        poll_fn(move |context| {
-            // glommio's waker is the same at every poll of a task.
-            let waker = ours.get_or_insert_with(|| self.waker(context.waker()));
-            task.as_mut().poll(&mut Context::from_waker(waker))
-        })
-        .await
+    pub(super) fn answering<F: Future>(self, task: F) -> Answering<F> {
+        Answering { bell: self, waker: None, task }
     }
 
     fn waker(&self, task: &Waker) -> Waker {
         let task = ManuallyDrop::new(task.clone());
         Waker::from(Arc::new(TaskWaker { shared: self.shared.clone(), task, queued: AtomicBool::new(false) }))
+    }
+}
+
+/// See [`Bell::answering`]. Not an `async fn`: that would keep room for the task twice.
+pub(super) struct Answering<F> {
+    bell: Bell,
+    /// Made at the first poll: glommio's own is the same at all of them.
+    waker: Option<Waker>,
+    task: F,
+}
+
+impl<F: Future> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `task` is only pinned again below, and never moved; the other fields are not pinned.
+        let this = unsafe { self.get_unchecked_mut() };
+        let waker = this.waker.get_or_insert_with(|| this.bell.waker(context.waker()));
+        // SAFETY: it lives in `self`, which is pinned.
+        unsafe { Pin::new_unchecked(&mut this.task) }.poll(&mut Context::from_waker(waker))
     }
 }
 
@@ -99,8 +112,10 @@ impl Shared {
         // SAFETY: the descriptor is given up here and owned by the file from now on.
         let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
         loop {
-            let read = file.read_at(0, size_of::<u64>()).await;
-            read.expect("an eventfd that we hold ourselves can be read");
+            if let Err(error) = file.read_at(0, size_of::<u64>()).await.map_err(super::plain) {
+                // A signal may end the wait; nothing else can go wrong with an eventfd that we hold ourselves.
+                assert_eq!(error.kind(), io::ErrorKind::Interrupted, "the bell is broken: {error}");
+            }
             // First this, then the look: who comes later rings again.
             self.rung.store(false, Ordering::SeqCst);
             while let Some(woken) = self.woken.pop() {

@@ -73,10 +73,13 @@ impl Listener for RingListener {
                     }
                     // The client was gone before its turn came: not our listener's fault. accept(2).
                     Err(Errno::CONNABORTED | Errno::INTR) => {}
-                    Err(Errno::AGAIN) => match self.poll_readable(context) {
-                        Poll::Ready(()) => {}
-                        Poll::Pending => return Poll::Pending,
-                    },
+                    // The first may be over since the last connection came: then the second is new, and tells if one has
+                    // come since.
+                    Err(Errno::AGAIN) => {
+                        if self.poll_readable(context).is_pending() || self.poll_readable(context).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
             }

@@ -3,6 +3,7 @@
 mod descriptors;
 mod identity;
 mod lock;
+mod passwd;
 mod peer;
 mod resources;
 mod sockets;
@@ -10,6 +11,7 @@ mod sockets;
 pub use descriptors::{packet_pair, receive, send};
 pub use identity::{die_with_parent, hide_memory, ignore_broken_pipes, no_new_privileges};
 pub use lock::{Lock, LockError};
+pub use passwd::{User, user, user_below};
 pub use peer::{Credentials, credentials, port_owner};
 pub use resources::{Limit, Resource, limit, raise};
 pub use sockets::{connecting_socket, listen_socket, local_address};

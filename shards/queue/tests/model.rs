@@ -324,3 +324,18 @@ fn a_generation_left_out_of_the_checksum_is_found() {
     });
     assert!(found.is_some(), "the planted bug was not found in 50 seeds");
 }
+
+#[test]
+fn a_message_whose_end_was_not_durable_comes_back_with_its_text() {
+    // Found by 2,000 random plans: the chunks of a delivered message were freed before the record of its end was durable.
+    let plan = Plan {
+        seed: 14_351_018_360_502_727_276,
+        lives: vec![5533, 4785, 1136, 3261, 1503],
+        clients: 3,
+        failing: 7,
+        segment_bytes: 128 << 10,
+        batch_bytes: 32 << 10,
+        deferred: 10,
+    };
+    live(&plan, Plant::None);
+}

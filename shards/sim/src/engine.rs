@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringpost_conf::{ActionKind, Config, Quickstart, Relay};
+use ringpost_conf::{ActionKind, Config, Quickstart};
 use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
 use ringpost_io::{Class, Mailbox, Runtime, Sender};
 use ringpost_perf::Counters;
@@ -52,7 +52,7 @@ pub(crate) fn config(address: IpAddr) -> Arc<Config> {
     let listen = Quickstart { listen: vec![(address, 25).into()], page: None };
     let mut config = Config::quickstart(state, &listen);
     for action in &mut config.actions {
-        action.kind = ActionKind::Relay(Box::new(Relay::default()));
+        action.kind = ActionKind::Relay(Box::default());
     }
     config.store.segment_bytes = limits::SEGMENT_BYTES;
     config.store.spool_memory_bytes = 32 * 1024;

@@ -30,6 +30,10 @@ pub(crate) struct Books {
     pub(crate) homes_open: BTreeSet<u64>,
     /// The same for the batch in flight.
     pub(crate) homes_in_flight: BTreeSet<u64>,
+    /// Chunks of messages whose end is not durable yet, and goes with the open batch: until then a crash brings them back.
+    pub(crate) ending_open: Vec<Box<[ChunkPlace]>>,
+    /// The same for the batch in flight.
+    pub(crate) ending_in_flight: Vec<Box<[ChunkPlace]>>,
 }
 
 /// Envelopes by status.
@@ -164,7 +168,7 @@ impl Books {
         }
         self.segments.add_live(message.place.segment(), message.bytes());
         if let Some(chunked) = chunked {
-            self.count_chunks(&chunked, true);
+            self.count_chunks(&chunked.chunks, true);
             self.index.chunked.insert(number, chunked);
         }
         self.index.insert(message);
@@ -184,15 +188,15 @@ impl Books {
             self.segments.need(place.slot, generation);
         }
         if let Some(chunked) = chunked {
-            self.count_chunks(&chunked, true);
+            self.count_chunks(&chunked.chunks, true);
             if let Some(old) = self.index.chunked.insert(number, chunked) {
-                self.count_chunks(&old, false);
+                self.count_chunks(&old.chunks, false);
             }
         }
     }
 
-    fn count_chunks(&mut self, chunked: &Chunked, more: bool) {
-        for chunk in &chunked.chunks {
+    fn count_chunks(&mut self, chunks: &[ChunkPlace], more: bool) {
+        for chunk in chunks {
             if self.segments.generation(chunk.slot) == Some(chunk.generation) {
                 let bytes = HEAD_BYTES as u64 + u64::from(chunk.bytes);
                 match more {
@@ -271,6 +275,13 @@ impl Books {
                 _ => {}
             }
         }
+        let is_pending = |envelope: &crate::index::Envelope| envelope.place == Place::PENDING;
+        if let Some(chunked) = &chunked
+            && message.envelopes.all().iter().any(is_pending)
+        {
+            self.count_chunks(&chunked.chunks, true);
+            self.ending_open.push(chunked.chunks.clone());
+        }
         match self.pinned.contains_key(&number) {
             true => drop(self.parked.insert(number, (message, chunked))),
             false => self.forget(&message, chunked.as_ref()),
@@ -281,7 +292,14 @@ impl Books {
     fn forget(&mut self, message: &Message, chunked: Option<&Chunked>) {
         self.segments.sub_live(message.place.segment(), message.bytes());
         if let Some(chunked) = chunked {
-            self.count_chunks(chunked, false);
+            self.count_chunks(&chunked.chunks, false);
+        }
+    }
+
+    /// The batch in flight is durable, and with it the end of these messages.
+    pub(crate) fn end_durably(&mut self) {
+        for chunks in std::mem::take(&mut self.ending_in_flight) {
+            self.count_chunks(&chunks, false);
         }
     }
 

@@ -86,7 +86,9 @@ impl<D: Disk> Slice<D> {
         *self.in_flight.borrow_mut() = Some(closed.done.clone());
         let mut books = self.books.borrow_mut();
         books.homes_in_flight = std::mem::take(&mut books.homes_open);
-        if !open.batch.is_empty() {
+        if open.batch.is_empty() {
+            books.ending_in_flight = std::mem::take(&mut books.ending_open);
+        } else {
             // What was poured may end messages, and which of them cannot be told: it keeps what all of it keeps.
             books.homes_open = books.homes_in_flight.clone();
         }
@@ -215,6 +217,7 @@ impl<D: Disk> Slice<D> {
         if role == Role::Hot {
             let homes = std::mem::take(&mut books.homes_in_flight);
             homes.into_iter().for_each(|home| books.segments.need(slot, home));
+            books.end_durably();
         }
         let revenants = books.apply(slot, at, batch.body(), None).expect("we have written these records ourselves");
         drop(books);
@@ -240,6 +243,8 @@ impl<D: Disk> Slice<D> {
             let mut books = self.books.borrow_mut();
             let homes = std::mem::take(&mut books.homes_in_flight);
             books.homes_open.extend(homes);
+            let ending = std::mem::take(&mut books.ending_in_flight);
+            books.ending_open.extend(ending);
         }
         for record in batch.records().flatten() {
             match record.kind {

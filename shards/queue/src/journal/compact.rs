@@ -170,12 +170,16 @@ impl<D: Disk> Slice<D> {
         let mut moved = Vec::new();
         let outcome = self.move_chunks(number, &mut moved).await;
         let mut books = self.books.borrow_mut();
+        if books.index.get(number).is_none() {
+            // It ended meanwhile, and may be unreadable by now. A copy that names these chunks may be durable before its end is.
+            books.ending_open.push(moved.into());
+            return Ok(());
+        }
         for chunk in moved {
             // From now on the message itself counts them, if it names them.
             books.segments.sub_live(Some(chunk.slot), HEAD_BYTES as u64 + u64::from(chunk.bytes));
         }
-        // What ended meanwhile may be unreadable by now, and need not be moved.
-        if books.index.get(number).is_none() { Ok(()) } else { outcome }
+        outcome
     }
 
     async fn move_chunks(&self, number: u64, moved: &mut Vec<ChunkPlace>) -> io::Result<()> {

@@ -43,7 +43,8 @@
 //! Live are: the latest copy of each message that has not ended, its chunks, and for each of its envelopes the latest state.
 //! A segment with nothing live is freed: first its superblock is overwritten with one that says so, durably; then its first
 //! batch is erased; then it is written again. But the states of *ended* messages must not go before the messages do, or a
-//! start would bring those back. So each segment remembers the generations that it *needs*: homes of messages whose end
+//! start would bring those back, and their chunks must not go before the states are durable, or it would bring them back
+//! without their text. So each segment remembers the generations that it *needs*: homes of messages whose end
 //! it records, older copies of messages that it holds. It is freed after them, or once a *checkpoint* covers it: then its
 //! states are not needed, since a start begins from there.
 //!

@@ -1,0 +1,119 @@
+//! The system's users, through the name service switch: whoever it asks may take long. Or of one `passwd` file.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::path::Path;
+use std::ptr;
+
+use crate::limits::{PASSWD_BUFFER_BYTES_FIRST, PASSWD_BUFFER_BYTES_MAX};
+
+/// What the system says of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name as the system has it.
+    pub name: String,
+    /// User number.
+    pub uid: u32,
+    /// Number of the user's first group.
+    pub gid: u32,
+    /// Home directory.
+    pub home: String,
+}
+
+/// Looks a user up by name; `None`: there is none.
+///
+/// # Errors
+/// When the system cannot tell, or its record is not UTF-8.
+pub fn user(name: &str) -> io::Result<Option<User>> {
+    // No user's name has a zero byte in it.
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    let mut buffer: Vec<libc::c_char> = vec![0; PASSWD_BUFFER_BYTES_FIRST];
+    loop {
+        // SAFETY: all fields are numbers or pointers, for which zero is a value.
+        let mut record: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut found: *mut libc::passwd = ptr::null_mut();
+        // SAFETY: all pointers are valid for the call, and `buffer` is as long as it is told.
+        let code = unsafe {
+            libc::getpwnam_r(name.as_ptr(), &raw mut record, buffer.as_mut_ptr(), buffer.len(), &raw mut found)
+        };
+        match code {
+            0 if found.is_null() => return Ok(None),
+            0 => {
+                // SAFETY: the call has succeeded, so the texts are in `buffer`, which stays as it is until they are copied.
+                return unsafe { copied(&record) }.map(Some);
+            }
+            libc::ERANGE if buffer.len() < PASSWD_BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 2, 0),
+            // Some services say so of a user that is not there (getpwnam(3)).
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// # Safety
+/// The texts of `record` must be there, and end with a zero byte.
+// SAFETY: as said above; it is called in one place.
+unsafe fn copied(record: &libc::passwd) -> io::Result<User> {
+    let text = |text: *const libc::c_char| {
+        if text.is_null() {
+            return Ok(String::new());
+        }
+        // SAFETY: the caller says that it is there and ends.
+        let text = unsafe { CStr::from_ptr(text) };
+        text.to_str().map(str::to_owned).map_err(|_| io::Error::other("the user's record is not UTF-8"))
+    };
+    Ok(User { name: text(record.pw_name)?, uid: record.pw_uid, gid: record.pw_gid, home: text(record.pw_dir)? })
+}
+
+/// The same from `etc/passwd` below a directory, and from nothing else. Lines that are no records are passed over, as the
+/// system does.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn user_below(root: &Path, name: &str) -> io::Result<Option<User>> {
+    let path = root.join("etc/passwd");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Ok(text.lines().filter_map(record).find(|user| user.name == name))
+}
+
+/// `name:password:uid:gid:comment:home:shell` (passwd(5)).
+fn record(line: &str) -> Option<User> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
+    if name.is_empty() || name.starts_with('#') {
+        return None;
+    }
+    Some(User { name: (*name).to_owned(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: (*home).to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_there_and_strangers_are_not() {
+        let root = user("root").unwrap().expect("every system has it");
+        assert_eq!((root.name.as_str(), root.uid, root.gid), ("root", 0, 0));
+        assert!(root.home.starts_with('/'));
+        for nobody in ["", "no-such-user-at-all", "ro\0ot", "root\n", "*)(uid=*"] {
+            assert_eq!(user(nobody).unwrap(), None, "{nobody:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_below_a_directory_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(user_below(dir.path(), "gilles").unwrap_err().to_string().contains("etc/passwd"));
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let text =
+            "# users\nroot:x:0:0:root:/root:/bin/sh\nbroken:x:a:1::/x:\nshort:x:1\ngilles:x:10:100::/home/gilles:\n";
+        std::fs::write(dir.path().join("etc/passwd"), text).unwrap();
+        let gilles = user_below(dir.path(), "gilles").unwrap().unwrap();
+        assert_eq!(gilles, User { name: "gilles".into(), uid: 10, gid: 100, home: "/home/gilles".into() });
+        for nobody in ["broken", "short", "# users", "", "eric"] {
+            assert_eq!(user_below(dir.path(), nobody).unwrap(), None, "{nobody:?}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `ringpost makemap`: a text file becomes a constant database, which takes the place of the old one at once or not at all.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use ringpost_conf::limits::DATA_FILE_BYTES_MAX;
+use ringpost_conf::tables::cdb;
+
+use super::client::print;
+use crate::exit::{Code, Failure};
+
+/// Mistakes of a file that are shown; the rest is counted.
+const SHOWN: usize = 20;
+
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// How the text is read: mapping has a key and a value on each line
+    #[arg(short = 't', value_name = "TYPE", default_value = "mapping")]
+    kind: Kind,
+    /// The database [default: FILE.db]
+    #[arg(short = 'o', value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The text
+    file: PathBuf,
+}
+
+/// How lines are read (grammar §7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Key, a colon or white space, and a list; lines that begin with white space go on.
+    Aliases,
+    /// The first column of each line.
+    Set,
+    /// Key, white space (or a colon), and a value.
+    Mapping,
+}
+
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let output = options.output.clone().unwrap_or_else(|| with_db(&options.file));
+    let count = make(&options.file, options.kind, &output)?;
+    print(&format!("{}: {count} entries\n", output.display()))
+}
+
+/// The usual name of a text's database.
+pub fn with_db(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".db");
+    name.into()
+}
+
+/// Reads a text and writes its database; the number of its entries.
+///
+/// # Errors
+/// When the text has mistakes, or a file cannot be read or written. The old database stays then.
+pub fn make(file: &Path, kind: Kind, output: &Path) -> Result<usize, Failure> {
+    let unreadable = |error: std::io::Error| Failure::new(Code::NoInput, format!("{}: {error}", file.display()));
+    let mut opened = File::open(file).map_err(unreadable)?;
+    let metadata = opened.metadata().map_err(unreadable)?;
+    if metadata.len() > DATA_FILE_BYTES_MAX {
+        return Err(unreadable(std::io::Error::other(format!("it has more than {DATA_FILE_BYTES_MAX} bytes"))));
+    }
+    let mut text = String::new();
+    opened.read_to_string(&mut text).map_err(unreadable)?;
+    let entries = parse(&text, kind).map_err(|mistakes| {
+        let shown = mistakes.iter().take(SHOWN);
+        let mut lines: Vec<String> = shown.map(|mistake| format!("{}:{mistake}", file.display())).collect();
+        if mistakes.len() > SHOWN {
+            lines.push(format!("and {} more", mistakes.len() - SHOWN));
+        }
+        lines.push(format!("nothing is written; {} is as it was", output.display()));
+        Failure::new(Code::Configuration, lines.join("\n  "))
+    })?;
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let records = entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_str()));
+    let bytes = cdb::build(records, &format!("{} {now}", file.display()));
+    let bytes = bytes.map_err(|error| Failure::new(Code::CannotCreate, error.to_string()))?;
+    // Who may read the text may read the database, and nobody else: it may hold passwords.
+    replace(output, &bytes, metadata.permissions().mode() & 0o777)
+        .map_err(|error| Failure::new(Code::CannotCreate, format!("{}: {error}", output.display())))?;
+    Ok(entries.len())
+}
+
+/// Writes beside it, makes that durable, and gives it the name.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or(std::io::ErrorKind::IsADirectory)?.to_string_lossy();
+    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
+    let written = write(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // It is of no use to anyone.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    File::open(dir)?.sync_all()
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    // One that a killed run has left is in the way, and of no use.
+    let _ = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // The mask does not decide; the text's own mode does.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    key: String,
+    value: String,
+}
+
+/// `LINE:COLUMN: what`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{line}:{column}: {what}")]
+struct Mistake {
+    line: usize,
+    column: usize,
+    what: String,
+}
+
+fn parse(text: &str, kind: Kind) -> Result<Vec<Entry>, Vec<Mistake>> {
+    let (mut entries, mut mistakes): (Vec<Entry>, Vec<Mistake>) = (Vec::new(), Vec::new());
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_end();
+        let start = line.len() - line.trim_start().len();
+        let content = without_comment(&line[start..]);
+        if content.is_empty() {
+            continue;
+        }
+        let mut wrong = |at: usize, what: String| {
+            let column = line[..(start + at).min(line.len())].chars().count() + 1;
+            mistakes.push(Mistake { line: number, column, what });
+        };
+        if kind == Kind::Aliases && start > 0 {
+            match entries.last_mut() {
+                Some(entry) => go_on(&mut entry.value, content),
+                None => {
+                    wrong(0, "white space at the beginning of the line, and no entry before it that goes on".into())
+                }
+            }
+            continue;
+        }
+        let (key, rest) = match first_column(content, kind) {
+            Ok(split) => split,
+            Err(what) => {
+                wrong(0, what.into());
+                continue;
+            }
+        };
+        let value = if kind == Kind::Set { key } else { rest };
+        if key.is_empty() {
+            wrong(0, "no key".into());
+        } else if let Some(first) = seen.insert(key.to_lowercase(), number) {
+            if kind != Kind::Set {
+                wrong(0, format!("`{key}` is there twice; the first is at line {first}"));
+            }
+        } else {
+            entries.push(Entry { key: key.to_owned(), value: value.to_owned() });
+            // An alias may have its whole value on the lines that follow.
+            if value.is_empty() && kind == Kind::Mapping {
+                wrong(0, format!("`{key}` has no value; a list of keys is made with `-t set`"));
+            }
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.value.is_empty() && kind == Kind::Aliases) {
+        let line = seen.get(&entry.key.to_lowercase()).copied().unwrap_or_default();
+        mistakes.push(Mistake { line, column: 1, what: format!("`{}` stands for nothing", entry.key) });
+    }
+    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+    if mistakes.is_empty() { Ok(entries) } else { Err(mistakes) }
+}
+
+fn go_on(value: &mut String, more: &str) {
+    if !value.is_empty() {
+        value.push(' ');
+    }
+    value.push_str(more);
+}
+
+/// A `#` begins a comment at the beginning of a line or after white space, outside quotes.
+fn without_comment(line: &str) -> &str {
+    let (mut quoted, mut before) = (false, ' ');
+    for (at, each) in line.char_indices() {
+        match each {
+            '"' => quoted = !quoted,
+            '#' if !quoted && before.is_whitespace() => return line[..at].trim_end(),
+            _ => {}
+        }
+        before = each;
+    }
+    line
+}
+
+/// The key, and what follows.
+fn first_column(line: &str, kind: Kind) -> Result<(&str, &str), &'static str> {
+    if let Some(inner) = line.strip_prefix('"') {
+        let (key, rest) = inner.split_once('"').ok_or("a quote that does not end")?;
+        return Ok((key, after_colon(rest)));
+    }
+    let blank = line.find(char::is_whitespace).unwrap_or(line.len());
+    let colon = match kind {
+        Kind::Aliases => line.find(':'),
+        Kind::Set => None,
+        // Without white space colons separate: `user:hash`. With it, only one that stands before it: `::1` is a key.
+        Kind::Mapping if blank == line.len() => line.find(':'),
+        Kind::Mapping => line[..blank].ends_with(':').then(|| blank - 1),
+    };
+    let end = colon.map_or(blank, |colon| colon.min(blank));
+    Ok((&line[..end], after_colon(&line[end..])))
+}
+
+fn after_colon(rest: &str) -> &str {
+    let rest = rest.trim_start();
+    rest.strip_prefix(':').unwrap_or(rest).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use ringpost_conf::tables::cdb::Cdb;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(kind: Kind, text: &str, expected: &[(&str, &str)]) {
+        let entries = parse(text, kind).unwrap();
+        let entries: Vec<(&str, &str)> = entries.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect();
+        assert_eq!(entries, expected);
+    }
+
+    #[test]
+    fn texts_are_read_as_tables_of_their_kind() {
+        check(
+            Kind::Aliases,
+            "# mail\nroot: gilles\r\nstaff:gilles,eric,   # three\n\tchl\nlong:\n  a@b.org\n\"a b\": |\"cmd #1\"\npostmaster root\n",
+            &[
+                ("root", "gilles"),
+                ("staff", "gilles,eric, chl"),
+                ("long", "a@b.org"),
+                ("a b", "|\"cmd #1\""),
+                ("postmaster", "root"),
+            ],
+        );
+        check(
+            Kind::Set,
+            "example.org enabled # required\n\n  *.example.org\n2001:db8::1\n",
+            &[("example.org", "example.org"), ("*.example.org", "*.example.org"), ("2001:db8::1", "2001:db8::1")],
+        );
+        check(
+            Kind::Mapping,
+            "gilles:$6$salt$hash:10:100\n2001:db8::1 mx1.example.org\n::1\tlocal\nlabel user:pass#word\nkey: a b\n",
+            &[
+                ("gilles", "$6$salt$hash:10:100"),
+                ("2001:db8::1", "mx1.example.org"),
+                ("::1", "local"),
+                ("label", "user:pass#word"),
+                ("key", "a b"),
+            ],
+        );
+    }
+
+    #[test]
+    fn mistakes_are_all_found_with_their_place() {
+        let texts = |text, kind| parse(text, kind).unwrap_err().iter().map(Mistake::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            texts("  x\nroot: a\nRoot: b\nempty:\n: y\n\"open\n", Kind::Aliases),
+            [
+                "1:3: white space at the beginning of the line, and no entry before it that goes on",
+                "3:1: `Root` is there twice; the first is at line 2",
+                "4:1: `empty` stands for nothing",
+                "5:1: no key",
+                "6:1: a quote that does not end",
+            ]
+        );
+        assert_eq!(texts("a 1\n b\n", Kind::Mapping), ["2:2: `b` has no value; a list of keys is made with `-t set`"]);
+    }
+
+    #[test]
+    fn the_old_database_stays_until_the_new_one_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (text, db) = (dir.path().join("aliases"), dir.path().join("aliases.db"));
+        fs::write(&text, "root: gilles\n").unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(make(&text, Kind::Aliases, &db).unwrap(), 1);
+        assert_eq!(fs::metadata(&db).unwrap().permissions().mode() & 0o777, 0o640);
+        let before = fs::read(&db).unwrap();
+        fs::write(&text, "root: gilles\nroot: eric\n").unwrap();
+        let failure = make(&text, Kind::Aliases, &db).unwrap_err();
+        assert!(failure.text.contains("aliases:2:1: `root` is there twice"), "{}", failure.text);
+        assert_eq!(fs::read(&db).unwrap(), before);
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        let cdb = Cdb::read(&db).unwrap();
+        assert!(cdb.origin().unwrap().starts_with(&text.display().to_string()));
+        assert!(make(&text, Kind::Set, &dir.path().join("no/such/dir.db")).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! What a table is asked for (grammar §7.1), and the form of the rows that answer it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// A kind of question. Those that need all entries at once (regular expressions) are not asked of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Service {
+    /// Local part, address, `@domain` or `@` → what it stands for.
+    Alias,
+    /// A name or `*.` above it.
+    Domain,
+    /// A client's user name → a hash, or user and hash. Never answered from old knowledge.
+    Credentials,
+    /// A relay's label → user and password.
+    RelayCredentials,
+    /// `user:password`, which the backend judges itself. Never kept, never logged.
+    Auth,
+    /// User → uid, gid and home.
+    UserInfo,
+    /// Networks.
+    NetAddr,
+    /// All source addresses; there is no key.
+    SourceAddr,
+    /// Address → host name.
+    AddrName,
+    /// Patterns of addresses.
+    MailAddr,
+    /// User → patterns of addresses.
+    MailAddrMap,
+    /// All relay URLs (without a key), or domain → relay URLs.
+    RelayHost,
+    /// Words.
+    String,
+    /// Name → chain and key.
+    Cert,
+    /// Domain → selector and key.
+    Dkim,
+}
+
+/// How many rows one answer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// One; a second is a mistake.
+    One,
+    /// As many as there are; together they are the answer.
+    Many,
+    /// It counts only that there is one.
+    Any,
+}
+
+/// Name in configuration files, and service.
+const NAMES: [(&str, Service); 16] = [
+    ("alias", Service::Alias),
+    ("domain", Service::Domain),
+    ("credentials", Service::Credentials),
+    ("auth", Service::Auth),
+    ("userinfo", Service::UserInfo),
+    ("netaddr", Service::NetAddr),
+    ("source", Service::SourceAddr),
+    // The article's name of the same.
+    ("sourceaddr", Service::SourceAddr),
+    ("addrname", Service::AddrName),
+    ("mailaddr", Service::MailAddr),
+    ("mailaddrmap", Service::MailAddrMap),
+    ("relayhost", Service::RelayHost),
+    ("string", Service::String),
+    ("cert", Service::Cert),
+    ("dkim", Service::Dkim),
+    // Told from the listener's kind by who asks, not by name; last, so that the name means the other.
+    ("credentials", Service::RelayCredentials),
+];
+
+impl Service {
+    /// All names, each once; for suggestions.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES[..NAMES.len() - 1].iter().map(|(name, _)| *name)
+    }
+
+    /// The service of a name. `credentials` are a listener's: the stricter kind.
+    pub fn named(name: &str) -> Option<Self> {
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, service)| *service)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, service)| *service == self).map_or("", |(name, _)| name)
+    }
+
+    /// The service whose query or filter answers it: both kinds of credentials have one.
+    pub fn asked_as(self) -> Self {
+        if self == Self::RelayCredentials { Self::Credentials } else { self }
+    }
+
+    /// Whether an answer that is out of date may be given while the backend fails (grammar §7.3).
+    pub fn may_be_stale(self) -> bool {
+        !matches!(self, Self::Credentials | Self::Auth)
+    }
+
+    /// Whether answers are kept at all: passwords that somebody tried do not stay in memory.
+    pub fn is_kept(self) -> bool {
+        self != Self::Auth
+    }
+
+    /// Whether its key may be seen in a log.
+    pub fn is_secret(self) -> bool {
+        self == Self::Auth
+    }
+
+    /// How many rows make an answer.
+    pub fn rows(self) -> Rows {
+        match self {
+            Self::Alias | Self::MailAddrMap | Self::SourceAddr | Self::RelayHost | Self::Dkim => Rows::Many,
+            Self::Credentials | Self::RelayCredentials | Self::UserInfo | Self::AddrName | Self::Cert => Rows::One,
+            Self::Domain | Self::Auth | Self::NetAddr | Self::MailAddr | Self::String => Rows::Any,
+        }
+    }
+
+    /// How many columns a row may have. One column is the whole record; several are its parts.
+    pub fn columns(self) -> &'static [usize] {
+        match self {
+            Self::Credentials | Self::RelayCredentials | Self::Cert | Self::Dkim => &[1, 2],
+            Self::UserInfo => &[1, 3, 4],
+            _ => &[1],
+        }
+    }
+
+    /// What stands between the parts of a record.
+    pub fn joint(self) -> &'static str {
+        if self == Self::Cert { "\n" } else { ":" }
+    }
+
+    /// How many values of the key a query takes: user and password come apart, whole lists have no key.
+    pub fn parameters(self) -> &'static [usize] {
+        match self {
+            Self::Auth => &[2],
+            Self::SourceAddr => &[0],
+            Self::RelayHost => &[0, 1],
+            _ => &[1],
+        }
+    }
+}
+
+/// What is between two rows of one answer, as in a list of aliases.
+pub const BETWEEN_ROWS: &str = ", ";
+
+/// `1 or 2`, for messages.
+pub fn either(counts: &[usize]) -> String {
+    let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
+    counts.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for name in Service::names().filter(|name| *name != "sourceaddr") {
+            assert_eq!(Service::named(name).map(Service::name), Some(name));
+        }
+        assert_eq!(Service::named("sourceaddr"), Some(Service::SourceAddr));
+        assert_eq!(Service::named("credentials"), Some(Service::Credentials));
+        assert_eq!(Service::RelayCredentials.name(), "credentials");
+        assert_eq!(Service::named("regex"), None);
+        assert_eq!(Service::names().filter(|name| *name == "credentials").count(), 1);
+    }
+
+    #[test]
+    fn what_guards_a_door_is_never_old() {
+        assert!(!Service::Credentials.may_be_stale() && !Service::Auth.may_be_stale() && !Service::Auth.is_kept());
+        assert!(Service::RelayCredentials.may_be_stale() && Service::Alias.may_be_stale());
+        assert_eq!(either(Service::UserInfo.columns()), "1 or 3 or 4");
+    }
+}
