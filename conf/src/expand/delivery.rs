@@ -118,13 +118,18 @@ impl Way {
     }
 }
 
-impl fmt::Display for Delivery {
+/// For whom it is, if not for the address alone; for people.
+impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.way {
-            Way::Address => write!(f, "<{}>", self.address),
-            Way::User(user) => write!(f, "{user}"),
-            Way::File { path, .. } => write!(f, "{}", path.as_written()),
-            Way::Pipe { command, .. } => write!(f, "|{command}"),
+        let by = |f: &mut fmt::Formatter<'_>, user: &Option<User>| match user {
+            Some(user) => write!(f, " as {user}"),
+            None => Ok(()),
+        };
+        match self {
+            Self::Address => Ok(()),
+            Self::User(user) => write!(f, "{user}"),
+            Self::File { user, path } => write!(f, "{}", path.as_written()).and_then(|()| by(f, user)),
+            Self::Pipe { user, command } => write!(f, "|{command}").and_then(|()| by(f, user)),
         }
     }
 }
@@ -158,10 +163,10 @@ pub struct Identity(String);
 impl Identity {
     /// Of a delivery of a message from `values.sender`, first addressed to `values.recipient`. The ids of message and envelope
     /// are left out: they are not known yet, and would make every delivery another one.
-    pub fn of(delivery: &Delivery, config: &Config, values: &FormatValues<'_>) -> Self {
-        let owner = delivery.way.user();
+    pub fn of(action: usize, address: &str, way: &Way, config: &Config, values: &FormatValues<'_>) -> Self {
+        let owner = way.user();
         let values = FormatValues {
-            destination: &delivery.address,
+            destination: address,
             user_name: owner.map_or("", |user| &user.name),
             user_directory: owner.map_or("", |user| &user.home),
             ..*values
@@ -172,18 +177,18 @@ impl Identity {
             Err(_) => format!("{} {} {}", format.as_written(), values.recipient, values.destination),
         };
         let program = |command: &Command| command.expand(&values).unwrap_or_default().join("\0");
-        let what = match &delivery.way {
+        let what = match way {
             Way::File { path: file, .. } => format!("file {}", path(&config.format_below_root(file))),
             Way::Pipe { command, .. } => format!("pipe {}", program(command)),
-            Way::Address | Way::User(_) => match config.actions.get(delivery.action).map(|action| &action.kind) {
+            Way::Address | Way::User(_) => match config.actions.get(action).map(|action| &action.kind) {
                 Some(ActionKind::Maildir(maildir)) => format!("maildir {}", path(&maildir.path)),
                 Some(ActionKind::Mda(mda)) => format!("mda {}", program(&mda.command)),
                 Some(ActionKind::Lmtp(lmtp)) if lmtp.rcpt_to => {
-                    format!("lmtp {} {}", path(&lmtp.destination), normal(&delivery.address))
+                    format!("lmtp {} {}", path(&lmtp.destination), normal(address))
                 }
                 Some(ActionKind::Lmtp(lmtp)) => format!("lmtp {}", path(&lmtp.destination)),
                 Some(ActionKind::Mbox) => "mbox".to_owned(),
-                Some(ActionKind::Relay(_)) => format!("relay {}", normal(&delivery.address)),
+                Some(ActionKind::Relay(_)) => format!("relay {}", normal(address)),
                 Some(ActionKind::Discard | ActionKind::ExpandOnly | ActionKind::ForwardOnly) | None => {
                     "none".to_owned()
                 }

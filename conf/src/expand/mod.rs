@@ -187,8 +187,9 @@ impl<'c> Expansion<'c> {
         let (mut seen, mut all) = (HashSet::new(), Vec::new());
         for at in self.reading_order() {
             if let Some(Outcome::Delivery(delivery)) = &self.nodes[at].outcome {
-                let identity = Identity::of(delivery, self.config, &values);
-                if seen.insert((self.outlines.canonical(delivery.action), identity)) {
+                let Delivery { action, address, way } = &**delivery;
+                let identity = Identity::of(*action, address, way, self.config, &values);
+                if seen.insert((self.outlines.canonical(*action), identity)) {
                     all.push((**delivery).clone());
                 }
             }

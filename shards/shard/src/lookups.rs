@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use ringpost_conf::expand::{Question, Told};
-use ringpost_conf::tables::ServiceKind;
+use ringpost_conf::tables::{Keys, ServiceKind};
 use ringpost_conf::{Config, Lookup, TableOptions};
 use ringpost_io::{Class, Runtime};
 
@@ -149,8 +149,9 @@ pub(crate) fn begin<W: World>(shard: &Rc<Shard<W>>, config: &Config, question: &
     asking.insert(asked.clone(), vec![answer]);
     drop(asking);
     let (task_shard, manner) = (shard.clone(), Manner::of(question, config));
+    let delimiter = config.smtp.sub_address_delimiter;
     shard.spawn_counted(Class::Session, async move {
-        let asks = put(&task_shard, &asked);
+        let asks = put(&task_shard, &asked, delimiter);
         let told = task_shard.runtime.timeout(manner.wait, asks).await;
         let told = told.unwrap_or_else(|| Told::Failed("no answer in time".to_owned()));
         let lookups = &task_shard.lookups;
@@ -193,14 +194,17 @@ pub(crate) async fn all<W: World>(
     answers
 }
 
-async fn put<W: World>(shard: &Shard<W>, asked: &Asked) -> Told {
+async fn put<W: World>(shard: &Shard<W>, asked: &Asked, delimiter: char) -> Told {
     match &asked.question {
-        Question::Lookup(Lookup::Table { service, key, .. }) => shard.ask.look_up(&asked.table, *service, key).await,
+        Question::Lookup(Lookup::Table { service, key, .. }) => {
+            let keys = Keys::new(*service, key, delimiter).map(|key| key.as_str().to_owned()).collect();
+            shard.ask.look_up(&asked.table, *service, keys).await
+        }
         // No rule asks for it: a server with such rules does not start (`Config::not_yet`).
         Question::Lookup(Lookup::ReverseName) => Told::Failed("the client's name is not looked up".to_owned()),
         Question::User(name) => shard.ask.user(name).await,
         Question::Forward(user) => shard.ask.forward(user).await,
-        Question::Include { path, user } => shard.ask.include(path, user.as_ref()).await,
+        Question::Include { path, user } => shard.ask.list(path, user.as_ref()).await,
     }
 }
 

@@ -274,7 +274,7 @@ fn rules_are_asked_again_and_the_source_is_local_then() {
             "fwd: x@elsewhere.example\nback: fwd@poolp.org\nself: self@poolp.org\nboth: x@elsewhere.example, gilles",
         )
         .rule("out", Dest::Any, relay())
-        .from_local();
+        .for_local_sources();
     setup.check(&[
         ("fwd@poolp.org", "out <x@elsewhere.example>"),
         ("back@poolp.org", "out <x@elsewhere.example>"),
@@ -287,7 +287,7 @@ fn rules_are_asked_again_and_the_source_is_local_then() {
     let plain = Negation::Plain;
     let mut other = Setup::new()
         .rule("inner", domains(&["poolp.org"]), relay())
-        .from_local()
+        .for_local_sources()
         .rule("v", domains(&["poolp.org"]), ActionKind::Mbox)
         .virtual_("again: again@poolp.org");
     other.check(&[("again@poolp.org", "inner <again@poolp.org>")]);
@@ -374,9 +374,7 @@ fn the_same_delivery_is_made_once() {
         .rule("by-name", Dest::Any, maildir("/srv/%{dest.user}-%{evpid}"))
         .rule("out", Dest::Any, relay());
     let user = |name: &str, home: &str| User { name: name.into(), uid: 1, gid: 1, home: home.into() };
-    let of = |action: usize, address: &str, way: Way| {
-        Identity::of(&Delivery { action, address: address.into(), way }, &setup.config, &values)
-    };
+    let of = |action: usize, address: &str, way: Way| Identity::of(action, address, &way, &setup.config, &values);
     let (a, b) = (user("a", "/h/a"), user("b", "/h/b"));
     assert_eq!(of(0, "a@x", Way::User(a.clone())), of(0, "b@x", Way::User(a.clone())));
     assert_ne!(of(0, "a@x", Way::User(a.clone())), of(0, "a@x", Way::User(b)));

@@ -109,7 +109,7 @@ impl Setup {
     }
 
     /// The rule that was declared last is for local sources alone.
-    pub(super) fn from_local(mut self) -> Self {
+    pub(super) fn for_local_sources(mut self) -> Self {
         self.config.matches.last_mut().expect("a rule").from.1 = Origin::Local;
         self
     }
