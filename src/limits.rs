@@ -42,6 +42,8 @@ pub const RESOLVER_CACHE: u64 = 32 * 1024;
 pub const LOG_LINES: usize = 16 * 1024;
 /// How long the log's writer lets lines gather before it writes them in one go.
 pub const LOG_GATHER: Duration = Duration::from_millis(10);
+/// Size of a list that an alias includes: some tens of thousands of members, far more than an expansion takes.
+pub const LIST_BYTES: u64 = 1 << 20;
 /// How often the lines at the bottom of a terminal are drawn anew.
 pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Characters of such a line where the terminal does not say how wide it is.

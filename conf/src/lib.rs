@@ -11,6 +11,8 @@ mod canonical;
 mod check;
 mod command;
 mod convert;
+pub mod expand;
+mod explain;
 mod facts;
 mod format;
 mod lex;
@@ -30,6 +32,7 @@ mod values;
 
 pub use command::{Command, CommandProblem};
 pub use convert::convert;
+pub use explain::{ExplainedDelivery, ExplainedNode, ExplainedRule, Explanation};
 pub use facts::{Decision, Facts, Lookup, ReverseName};
 pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};
 pub use load::{Exists, FileSystem, Memory, Options, Source, load, load_canonical};

@@ -45,6 +45,8 @@ pub const LINE_BYTES: u32 = 2_048;
 pub const EXPANSION_DEPTH: u32 = 10;
 /// `smtp limit max-nodes` of expansion.
 pub const EXPANSION_NODES: u32 = 1_000;
+/// Beyond this many nodes no setting goes: each may be an envelope, and they are written together.
+pub const EXPANSION_NODES_MAX: u32 = 10_000;
 /// `smtp limit max-received`: a message with more `Received:` lines loops.
 pub const RECEIVED: u32 = 50;
 /// `smtp limit timeout`, for a command (RFC 5321 §4.5.3.2.7).
@@ -91,5 +93,6 @@ pub const STORE_PATH: &str = "/var/spool/ringpost";
 /// Where the control socket is unless the file says otherwise.
 pub const CONTROL_PATH: &str = "/run/ringpost.sock";
 
+const _: () = assert!(EXPANSION_NODES <= EXPANSION_NODES_MAX);
 const _: () = assert!(REPORTS_SHOWN_MAX <= REPORTS_KEPT_MAX);
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_RANGE.0 && SEGMENT_BYTES <= SEGMENT_BYTES_RANGE.1);

@@ -110,8 +110,24 @@ fn describe(envelope: &ListedEnvelope, out: &mut String) {
     let ListedEnvelope { id, sender, recipient, state, attempts, reason, size, .. } = envelope;
     // A String takes everything.
     let _ = writeln!(out, "id={id} from=<{sender}> to=<{recipient}> state={state} attempts={attempts} size={size}");
+    let ListedEnvelope { original, action, way, .. } = envelope;
+    for (what, text) in [("action", action), ("addressed to", original), ("delivered to", way)] {
+        if !text.is_empty() {
+            let _ = writeln!(out, "  {what}: {text}");
+        }
+    }
     if !reason.is_empty() {
         let _ = writeln!(out, "  last reply: {reason}");
+    }
+}
+
+/// The address, and the user, file or program that it has become.
+fn whom(envelope: &ListedEnvelope) -> String {
+    let ListedEnvelope { recipient, way, .. } = envelope;
+    match way.split_once('=') {
+        _ if way.is_empty() => format!("<{recipient}>"),
+        Some((user, _)) if !user.contains(['/', '|']) => format!("<{recipient}> {user}"),
+        _ => format!("<{recipient}> {way}"),
     }
 }
 
@@ -136,7 +152,7 @@ fn table(envelopes: &[ListedEnvelope], now_ms: u64) -> String {
             envelope.attempts.to_string(),
             next,
             format!("<{}>", envelope.sender),
-            format!("<{}>", envelope.recipient),
+            whom(envelope),
             envelope.reason.clone(),
         ]
     }));
@@ -211,6 +227,9 @@ mod tests {
             id: "0000000000000001".into(),
             sender: "a@b.test".into(),
             recipient: "c@d.test".into(),
+            original: "staff@d.test".into(),
+            action: "out".into(),
+            way: "c=1:1:/home/c".into(),
             state: "deferred".into(),
             due_ms: 1_300_000,
             attempts: 2,
@@ -222,7 +241,10 @@ mod tests {
         let text = table(&[envelope, bounce], 1_060_000);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("id                age     size  tries  next try"), "{text}");
-        assert!(lines[1].contains("60.0 s") && lines[1].contains("in 4.00 min  <a@b.test>  <c@d.test>  450"), "{text}");
+        assert!(
+            lines[1].contains("60.0 s") && lines[1].contains("in 4.00 min  <a@b.test>  <c@d.test> c  450"),
+            "{text}"
+        );
         assert!(lines[2].contains("active") && lines[2].contains("<>"), "{text}");
         assert_eq!(lines[3], "1 message, 2 envelopes");
         assert_eq!(table(&[], 0), "the queue is empty\n");

@@ -1,27 +1,41 @@
-//! Questions of the shards in, answers out. The same question is looked up once, however many shards ask it.
+//! Questions of the shards in, answers out. The same name is looked up once, however many shards ask for it; tables see to
+//! that themselves.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_channel::oneshot;
+use ringpost_conf::expand::{Told, User};
+use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
 use ringpost_shard::{Ask, MxAnswer};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
+use super::list;
+use super::tables::{Answer, SYSTEM_USERS, Service, Tables};
 use crate::limits::{LOOKUPS, QUESTIONS};
 
-/// What a shard may ask.
+/// A question about names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Question {
     Exchangers(String),
     Addresses(String),
 }
 
+/// A question about what tables and files say.
+enum Lookup {
+    Table { table: String, service: ServiceKind, keys: Vec<String> },
+    List(PathBuf),
+}
+
 /// A question and where its answer goes.
-pub struct Asked {
-    question: Question,
-    answer: oneshot::Sender<MxAnswer>,
+pub struct Asked(Kind);
+
+enum Kind {
+    Name(Question, oneshot::Sender<MxAnswer>),
+    Lookup(Lookup, oneshot::Sender<Told>),
 }
 
 /// A shard's way to the coordinator.
@@ -34,28 +48,67 @@ pub fn questions() -> (Line, Mailbox<Asked>) {
     (Line(sender), mailbox)
 }
 
+/// Said when nobody is there to answer any more.
+const STOPPED: &str = "the coordinator has stopped";
+
 impl Line {
-    async fn ask(&self, question: Question) -> MxAnswer {
+    async fn name(&self, question: Question) -> MxAnswer {
         let (answer, wait) = oneshot::channel();
-        if self.0.send(Asked { question, answer }).await.is_err() {
-            return MxAnswer::Temporary("the coordinator has stopped".into());
+        if self.0.send(Asked(Kind::Name(question, answer))).await.is_err() {
+            return MxAnswer::Temporary(STOPPED.into());
         }
-        wait.await.unwrap_or_else(|_| MxAnswer::Temporary("the coordinator has stopped".into()))
+        wait.await.unwrap_or_else(|_| MxAnswer::Temporary(STOPPED.into()))
+    }
+
+    async fn lookup(&self, lookup: Lookup) -> Told {
+        let (answer, wait) = oneshot::channel();
+        if self.0.send(Asked(Kind::Lookup(lookup, answer))).await.is_err() {
+            return Told::Failed(STOPPED.into());
+        }
+        wait.await.unwrap_or_else(|_| Told::Failed(STOPPED.into()))
     }
 }
 
 impl Ask for Line {
     async fn exchangers(&self, domain: &str) -> MxAnswer {
-        self.ask(Question::Exchangers(domain.to_owned())).await
+        self.name(Question::Exchangers(domain.to_owned())).await
     }
 
     async fn addresses(&self, host: &str) -> MxAnswer {
-        self.ask(Question::Addresses(host.to_owned())).await
+        self.name(Question::Addresses(host.to_owned())).await
+    }
+
+    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told {
+        self.lookup(Lookup::Table { table: table.to_owned(), service, keys }).await
+    }
+
+    async fn user(&self, name: &str) -> Told {
+        let (table, service) = (SYSTEM_USERS.to_owned(), ServiceKind::UserInfo);
+        self.lookup(Lookup::Table { table, service, keys: vec![name.to_owned()] }).await
+    }
+
+    async fn forward(&self, user: &User) -> Told {
+        Told::Failed(format!("the .forward of {} is not read", user.name))
+    }
+
+    async fn list(&self, path: &Path, user: Option<&User>) -> Told {
+        match user {
+            None => self.lookup(Lookup::List(path.to_owned())).await,
+            Some(user) => Told::Failed(format!("lists in the .forward of {} are not read", user.name)),
+        }
     }
 }
 
+/// What questions are answered from.
+pub struct Desk {
+    /// The DNS.
+    pub names: Arc<Names>,
+    /// The tables of the configuration in force.
+    pub tables: Box<dyn Fn() -> Arc<Tables> + Send>,
+}
+
 /// Answers until all shards are gone.
-pub async fn answer(mailbox: Mailbox<Asked>, names: Arc<Names>) {
+pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
     let mut asking: HashMap<Question, Vec<oneshot::Sender<MxAnswer>>> = HashMap::new();
     let mut waiting: VecDeque<Question> = VecDeque::new();
     let mut lookups: JoinSet<(Question, MxAnswer)> = JoinSet::new();
@@ -63,19 +116,26 @@ pub async fn answer(mailbox: Mailbox<Asked>, names: Arc<Names>) {
     while open || !lookups.is_empty() {
         tokio::select! {
             asked = mailbox.receive(), if open => match asked {
-                Some(Asked { question, answer }) => {
+                Some(Asked(Kind::Name(question, answer))) => {
                     let all = asking.entry(question.clone()).or_default();
                     all.push(answer);
                     if all.len() == 1 {
                         waiting.push_back(question);
                     }
                 }
+                // Each table has its own bounds, so that one that is slow keeps nobody else waiting.
+                Some(Asked(Kind::Lookup(lookup, answer))) => {
+                    let tables = (desk.tables)();
+                    tokio::spawn(async move {
+                        // A shard that no longer waits needs no answer.
+                        let _ = answer.send(told(&tables, lookup).await);
+                    });
+                }
                 None => open = false,
             },
             Some(done) = lookups.join_next() => {
                 let Ok((question, answer)) = done else { continue };
                 for asker in asking.remove(&question).into_iter().flatten() {
-                    // A shard that no longer waits needs no answer.
                     let _ = asker.send(answer.clone());
                 }
             }
@@ -83,7 +143,7 @@ pub async fn answer(mailbox: Mailbox<Asked>, names: Arc<Names>) {
         while lookups.len() < LOOKUPS
             && let Some(question) = waiting.pop_front()
         {
-            let names = names.clone();
+            let names = desk.names.clone();
             lookups.spawn(async move {
                 let answer = match &question {
                     Question::Exchangers(domain) => dns::exchangers(&names, domain).await,
@@ -95,18 +155,53 @@ pub async fn answer(mailbox: Mailbox<Asked>, names: Arc<Names>) {
     }
 }
 
+async fn told(tables: &Tables, lookup: Lookup) -> Told {
+    match lookup {
+        Lookup::Table { table, service, keys } => first_found(tables, &table, service, keys).await,
+        Lookup::List(path) => list::read(path).await,
+    }
+}
+
+/// The first key that is found decides, and a failure before it ends the search: no later key may decide instead.
+async fn first_found(tables: &Tables, table: &str, service: ServiceKind, keys: Vec<String>) -> Told {
+    let Some(service) = Service::named(service.name()) else {
+        return Told::Failed(format!("tables do not answer {service} lookups"));
+    };
+    for key in keys {
+        match tables.lookup(table, service, &key).await {
+            Answer::Found(text) => return Told::Found(text),
+            Answer::NotFound => {}
+            Answer::Failed(why) => return Told::Failed(why),
+        }
+    }
+    Told::NotFound
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordinator::tables::{Backend, Declared, Surroundings};
     use crate::coordinator::zone::Zone;
 
-    #[test]
-    fn all_who_ask_are_answered() {
+    /// Answers from a zone, and from the users of a `passwd` file below this directory.
+    fn with_desk<F: Future<Output = ()>>(root: &Path, ask: impl FnOnce(Line) -> F) {
         let zone = Zone::parse("a.test MX 10 mx.test\nmx.test A 192.0.2.1\n").unwrap();
+        let surroundings = Surroundings { root: Some(root.to_owned()), events: Arc::new(|_| {}) };
+        let users = Declared::new(SYSTEM_USERS, Backend::System);
+        let tables = Arc::new(Tables::new(vec![users], &surroundings).unwrap());
+        let desk = Desk { names: Arc::new(Names::Zone(zone)), tables: Box::new(move || tables.clone()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (line, mailbox) = questions();
-            let answering = tokio::spawn(answer(mailbox, Arc::new(Names::Zone(zone))));
+            let answering = tokio::spawn(answer(mailbox, desk));
+            ask(line).await;
+            answering.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn all_who_ask_are_answered() {
+        with_desk(Path::new("/nowhere"), async |line| {
             let same = (0..50).map(|_| line.exchangers("a.test"));
             let mut set = Vec::new();
             for ask in same {
@@ -117,8 +212,27 @@ mod tests {
             }
             assert_eq!(line.exchangers("b.test").await, MxAnswer::NoSuchDomain);
             assert!(matches!(line.addresses("mx.test").await, MxAnswer::Hosts { .. }));
-            drop(line);
-            answering.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn the_first_key_decides_and_a_failure_ends_the_search() {
+        let dir = tempfile::tempdir().unwrap();
+        with_desk(dir.path(), async |line| {
+            assert!(matches!(line.user("gilles").await, Told::Failed(_)), "there is no file yet");
+        });
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let text = "eric:x:1:2::/home/eric:\ngilles:x:10:100::/home/gilles:\n";
+        std::fs::write(dir.path().join("etc/passwd"), text).unwrap();
+        with_desk(dir.path(), async |line| {
+            let gilles = Told::Found("gilles:10:100:/home/gilles".into());
+            assert_eq!(line.user("gilles").await, gilles);
+            assert_eq!(line.user("chl").await, Told::NotFound);
+            let keys = ["chl", "gilles", "eric"].map(str::to_owned).to_vec();
+            assert_eq!(line.look_up(SYSTEM_USERS, ServiceKind::UserInfo, keys).await, gilles);
+            let keys = vec!["gilles".to_owned()];
+            assert!(matches!(line.look_up("other", ServiceKind::Alias, keys.clone()).await, Told::Failed(_)));
+            assert!(matches!(line.look_up(SYSTEM_USERS, ServiceKind::Regex, keys).await, Told::Failed(_)));
         });
     }
 }

@@ -4,6 +4,7 @@
 mod control;
 mod dns;
 mod http;
+pub mod list;
 pub mod log;
 pub mod mailbox;
 mod reload;
@@ -113,7 +114,6 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
     }
-    tokio::spawn(mailbox::answer(questions, names));
     let events = log.clone();
     let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)) };
     // The supervisor has read the same files and found nothing wrong.
@@ -124,6 +124,9 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     let tables = RwLock::new(Arc::new(tables));
     let reloads = reload::Waiting::default();
     let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, supervisor, reloads });
+    let of_tables = coordinator.clone();
+    let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
+    tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
         tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));

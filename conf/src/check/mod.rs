@@ -101,6 +101,7 @@ impl Check<'_, '_> {
             profile: self.profile_name(),
             names: self.reading.names.clone(),
             port_offset: self.reading.options.port_offset,
+            root: self.reading.options.root.clone(),
             setting_lines: self.setting_lines(),
             not_yet: Vec::new(),
             matches: Vec::new(),

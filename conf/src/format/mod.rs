@@ -220,6 +220,11 @@ impl Format {
         matches!(self.parts.first(), Some(Part::Text(text)) if text == "~" || text.starts_with("~/"))
     }
 
+    /// Whether something of a user is in it: his home directory, `%{user.username}`, `%{user.directory}`.
+    pub fn mentions_user(&self) -> bool {
+        self.is_in_home() || self.parts.iter().any(|part| matches!(part, Part::Value(value) if value.is_of_user()))
+    }
+
     /// Whether `%{mda}` is in it.
     pub fn mentions_mda(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Value(value) if value.is_mda()))

@@ -115,6 +115,11 @@ impl Value {
         self.token == Token::Mda
     }
 
+    /// A user's, whom the userbase must know.
+    pub(super) fn is_of_user(&self) -> bool {
+        matches!(self.token, Token::UserName | Token::UserDirectory)
+    }
+
     /// The end offset, if it is positive: OpenSMTPD includes it, this language does not.
     pub(super) fn positive_end(&self) -> Option<i64> {
         self.slice.filter(|slice| !slice.is_single()).and_then(|slice| slice.end).filter(|end| *end > 0)

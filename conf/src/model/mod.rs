@@ -14,6 +14,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use action::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
@@ -98,6 +99,8 @@ pub struct Config {
     pub names: Names,
     /// `--port-offset`: for ports that no line of the file says, such as [`Config::mx_port`]. All others are moved already.
     pub port_offset: u16,
+    /// `--root`: absolute paths that come out of tables and user records are below it. Those of the file are already.
+    pub root: Option<PathBuf>,
     /// Where settings are given, by the words that begin them (`queue ttl`, `smtp limit`).
     pub setting_lines: BTreeMap<&'static str, Line>,
     /// What the file asks for and this version cannot do yet. A server must not start with any of it: what it would leave out

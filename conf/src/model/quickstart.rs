@@ -86,6 +86,7 @@ impl Config {
             profile: None,
             names,
             port_offset: 0,
+            root: None,
             setting_lines: BTreeMap::new(),
             not_yet: Vec::new(),
         }

@@ -41,6 +41,13 @@ impl<V> Mapped<V> {
         self.0.values()
     }
 
+    /// All keys, sorted.
+    pub fn keys(&self) -> Vec<&str> {
+        let mut keys: Vec<&str> = self.0.keys().map(|key| &**key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -13,6 +13,8 @@ use crate::received::host;
 pub struct Recipient<'a> {
     /// Forward-path without brackets.
     pub address: &'a str,
+    /// The forward-path that the sender has named, where an alias has made another one of it; else empty.
+    pub original: &'a str,
     /// Enhanced status code (RFC 3463).
     pub status: (u8, u16, u16),
     /// The host that said so; empty: it was us.
@@ -81,7 +83,10 @@ impl<'r> Composer<'r> {
         let header = String::from_utf8_lossy(whole_lines(original)).into_owned();
         let beyond_ascii = !header.is_ascii()
             || !report.sender.is_ascii()
-            || report.recipients.iter().any(|recipient| !recipient.address.is_ascii() || !recipient.reply.is_ascii());
+            || report
+                .recipients
+                .iter()
+                .any(|one| [one.address, one.original, one.reply].iter().any(|text| !text.is_ascii()));
         let charset = if report.smtputf8 && beyond_ascii { Charset::Utf8 } else { Charset::Ascii };
         let mut boundary = format!("=_{}", report.bounce_id.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
         // Nobody can know the identifier beforehand; should the text hold it all the same, it is made longer.
@@ -153,7 +158,13 @@ impl<'r> Composer<'r> {
         for recipient in self.recipients() {
             self.text("\r\n<");
             self.foreign(recipient.address);
-            self.line(&[">"]);
+            if !recipient.original.is_empty() {
+                self.text("> (one of those whom you reach as <");
+                self.foreign(recipient.original);
+                self.line(&[">)"]);
+            } else {
+                self.line(&[">"]);
+            }
             self.explain(recipient);
         }
         let more = self.report.recipients.len().saturating_sub(REPORTED_RECIPIENTS_MAX);
@@ -193,11 +204,12 @@ impl<'r> Composer<'r> {
 
     /// RFC 3464 §2.3.
     fn recipient(&mut self, recipient: &Recipient<'_>) {
-        let kind = if recipient.address.is_ascii() || self.charset == Charset::Ascii { "rfc822" } else { "utf-8" };
-        self.text("\r\nFinal-Recipient: ");
-        self.text(kind);
-        self.text("; ");
-        self.foreign(recipient.address);
+        self.text("\r\n");
+        if !recipient.original.is_empty() {
+            self.address("Original-Recipient: ", recipient.original);
+            self.text("\r\n");
+        }
+        self.address("Final-Recipient: ", recipient.address);
         self.line(&["\r\nAction: ", if self.action == Action::Failed { "failed" } else { "delayed" }]);
         let (class, subject, detail) = recipient.status;
         // A failure that is final is of class 5, or 4 when the time was over (RFC 3463 §3.5, X.4.7).
@@ -214,6 +226,14 @@ impl<'r> Composer<'r> {
         if let Action::Delayed(until_ms) = self.action {
             self.line(&["Will-Retry-Until: ", &date_text(until_ms)]);
         }
+    }
+
+    fn address(&mut self, field: &str, address: &str) {
+        let kind = if address.is_ascii() || self.charset == Charset::Ascii { "rfc822" } else { "utf-8" };
+        self.text(field);
+        self.text(kind);
+        self.text("; ");
+        self.foreign(address);
     }
 
     fn original(&mut self) {
@@ -303,6 +323,7 @@ mod tests {
     fn recipient(address: &str) -> Recipient<'_> {
         Recipient {
             address,
+            original: "",
             status: (5, 1, 1),
             remote: "mx.example.org",
             reply: "no such user here",
@@ -389,6 +410,19 @@ mod tests {
     }
 
     #[test]
+    fn who_was_reached_by_an_alias_is_told_as_the_sender_knows_him() {
+        let recipients = [Recipient { original: "staff@example.org", ..recipient("gilles@example.org") }];
+        let text = text(compose(&report(&recipients, b"")));
+        let names =
+            "\r\n\r\nOriginal-Recipient: rfc822; staff@example.org\r\nFinal-Recipient: rfc822; gilles@example.org\r\n";
+        assert!(text.contains(names), "{text}");
+        assert!(
+            text.contains("<gilles@example.org> (one of those whom you reach as <staff@example.org>)\r\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn expired_and_delayed() {
         let mut late = recipient("slow@example.org");
         late = Recipient { status: (4, 4, 7), code: 451, reply: "4.4.1 no route", remote: "", expired: true, ..late };
@@ -421,6 +455,7 @@ mod tests {
         let mut hostile = recipient("a\r\nAction: delivered@example.org");
         hostile.reply = "x\r\n--=_00000000000000B2--\r\n";
         hostile.remote = "mx\r\nevil";
+        hostile.original = "b\r\nevil: 1@example.org";
         let recipients = vec![hostile; REPORTED_RECIPIENTS_MAX + 5];
         let mut original = b"X: --=_00000000000000B2--\r\nY: \xff\x00\r\n".to_vec();
         original.extend(b"Z: 1\r\n".repeat(100_000));

@@ -11,8 +11,8 @@ pub struct NewMessage<'a> {
     pub received_ms: u64,
     /// The reverse-path, "" for the null one.
     pub sender: &'a str,
-    /// Forward-paths, each with the number of the action that takes it.
-    pub recipients: &'a [(&'a str, u16)],
+    /// Its deliveries: one for each destination, however many recipients have led there.
+    pub envelopes: &'a [NewEnvelope<'a>],
     /// What must be remembered of the transaction.
     pub flags: Flags,
     /// The tag of the listener, for rules.
@@ -21,6 +21,19 @@ pub struct NewMessage<'a> {
     pub head: &'a [u8],
     /// The text as the client sent it.
     pub body: Body<'a>,
+}
+
+/// One delivery of a message on its way into the queue. What it says is the caller's to understand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewEnvelope<'a> {
+    /// Whom it is for.
+    pub recipient: &'a str,
+    /// The forward-path that has led to it, if that is another one; else "".
+    pub original: &'a str,
+    /// What takes it, in words that outlive a change of the configuration.
+    pub action: &'a str,
+    /// How it is made, where that is more than what the action says; else "".
+    pub way: &'a str,
 }
 
 /// The text of a message on its way in.
@@ -141,15 +154,28 @@ pub struct Stored {
     pub body_bytes: u64,
 }
 
-/// One recipient of a stored message.
+/// What takes an envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredAction {
+    /// As [`NewEnvelope::action`] has it.
+    Reference(String),
+    /// Its number in a configuration of long ago: journals from before there were references.
+    Number(u16),
+}
+
+/// One delivery of a stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEnvelope {
     /// Its place in the message.
     pub index: u16,
-    /// The forward-path.
+    /// Whom it is for.
     pub recipient: String,
-    /// The action that takes it.
-    pub action: u16,
+    /// The forward-path that has led to it, if that is another one; else "".
+    pub original: String,
+    /// What takes it.
+    pub action: StoredAction,
+    /// How it is made, as [`NewEnvelope::way`] has it.
+    pub way: String,
     /// Where it stands.
     pub state: Status,
     /// When it is tried next, in milliseconds since the epoch.

@@ -23,8 +23,8 @@ pub mod retry;
 
 pub use body::ChunkedBody;
 pub use envelope::{
-    Body, Counts, Flags, Listed, NewMessage, OpenError, ReadError, Report, SegmentCounts, Space, State, Status, Stored,
-    StoredEnvelope, SubmitError,
+    Body, Counts, Flags, Listed, NewEnvelope, NewMessage, OpenError, ReadError, Report, SegmentCounts, Space, State,
+    Status, Stored, StoredAction, StoredEnvelope, SubmitError,
 };
 pub use id::{MessageId, NotAnId};
 pub use options::{Options, Plant};

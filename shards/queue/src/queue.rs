@@ -14,7 +14,7 @@ use futures_lite::future::zip;
 use ringpost_io::{Disk, Runtime, Signal};
 
 use crate::body::ChunkedBody;
-use crate::envelope::{Body, Counts, Listed, NewMessage, OpenError, Report, Space, State, SubmitError};
+use crate::envelope::{Body, Counts, Listed, NewEnvelope, NewMessage, OpenError, Report, Space, State, SubmitError};
 use crate::id::MessageId;
 use crate::journal::batch::{Batch, group_bytes};
 use crate::journal::record::{ChunkPlace, HEAD_BYTES, Kind, record_bytes};
@@ -387,11 +387,14 @@ impl<D: Disk> Queue<D> {
 /// The lengths that a record can say.
 fn check_lengths(message: &NewMessage<'_>) -> Result<(), SubmitError> {
     let short = |text: &str| text.len() <= usize::from(u16::MAX);
-    let count = message.recipients.len();
+    let count = message.envelopes.len();
     let fits = (1..=usize::from(u16::MAX)).contains(&count)
         && short(message.sender)
         && short(message.tag)
-        && message.recipients.iter().all(|(recipient, _)| short(recipient));
+        && message.envelopes.iter().all(|envelope| {
+            let NewEnvelope { recipient, original, action, way } = envelope;
+            [recipient, original, action, way].into_iter().all(|text| short(text))
+        });
     if fits { Ok(()) } else { Err(SubmitError::TooLarge) }
 }
 

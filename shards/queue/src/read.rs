@@ -6,11 +6,13 @@ use std::rc::Rc;
 
 use ringpost_io::{Disk, File};
 
-use crate::envelope::{Flags, ReadError, Stored, StoredEnvelope};
+use crate::envelope::{Flags, ReadError, Stored};
 use crate::id::MessageId;
 use crate::index::{Chunked, Place};
 use crate::journal::Slice;
-use crate::journal::record::{HEAD_BYTES, Kind, MessagePayload, Record, Records, envelope, record_bytes, state};
+use crate::journal::record::{
+    HEAD_BYTES, Kind, MessagePayload, Record, Records, envelope, is_envelope, record_bytes, state,
+};
 use crate::limits::REPLY_BYTES_MAX;
 use crate::queue::Queue;
 
@@ -182,17 +184,8 @@ fn parse(id: MessageId, bytes: &[u8]) -> Option<Stored> {
     let payload = MessagePayload::parse(first.payload).ok().filter(|_| ours)?;
     let mut envelopes = Vec::with_capacity(payload.head.envelopes.get().into());
     for record in records {
-        let record = record.ok().filter(|record| record.kind == Kind::Envelope && record.id == id)?;
-        let (head, recipient) = envelope(record.payload).ok()?;
-        envelopes.push(StoredEnvelope {
-            index: head.index.get(),
-            recipient: String::from_utf8_lossy(recipient).into_owned(),
-            action: head.action.get(),
-            state: crate::envelope::Status::Waiting,
-            due_ms: 0,
-            attempts: 0,
-            last_reply: String::new(),
-        });
+        let record = record.ok().filter(|record| is_envelope(record.kind) && record.id == id)?;
+        envelopes.push(envelope(&record).ok()?);
     }
     Some(Stored {
         id,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use futures_lite::future::{block_on, or, yield_now};
 
 use ringpost_queue::{
-    Body, Flags, MessageId, NewMessage, OpenError, Options, Queue, Space, State, Status, SubmitError,
+    Body, Flags, MessageId, NewEnvelope, NewMessage, OpenError, Options, Queue, Space, State, Status, StoredAction,
+    SubmitError,
 };
 use support::{
     DIR, Leaves, MemDisk, after_polls, check, join_all, open, run_and_crash, run_and_stop, small, submit, text, until,
@@ -254,7 +255,12 @@ fn a_large_text_streams_ahead_of_its_message_and_an_abandoned_one_frees_its_spac
             id,
             received_ms: 1_000,
             sender: "sender@example.org",
-            recipients: &[("a@example.org", 0)],
+            envelopes: &[NewEnvelope {
+                recipient: "a@example.org",
+                original: "list-of-a@example.org",
+                action: "out#1",
+                way: "{\"user\":1}",
+            }],
             flags: Flags::EIGHTBIT,
             tag: "in",
             head: &whole[..500],
@@ -489,4 +495,33 @@ fn held_and_released_envelopes_come_back_as_they_should() {
     let states: Vec<_> = queue.list().iter().map(|listed| (listed.index, listed.state, listed.attempts)).collect();
     assert_eq!(states, [(0, Status::Held, 0), (2, Status::Waiting, 0)]);
     assert_eq!(block_on(queue.load(id)).expect("there").envelopes[1].last_reply, "550 no");
+}
+
+/// Written before actions were known by reference: two messages, of which one has ended and one has a deferred envelope.
+#[test]
+fn an_old_journal_still_replays() {
+    let disk = MemDisk::new(1);
+    disk.put(&segment(0, 0), include_bytes!("fixtures/journal/actions-by-number.seg"), 128 << 10);
+    let (queue, report) = open(&disk, 0, 1, &small());
+    assert_eq!((report.messages, report.envelopes, report.damage), (1, 2, vec![]));
+    let id = ids(&queue)[0];
+    let stored = block_on(queue.load(id)).expect("there");
+    let found: Vec<_> = stored.envelopes.iter().map(|one| (one.recipient.as_str(), one.action.clone())).collect();
+    let expected = [("a@example.org", StoredAction::Number(0)), ("b@example.org", StoredAction::Number(1))];
+    assert_eq!(found, expected);
+    assert!(stored.envelopes.iter().all(|one| one.original.is_empty() && one.way.is_empty()));
+    assert_eq!((stored.envelopes[1].attempts, stored.envelopes[1].last_reply.as_str()), (1, "451 busy"));
+    assert!(block_on(queue.read_body(id, 0, 1000)).expect("it reads") == text(id, 700));
+    // New mail joins it, and what it says stays.
+    let new = run_and_stop(&queue, async {
+        let new = submit(&queue, &["d@example.org"], 100).await.expect("durable");
+        assert_eq!(queue.claim_due(2_000_000, 10), [(id, vec![0])]);
+        queue.settle(id, 0, State::Delivered);
+        new
+    });
+    drop(queue);
+    let (queue, report) = open(&disk, 0, 1, &small());
+    assert_eq!((report.messages, report.envelopes, report.damage), (2, 2, vec![]));
+    check(&queue, new, &["d@example.org"], 100);
+    assert_eq!(block_on(queue.load(id)).expect("there").envelopes[1].action, StoredAction::Number(1));
 }

@@ -1,11 +1,15 @@
-//! What a shard asks the coordinator, as a trait: the engine answers from DNS, the simulation from a table.
-//! The shard keeps answers for their TTL, so a busy route asks once a minute, not once a message.
+//! What a shard asks the coordinator, as a trait: the engine answers from DNS, tables and the system, the simulation from a
+//! table. The shard keeps answers for their TTL, so a busy route asks once a minute, not once a message.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use ringpost_conf::expand::{Told, User};
+use ringpost_conf::tables::ServiceKind;
 
 use crate::limits;
 
@@ -45,6 +49,14 @@ pub trait Ask: 'static {
     async fn exchangers(&self, domain: &str) -> MxAnswer;
     /// Addresses of a host, no MX involved.
     async fn addresses(&self, host: &str) -> MxAnswer;
+    /// What a table says to the first of these keys that is there, in their order.
+    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told;
+    /// The system's record of a user: `name:uid:gid:home`.
+    async fn user(&self, name: &str) -> Told;
+    /// The `.forward` of a user, read as that user.
+    async fn forward(&self, user: &User) -> Told;
+    /// A list in a file of its own, read as this user, or as the server's own.
+    async fn list(&self, path: &Path, user: Option<&User>) -> Told;
 }
 
 /// A question: MX of a domain, or addresses of a host; with the port that the answer will be used with.

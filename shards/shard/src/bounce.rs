@@ -4,21 +4,25 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringpost_conf::{Decision, Facts};
+use ringpost_conf::Facts;
 use ringpost_io::Runtime;
 use ringpost_message::dsn;
 use ringpost_perf::Counter;
 use ringpost_queue::{Body, Flags, MessageId, NewMessage, State};
 use ringpost_smtp::client::RemoteReply;
 
-use crate::dispatch::{self, Fresh};
+use crate::dispatch::{self, Envelope, Fresh};
 use crate::limits;
+use crate::recipient::{self, Unique};
 use crate::shard::{Shard, World};
+use crate::submit::Noted;
 
 /// A recipient that has been given up.
 pub(crate) struct Failure {
     pub(crate) index: u16,
     pub(crate) recipient: String,
+    /// The forward-path that has led to it, if that is another one.
+    pub(crate) original: Option<String>,
     pub(crate) reply: RemoteReply,
     pub(crate) remote: String,
     pub(crate) expired: bool,
@@ -60,11 +64,20 @@ async fn report<W: World>(
     let settings = shard.settings();
     let facts =
         Facts { source: None, local: true, helo: &shard.hostname, sender: "", recipient: sender, ..Facts::default() };
-    let Decision::Action(action) = settings.config.decide(&facts) else {
-        shard.warn(&format!("message {id}: no rule takes a bounce to <{sender}>; it is not sent"));
-        return true;
+    let deliveries = match recipient::expand(shard, &settings, facts).await {
+        Ok(deliveries) => deliveries,
+        Err(refusal) if refusal.is_temporary() => {
+            shard.warn(&format!("message {id}: where a bounce to <{sender}> goes is not known yet"));
+            return false;
+        }
+        Err(_) => {
+            shard.warn(&format!("message {id}: no rule takes a bounce to <{sender}>; it is not sent"));
+            return true;
+        }
     };
-    let action = u16::try_from(action).expect("a configuration has fewer actions");
+    let mut unique = Unique::new(&settings, "", "");
+    deliveries.into_iter().for_each(|one| unique.add(sender, &one.address, one.action, one.way));
+    let envelopes: Rc<[Envelope]> = unique.envelopes.into();
     let header = shard.queue.read_body(id, 0, limits::BOUNCED_HEADER_BYTES).await.unwrap_or_default();
     let now_ms = shard.runtime.unix_ms();
     let bounce_id = shard.queue.next_id();
@@ -83,11 +96,13 @@ async fn report<W: World>(
     let mut own_flags = Flags::BOUNCE;
     own_flags.set(Flags::SMTPUTF8, flags.contains(Flags::SMTPUTF8));
     own_flags.set(Flags::EIGHTBIT, !text.is_ascii());
+    let noted = Noted::new(&envelopes, &settings);
+    let noted = noted.all();
     let message = NewMessage {
         id: bounce_id,
         received_ms: now_ms,
         sender: "",
-        recipients: &[(sender, action)],
+        envelopes: &noted,
         flags: own_flags,
         tag: "",
         head: &[],
@@ -101,11 +116,13 @@ async fn report<W: World>(
     shard.counters.add(Counter::CommitBatchMessages, 1);
     dispatch::dispatch(
         shard,
+        &settings,
         Fresh {
             id: bounce_id,
             received_ms: now_ms,
             sender: String::new(),
-            recipients: vec![(0, sender.to_owned(), action, 0)],
+            tag: String::new(),
+            envelopes,
             flags: own_flags,
             body_bytes: text.len() as u64,
             body: Some(Arc::from(text)),
@@ -118,6 +135,7 @@ fn of_report(failure: &Failure) -> dsn::Recipient<'_> {
     let (class, subject, detail) = failure.reply.status_or_default();
     dsn::Recipient {
         address: &failure.recipient,
+        original: failure.original.as_deref().unwrap_or(""),
         // A temporary failure that was repeated until the time was over is final all the same (RFC 3463 §3.5, X.4.7).
         status: if failure.expired { (4, 4, 7) } else { (class, subject, detail) },
         remote: &failure.remote,

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringpost_conf::ActionKind;
+use ringpost_conf::expand::Way;
 use ringpost_io::{Class, Runtime, Signal};
-use ringpost_queue::{Flags, MessageId, Stored};
+use ringpost_queue::{Flags, MessageId, Stored, StoredAction, StoredEnvelope};
 use ringpost_smtp::client::RemoteReply;
 
 use crate::letter::{Delays, Outcome, Results};
@@ -22,11 +23,56 @@ pub(crate) struct Fresh {
     pub(crate) id: MessageId,
     pub(crate) received_ms: u64,
     pub(crate) sender: String,
-    /// Envelope index, forward-path, action, attempts so far.
-    pub(crate) recipients: Vec<(u16, String, u16, u16)>,
+    /// The tag of the session that it came by.
+    pub(crate) tag: String,
+    pub(crate) envelopes: Rc<[Envelope]>,
     pub(crate) flags: Flags,
     pub(crate) body_bytes: u64,
     pub(crate) body: Option<Arc<[u8]>>,
+}
+
+/// One delivery of a message.
+pub(crate) struct Envelope {
+    /// Its place in the message.
+    pub(crate) index: u16,
+    /// Whom it is for.
+    pub(crate) recipient: String,
+    /// The forward-path that has led to it, if that is another one.
+    pub(crate) original: Option<String>,
+    /// Number of the action in the configuration that the message is dispatched with; `None`: it is there no longer.
+    pub(crate) action: Option<usize>,
+    pub(crate) way: Way,
+    /// Attempts before this one.
+    pub(crate) attempts: u16,
+}
+
+impl Envelope {
+    /// A fresh one, for what the forward-path `path` has become.
+    pub(crate) fn new(index: u16, recipient: &str, path: &str, action: Option<usize>, way: Way) -> Self {
+        let original = (recipient != path).then(|| path.to_owned());
+        Self { index, recipient: recipient.to_owned(), original, action, way, attempts: 0 }
+    }
+
+    /// One that was read back. `None`: how it is made cannot be read.
+    fn of_stored(stored: StoredEnvelope, settings: &Settings) -> Option<Self> {
+        let action = match &stored.action {
+            StoredAction::Reference(reference) => settings.outlines.find(reference),
+            StoredAction::Number(number) => Some(usize::from(*number)),
+        };
+        Some(Self {
+            index: stored.index,
+            recipient: stored.recipient,
+            original: (!stored.original.is_empty()).then_some(stored.original),
+            action: action.filter(|action| *action < settings.config.actions.len()),
+            way: Way::parse(&stored.way)?,
+            attempts: stored.attempts,
+        })
+    }
+
+    /// The forward-path that has led to it.
+    pub(crate) fn original(&self) -> &str {
+        self.original.as_deref().unwrap_or(&self.recipient)
+    }
 }
 
 /// What must be remembered of a message while parts of it are in the air.
@@ -34,8 +80,9 @@ pub(crate) struct Flight {
     pub(crate) received_ms: u64,
     pub(crate) sender: String,
     pub(crate) flags: Flags,
-    /// Envelope index, forward-path, action, attempts before this one.
-    pub(crate) recipients: Vec<(u16, String, u16, u16)>,
+    pub(crate) envelopes: Rc<[Envelope]>,
+    /// The configuration that the numbers of actions belong to.
+    pub(crate) settings: Rc<Settings>,
     /// Envelopes of which no result is known.
     pub(crate) open: usize,
     pub(crate) began: Instant,
@@ -49,52 +96,55 @@ pub(crate) struct Locals {
     pub(crate) waiting: RefCell<VecDeque<local::Delivery>>,
 }
 
-/// Sends a message on its way. Does not wait; what it cannot take now goes back to the queue.
-pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, fresh: Fresh) {
+/// Sends a message on its way. Does not wait; what it cannot take now goes back to the queue. The numbers of its envelopes'
+/// actions are those of `settings`.
+pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, fresh: Fresh) {
     let in_air = shard.flights.borrow().len();
     let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
     let crowded = in_air >= limits::FLIGHTS || shard.kept_bytes.get() + bytes > limits::KEPT_BODIES_BYTES;
     if crowded || shard.stopping.get() {
         let now_ms = shard.runtime.unix_ms();
-        fresh.recipients.iter().for_each(|(index, ..)| shard.queue.release(fresh.id, *index, now_ms));
+        fresh.envelopes.iter().for_each(|envelope| shard.queue.release(fresh.id, envelope.index, now_ms));
         return;
     }
-    let settings = shard.settings();
     shard.kept_bytes.set(shard.kept_bytes.get() + bytes);
     let flight = Flight {
         received_ms: fresh.received_ms,
         sender: fresh.sender.clone(),
         flags: fresh.flags,
-        recipients: fresh.recipients.clone(),
-        open: fresh.recipients.len(),
+        envelopes: fresh.envelopes.clone(),
+        settings: settings.clone(),
+        open: fresh.envelopes.len(),
         began: shard.runtime.now(),
         kept_bytes: bytes,
     };
     shard.flights.borrow_mut().insert(fresh.id.0, flight);
     shard.queue.pin(fresh.id);
     let fresh = Rc::new(fresh);
-    let mut relays: Vec<(u16, Vec<(u16, &str)>)> = Vec::new();
-    for (index, recipient, action, _) in &fresh.recipients {
-        match settings.config.actions.get(usize::from(*action)).map(|action| &action.kind) {
-            Some(ActionKind::Discard) => {
-                finish_at_once(shard, &fresh, *index, "discard", Outcome::Delivered(discarded()))
-            }
-            Some(ActionKind::Maildir(maildir)) => local::deliver(shard, &fresh, *index, recipient, maildir),
-            Some(ActionKind::Relay(_)) => match relays.iter_mut().find(|(of, _)| of == action) {
-                Some((_, list)) => list.push((*index, recipient)),
-                None => relays.push((*action, vec![(*index, recipient)])),
-            },
-            // Of the others, a server that is asked for them does not start (`Config::not_yet`).
-            Some(_) | None => finish_at_once(shard, &fresh, *index, "none", Outcome::Transient(no_action())),
-        }
-    }
-    for (action, recipients) in relays {
-        let Some(ActionKind::Relay(relay)) =
-            settings.config.actions.get(usize::from(action)).map(|action| &action.kind)
-        else {
+    let mut relays: Vec<(usize, Vec<(u16, &str)>)> = Vec::new();
+    for envelope in fresh.envelopes.iter() {
+        let action = envelope.action.and_then(|number| settings.config.actions.get(number).map(|of| (number, of)));
+        let Some((number, action)) = action else {
+            finish_at_once(shard, &fresh, envelope.index, "none", Outcome::Transient(no_action()));
             continue;
         };
-        resolve::route(shard, &settings, &fresh, relay, &recipients);
+        match (&action.kind, &envelope.way) {
+            (ActionKind::Discard, Way::Address) => {
+                finish_at_once(shard, &fresh, envelope.index, "discard", Outcome::Delivered(discarded()));
+            }
+            (ActionKind::Maildir(maildir), Way::Address) => local::deliver(shard, &fresh, envelope, maildir),
+            (ActionKind::Relay(_), Way::Address) => match relays.iter_mut().find(|(of, _)| *of == number) {
+                Some((_, list)) => list.push((envelope.index, &envelope.recipient)),
+                None => relays.push((number, vec![(envelope.index, &envelope.recipient)])),
+            },
+            // Of the others, a server that is asked for them does not start (`Config::not_yet`).
+            _ => finish_at_once(shard, &fresh, envelope.index, "none", Outcome::Transient(no_action())),
+        }
+    }
+    for (number, recipients) in relays {
+        if let ActionKind::Relay(relay) = &settings.config.actions[number].kind {
+            resolve::route(shard, settings, &fresh, relay, &recipients);
+        }
     }
 }
 
@@ -172,12 +222,26 @@ async fn take_up<W: World>(shard: &Rc<Shard<W>>, claimed: Vec<(MessageId, Vec<u1
 async fn take_up_one<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u16]) {
     match load(shard, id).await {
         Ok((stored, body)) => {
-            let chosen = stored.envelopes.iter().filter(|envelope| indexes.contains(&envelope.index));
-            let recipients: Vec<_> = chosen
-                .map(|envelope| (envelope.index, envelope.recipient.clone(), envelope.action, envelope.attempts))
-                .collect();
-            let (received_ms, flags, body_bytes) = (stored.received_ms, stored.flags, stored.body_bytes);
-            dispatch(shard, Fresh { id, received_ms, sender: stored.sender, recipients, flags, body_bytes, body });
+            let settings = shard.settings();
+            let Stored { received_ms, flags, body_bytes, sender, tag, envelopes: stored, .. } = stored;
+            let chosen = stored.into_iter().filter(|envelope| indexes.contains(&envelope.index));
+            let mut envelopes = Vec::with_capacity(indexes.len());
+            for stored in chosen {
+                let index = stored.index;
+                match Envelope::of_stored(stored, &settings) {
+                    Some(envelope) => envelopes.push(envelope),
+                    None => {
+                        shard.warn(&format!("queue: cannot understand envelope {index} of message {id}; it is kept"));
+                        let later = shard.runtime.unix_ms() + limits::UNREADABLE.as_millis() as u64;
+                        shard.queue.release(id, index, later);
+                    }
+                }
+            }
+            if !envelopes.is_empty() {
+                let envelopes = envelopes.into();
+                let fresh = Fresh { id, received_ms, sender, tag, envelopes, flags, body_bytes, body };
+                dispatch(shard, &settings, fresh);
+            }
         }
         Err(error) => {
             shard.warn(&format!("queue: cannot read message {id}: {error}; trying again later"));
@@ -196,7 +260,7 @@ async fn load<W: World>(
 }
 
 /// The time that a message of this action may stay queued.
-pub(crate) fn ttl(settings: &Settings, action: u16) -> Duration {
-    let own = settings.config.actions.get(usize::from(action)).map(|action| action.ttl);
+pub(crate) fn ttl(settings: &Settings, action: Option<usize>) -> Duration {
+    let own = action.and_then(|action| settings.config.actions.get(action)).map(|action| action.ttl);
     own.unwrap_or(settings.config.queue.ttl)
 }

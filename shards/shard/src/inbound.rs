@@ -14,7 +14,7 @@ use ringpost_smtp::{Reply, Transaction};
 use crate::body::Incoming;
 use crate::event::Event;
 use crate::limits;
-use crate::recipient::{Client, Recipients};
+use crate::recipient::{Client, First, Recipients};
 use crate::replies;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
@@ -100,8 +100,14 @@ async fn transaction<W: World>(
                 session.on_mail(verdict, out);
             }
             Step::Recipient(path) => {
-                let verdict =
-                    recipients.decide(shard, &connection.client, &connection.settings, session.helo(), &tx, path);
+                let (client, settings) = (&connection.client, &connection.settings);
+                let verdict = match recipients.decide(shard, client, settings, session.helo(), &tx, path) {
+                    First::Verdict(verdict) => verdict,
+                    // Boxed: a connection that expands nothing must not hold room for it.
+                    First::Expand => {
+                        Box::pin(recipients.expand(shard, client, settings, session.helo(), &tx, path)).await
+                    }
+                };
                 session.on_recipient(verdict, &mut tx, out);
             }
             Step::Data => {
@@ -114,7 +120,7 @@ async fn transaction<W: World>(
             }
             Step::Commit => {
                 let Some(receiving) = message.take() else { return End::Connection };
-                commit(shard, connection, &tx, &recipients, *receiving).await;
+                commit(shard, connection, &tx, recipients, *receiving).await;
                 return End::Transaction;
             }
             Step::Reset => return End::Transaction,
@@ -153,7 +159,7 @@ async fn commit<W: World>(
     shard: &Rc<Shard<W>>,
     connection: &mut Connection<<W::R as Runtime>::Stream>,
     tx: &Transaction<'_>,
-    recipients: &Recipients,
+    recipients: Recipients,
     receiving: Receiving,
 ) {
     shard.stages.record(Stage::DataReceive, shard.runtime.now() - receiving.began);

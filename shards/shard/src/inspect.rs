@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 use ringpost_conf::Config;
+use ringpost_conf::expand::{Outlines, Way};
 use ringpost_io::{Class, Runtime};
 use ringpost_perf::StagesSnapshot;
-use ringpost_queue::{Counts, MessageId};
+use ringpost_queue::{Counts, MessageId, StoredAction};
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -18,6 +19,8 @@ use crate::shard::{Shard, World};
 pub enum Order {
     /// Sessions that begin from now on follow this configuration.
     Reload(Arc<Config>),
+    /// What this table has said does not count any more.
+    ForgetTable(String),
     /// Finish what is open, make all durable, end.
     Stop,
     /// Figures.
@@ -52,8 +55,17 @@ pub struct ListedEnvelope {
     pub id: String,
     /// Reverse-path.
     pub sender: String,
-    /// Forward-path.
+    /// Whom it is for.
     pub recipient: String,
+    /// The forward-path that has led to it, if that is another one; else empty.
+    #[serde(default)]
+    pub original: String,
+    /// Name of the action that takes it; empty for mail of an older version.
+    #[serde(default)]
+    pub action: String,
+    /// The user, file or program that it is for, if it is for one: `gilles=1000:100:/home/gilles`.
+    #[serde(default)]
+    pub way: String,
     /// `active`, `deferred`, `held` …
     pub state: String,
     /// Milliseconds since the epoch of the next attempt.
@@ -126,6 +138,12 @@ pub fn listed(stored: &ringpost_queue::Stored) -> Vec<ListedEnvelope> {
         id: stored.id.to_string(),
         sender: stored.sender.clone(),
         recipient: envelope.recipient.clone(),
+        original: envelope.original.clone(),
+        action: match &envelope.action {
+            StoredAction::Reference(reference) => Outlines::name(reference).to_owned(),
+            StoredAction::Number(_) => String::new(),
+        },
+        way: Way::parse(&envelope.way).map_or_else(|| envelope.way.clone(), |way| way.to_string()),
         state: envelope.state_name().to_owned(),
         due_ms: envelope.due_ms,
         attempts: u32::from(envelope.attempts),

@@ -17,6 +17,7 @@ mod letter;
 pub mod limits;
 mod listen;
 mod local;
+mod lookups;
 mod outbound;
 mod outbox;
 mod recipient;

@@ -60,7 +60,19 @@ pub const LAST_RESULTS_LOOK: Duration = Duration::from_millis(10);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the free space is looked at.
 pub const SPACE_CHECK: Duration = Duration::from_secs(1);
-/// Answers of the coordinator kept by a shard; the oldest are dropped beyond it.
+/// Deliveries of one message, all its recipients together: as many as one recipient may stand for, and few enough for a batch.
+pub const DELIVERIES_PER_MESSAGE: usize = ringpost_conf::limits::EXPANSION_NODES_MAX as usize;
+/// How long a client may wait for the reply to RCPT: RFC 5321 §4.5.3.2.3 has him wait for five minutes.
+pub const EXPANSION: Duration = Duration::from_secs(120);
+/// How much longer than the table's own time a shard waits for its answer.
+pub const TABLE_ANSWER_GRACE: Duration = Duration::from_secs(5);
+/// How long it waits for the text of a `.forward` or a list: the supervisor gives up after half a minute.
+pub const FILE_ANSWER: Duration = Duration::from_secs(40);
+/// Questions to tables, the system and users' files that wait for an answer; beyond it they have failed (grammar §7.3).
+pub const LOOKUPS_WAITING: usize = 1_000;
+/// Answers to them that are kept; the oldest are dropped beyond it.
+pub const LOOKUPS_KEPT: usize = 20_000;
+/// Answers of the DNS kept by a shard; the oldest are dropped beyond it.
 pub const DNS_CACHE: usize = 20_000;
 /// The longest an answer is believed.
 pub const DNS_TTL_MAX: Duration = Duration::from_secs(3600);
@@ -70,3 +82,6 @@ pub const DNS_TTL_MIN: Duration = Duration::from_secs(30);
 pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(60);
 /// How long a failed lookup is not repeated.
 pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);
+
+const _: () = assert!(DELIVERIES_PER_MESSAGE <= u16::MAX as usize, "an envelope's index must hold it");
+const _: () = assert!(FILE_ANSWER.as_secs() < EXPANSION.as_secs());

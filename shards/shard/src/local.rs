@@ -12,7 +12,7 @@ use ringpost_perf::Stage;
 use ringpost_queue::MessageId;
 use ringpost_smtp::client::RemoteReply;
 
-use crate::dispatch::Fresh;
+use crate::dispatch::{Envelope, Fresh};
 use crate::letter::{Delays, Outcome, Results};
 use crate::shard::{Shard, World};
 use crate::{limits, settle};
@@ -30,12 +30,13 @@ pub(crate) struct Delivery {
 }
 
 /// Delivers when it is this delivery's turn.
-pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, recipient: &str, maildir: &Maildir) {
-    let id = fresh.id.to_string();
+pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, envelope: &Envelope, maildir: &Maildir) {
+    let (id, index) = (fresh.id.to_string(), envelope.index);
     let values = FormatValues {
         sender: &fresh.sender,
-        recipient,
-        destination: recipient,
+        recipient: envelope.original(),
+        destination: &envelope.recipient,
+        tag: &fresh.tag,
         message_id: &id,
         envelope_id: &id,
         delimiter: shard.settings().config.smtp.sub_address_delimiter,
@@ -52,7 +53,7 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16,
     shard.locals.waiting.borrow_mut().push_back(Delivery {
         id: fresh.id,
         index,
-        recipient: recipient.to_owned(),
+        recipient: envelope.recipient.clone(),
         sender: fresh.sender.clone(),
         dir,
         received_ms: fresh.received_ms,

@@ -1,14 +1,21 @@
-//! What the rules say about a recipient.
+//! What becomes of a recipient: most are taken as they are, the others are expanded first (`conf/src/expand`), and whatever
+//! that needs to know is asked for here.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
-use ringpost_conf::{Decision, Facts};
+use ringpost_conf::expand::{Delivery, Expansion, Identity, Refusal, Step, Way};
+use ringpost_conf::tables::{Answer, ServiceKind};
+use ringpost_conf::{Decision, Facts, FormatValues, TableId};
+use ringpost_io::Runtime;
 use ringpost_smtp::{Reply, Transaction};
 
+use crate::dispatch::Envelope;
 use crate::event::Event;
-use crate::replies;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
+use crate::{limits, lookups, replies};
 
 /// Who is speaking, as far as the connection tells.
 pub(crate) struct Client {
@@ -18,14 +25,31 @@ pub(crate) struct Client {
     pub(crate) session: u64,
 }
 
-/// The actions of the accepted recipients, in the transaction's order.
+/// What the accepted recipients have become, in the transaction's order.
 #[derive(Default)]
 pub(crate) struct Recipients {
-    pub(crate) actions: Vec<u16>,
+    accepted: Vec<Accepted>,
+    /// Deliveries of all of them, before repetitions are left out.
+    deliveries: usize,
+}
+
+enum Accepted {
+    /// One delivery by this action, for the forward-path as it is.
+    Plain(usize),
+    /// These.
+    Expanded(Vec<Delivery>),
+}
+
+/// What is known of a recipient at once.
+pub(crate) enum First {
+    /// The verdict.
+    Verdict(Result<(), Reply>),
+    /// It must be expanded: ask [`Recipients::expand`].
+    Expand,
 }
 
 impl Recipients {
-    /// First match wins; nothing matching is a refusal.
+    /// First match wins; nothing matching is a refusal. Neither waits nor allocates for a recipient that is taken as it is.
     pub(crate) fn decide<W: World>(
         &mut self,
         shard: &Shard<W>,
@@ -34,32 +58,155 @@ impl Recipients {
         helo: &str,
         tx: &Transaction<'_>,
         recipient: &str,
-    ) -> Result<(), Reply> {
-        let facts = Facts {
-            source: Some(client.peer.ip()),
-            local: settings.is_local(client.peer.ip(), client.local.ip()),
-            helo,
-            tag: &settings.policies[client.listener].tag,
-            sender: tx.reverse_path(),
-            recipient,
-            ..Facts::default()
-        };
-        let refusal = match settings.config.decide(&facts) {
-            Decision::Action(action) => {
-                self.actions.push(u16::try_from(action).expect("a configuration has fewer actions"));
-                return Ok(());
+    ) -> First {
+        let facts = facts(client, settings, helo, tx, recipient);
+        let nobody = &mut |_: TableId, _: ServiceKind, _: &str| Answer::<()>::Pending;
+        let refusal = match settings.config.decide_with(&facts, nobody) {
+            Decision::Action(action) if settings.config.actions[action].is_plain() => {
+                if let Err(reply) = self.make_room(1) {
+                    return First::Verdict(Err(reply));
+                }
+                self.accepted.push(Accepted::Plain(action));
+                return First::Verdict(Ok(()));
             }
+            Decision::Action(_) | Decision::Needs(_) => return First::Expand,
             Decision::Reject { code, status, text } => Reply::owned(code, status, text.to_owned()),
-            Decision::NoMatch { domain_is_known: true } => replies::no_such_recipient(),
-            Decision::NoMatch { domain_is_known: false } => replies::not_here(),
-            Decision::Unknown | Decision::Needs(_) => replies::lookup_failed(),
+            Decision::NoMatch { domain_is_known: true } => replies::of(&Refusal::NoSuchRecipient),
+            Decision::NoMatch { domain_is_known: false } => replies::of(&Refusal::NotHere),
+            Decision::Unknown => replies::of(&Refusal::LookupFailed),
         };
-        shard.event(&Event::RecipientRefused {
-            session: client.session,
-            sender: tx.reverse_path(),
-            recipient,
-            reply: &refusal.to_string(),
-        });
-        Err(refusal)
+        First::Verdict(Err(self.refuse(shard, client, tx, recipient, refusal)))
+    }
+
+    /// Expands a recipient: all that it stands for is taken, or it is refused.
+    pub(crate) async fn expand<W: World>(
+        &mut self,
+        shard: &Rc<Shard<W>>,
+        client: &Client,
+        settings: &Settings,
+        helo: &str,
+        tx: &Transaction<'_>,
+        recipient: &str,
+    ) -> Result<(), Reply> {
+        let facts = facts(client, settings, helo, tx, recipient);
+        let refusal = match expand(shard, settings, facts).await {
+            Ok(deliveries) => match self.make_room(deliveries.len()) {
+                Ok(()) => {
+                    self.accepted.push(Accepted::Expanded(deliveries));
+                    return Ok(());
+                }
+                Err(reply) => reply,
+            },
+            Err(refusal) => replies::of(&refusal),
+        };
+        Err(self.refuse(shard, client, tx, recipient, refusal))
+    }
+
+    fn refuse<W: World>(
+        &self,
+        shard: &Shard<W>,
+        client: &Client,
+        tx: &Transaction<'_>,
+        recipient: &str,
+        refusal: Reply,
+    ) -> Reply {
+        let (session, sender, reply) = (client.session, tx.reverse_path(), refusal.to_string());
+        shard.event(&Event::RecipientRefused { session, sender, recipient, reply: &reply });
+        refusal
+    }
+
+    fn make_room(&mut self, deliveries: usize) -> Result<(), Reply> {
+        if self.deliveries + deliveries > limits::DELIVERIES_PER_MESSAGE {
+            return Err(replies::too_many_deliveries());
+        }
+        self.deliveries += deliveries;
+        Ok(())
+    }
+
+    /// The envelopes of the message, each delivery once however many recipients have led to it.
+    pub(crate) fn envelopes(self, settings: &Settings, tx: &Transaction<'_>, tag: &str) -> Vec<Envelope> {
+        let paths = tx.recipients().iter().copied();
+        if let ([Accepted::Plain(action)], &[path]) = (&self.accepted[..], tx.recipients()) {
+            return vec![Envelope::new(0, path, path, Some(*action), Way::Address)];
+        }
+        let mut unique = Unique::new(settings, tx.reverse_path(), tag);
+        for (path, accepted) in paths.zip(self.accepted) {
+            match accepted {
+                Accepted::Plain(action) => unique.add(path, path, action, Way::Address),
+                Accepted::Expanded(all) => {
+                    all.into_iter().for_each(|one| unique.add(path, &one.address, one.action, one.way));
+                }
+            }
+        }
+        unique.envelopes
+    }
+}
+
+/// Envelopes without repetitions.
+pub(crate) struct Unique<'s> {
+    settings: &'s Settings,
+    values: FormatValues<'s>,
+    seen: HashSet<(usize, Identity)>,
+    pub(crate) envelopes: Vec<Envelope>,
+}
+
+impl<'s> Unique<'s> {
+    pub(crate) fn new(settings: &'s Settings, sender: &'s str, tag: &'s str) -> Self {
+        let delimiter = settings.config.smtp.sub_address_delimiter;
+        let values = FormatValues { sender, tag, delimiter, ..FormatValues::default() };
+        Self { settings, values, seen: HashSet::new(), envelopes: Vec::new() }
+    }
+
+    /// Adds what the forward-path `path` has become.
+    pub(crate) fn add(&mut self, path: &str, address: &str, action: usize, way: Way) {
+        let values = FormatValues { recipient: path, destination: path, ..self.values };
+        let identity = Identity::of(action, address, &way, &self.settings.config, &values);
+        if self.seen.insert((self.settings.outlines.canonical(action), identity)) {
+            let index = u16::try_from(self.envelopes.len()).expect("bounded by DELIVERIES_PER_MESSAGE");
+            self.envelopes.push(Envelope::new(index, address, path, Some(action), way));
+        }
+    }
+}
+
+/// Runs an expansion to its end.
+///
+/// # Errors
+/// Why the recipient is not taken. What an administrator should know besides has been logged.
+pub(crate) async fn expand<W: World>(
+    shard: &Rc<Shard<W>>,
+    settings: &Settings,
+    facts: Facts<'_>,
+) -> Result<Vec<Delivery>, Refusal> {
+    let mut expansion = Expansion::new(&settings.config, &settings.outlines, facts);
+    let deadline = shard.runtime.now() + limits::EXPANSION;
+    let outcome = loop {
+        match expansion.step() {
+            Step::Done(outcome) => break outcome,
+            Step::Needs(questions) => {
+                for (question, told) in lookups::all(shard, &settings.config, questions, deadline).await {
+                    expansion.tell(question, told);
+                }
+            }
+        }
+    };
+    expansion.take_notes().iter().for_each(|note| shard.warn(note));
+    outcome
+}
+
+fn facts<'a>(
+    client: &Client,
+    settings: &'a Settings,
+    helo: &'a str,
+    tx: &'a Transaction<'_>,
+    recipient: &'a str,
+) -> Facts<'a> {
+    Facts {
+        source: Some(client.peer.ip()),
+        local: settings.is_local(client.peer.ip(), client.local.ip()),
+        helo,
+        tag: &settings.policies[client.listener].tag,
+        sender: tx.reverse_path(),
+        recipient,
+        ..Facts::default()
     }
 }

@@ -1,5 +1,6 @@
 //! What rules, limits and failures say to strangers. The protocol's own texts are in `smtp/reply.rs`.
 
+use ringpost_conf::expand::Refusal;
 use ringpost_smtp::Reply;
 
 /// RFC 5321 §3.1: a server that cannot take a session says so instead of its greeting.
@@ -27,19 +28,14 @@ pub(crate) fn mail_loop() -> Reply {
     Reply::new(554, "5.4.6", "too many Received fields: this message is going round in circles")
 }
 
-/// A rule takes mail for this domain, but none this recipient.
-pub(crate) fn no_such_recipient() -> Reply {
-    Reply::new(550, "5.1.1", "no such recipient here")
+/// What the rules or an expansion say; the texts are theirs.
+pub(crate) fn of(refusal: &Refusal) -> Reply {
+    Reply::owned(refusal.code(), refusal.status(), refusal.text().to_owned())
 }
 
-/// No rule takes this recipient.
-pub(crate) fn not_here() -> Reply {
-    Reply::new(550, "5.7.1", "this server does not take mail for that recipient from you")
-}
-
-/// A table or the DNS did not answer, and what it would have said decides.
-pub(crate) fn lookup_failed() -> Reply {
-    Reply::new(451, "4.3.0", "a lookup has failed for now, try again later")
+/// All recipients so far stand for more than fits a message; the client sends it to the rest once more.
+pub(crate) fn too_many_deliveries() -> Reply {
+    Reply::new(452, "4.5.3", "the recipients so far stand for too many others, send to this one separately")
 }
 
 /// The shard stops.

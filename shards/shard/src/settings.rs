@@ -1,5 +1,6 @@
 //! The configuration in the terms of the rooms below: what each listener's sessions, the queue and the routes are told.
 
+use ringpost_conf::expand::Outlines;
 use ringpost_conf::{Config, Reserve};
 use ringpost_queue::{Options, Plant};
 use ringpost_smtp::server::Policy;
@@ -19,6 +20,7 @@ pub(crate) struct ListenerPolicy {
 /// A configuration, made ready.
 pub(crate) struct Settings {
     pub(crate) config: Arc<Config>,
+    pub(crate) outlines: Outlines,
     pub(crate) hostname: String,
     pub(crate) policies: Rc<[ListenerPolicy]>,
     pub(crate) spool_bytes: usize,
@@ -51,6 +53,7 @@ impl Settings {
         });
         Self {
             policies: policies.collect(),
+            outlines: Outlines::new(&config),
             spool_bytes: config.store.spool_memory_bytes as usize,
             sessions_max: config.smtp.sessions_max as usize,
             sessions_per_address_max: config.smtp.sessions_per_source_max as usize,

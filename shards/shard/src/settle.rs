@@ -9,7 +9,7 @@ use ringpost_queue::{MessageId, State, retry};
 use ringpost_smtp::client::RemoteReply;
 
 use crate::bounce::{self, Failure};
-use crate::dispatch::{self, Flight};
+use crate::dispatch::{self, Envelope, Flight};
 use crate::event::{Event, Result};
 use crate::letter::{Outcome, Results};
 use crate::limits;
@@ -23,8 +23,8 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
     let id = MessageId(results.message);
     for (index, outcome) in &results.recipients {
         flight.open -= 1;
-        let Some(envelope) = flight.recipients.iter().find(|(of, ..)| of == index) else { continue };
-        let (index, recipient, action, attempts) = envelope;
+        let Some(envelope) = flight.envelopes.iter().find(|of| of.index == *index) else { continue };
+        let Envelope { index, recipient, original, action, attempts, .. } = envelope;
         match judge(shard, flight, *action, *attempts, outcome) {
             Verdict::Final => shard.queue.settle(id, *index, State::Delivered),
             Verdict::Retry { until_ms, reply } => {
@@ -34,6 +34,7 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
             Verdict::GiveUp { reply, expired } => failures.push(Failure {
                 index: *index,
                 recipient: recipient.clone(),
+                original: original.clone(),
                 reply: reply.clone(),
                 remote: results.remote.clone(),
                 expired,
@@ -75,7 +76,7 @@ enum Verdict<'a> {
 fn judge<'a, W: World>(
     shard: &Shard<W>,
     flight: &Flight,
-    action: u16,
+    action: Option<usize>,
     attempts: u16,
     outcome: &'a Outcome,
 ) -> Verdict<'a> {
@@ -93,8 +94,7 @@ fn judge<'a, W: World>(
             Verdict::Release { until_ms: now_ms + (*wait + spread).as_millis() as u64 }
         }
         Outcome::Transient(reply) | Outcome::Paused { reply, .. } => {
-            let settings = shard.settings();
-            let ttl_ms = dispatch::ttl(&settings, action).as_millis() as u64;
+            let ttl_ms = dispatch::ttl(&flight.settings, action).as_millis() as u64;
             if now_ms >= flight.received_ms + ttl_ms {
                 return Verdict::GiveUp { reply, expired: true };
             }

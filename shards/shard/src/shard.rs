@@ -18,6 +18,7 @@ use crate::dispatch::{Flight, Locals};
 use crate::event::Event;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
+use crate::lookups::Lookups;
 use crate::outbound::Idle;
 use crate::outbox::Outbox;
 use crate::resolve::Resolved;
@@ -94,6 +95,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) stages: Stages,
     pub(crate) outbox: Outbox,
     pub(crate) cache: Cache<Resolved>,
+    pub(crate) lookups: Lookups,
     pub(crate) routes: RefCell<Routes<Box<Ticket>>>,
     pub(crate) idle: Idle,
     pub(crate) flights: RefCell<HashMap<u64, Flight>>,
@@ -147,6 +149,7 @@ pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
         stages: Stages::new(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),
+        lookups: Lookups::default(),
         idle: Idle::default(),
         flights: RefCell::default(),
         locals: Locals::default(),
@@ -248,7 +251,9 @@ impl<W: World> Shard<W> {
             match order {
                 Order::Reload(config) => {
                     *self.settings.borrow_mut() = Rc::new(Settings::new(config, &self.hostname));
+                    self.lookups.forget();
                 }
+                Order::ForgetTable(name) => self.lookups.forget_table(&name),
                 Order::Stop => return,
                 Order::Stats(answer) => drop(answer.send(self.report())),
                 Order::List(answer) => {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use ringpost_io::Runtime;
 use ringpost_message::received::{Received, write_date, write_message_id};
 use ringpost_perf::{Counter, Stage};
-use ringpost_queue::{Flags, MessageId, NewMessage, SubmitError};
+use ringpost_queue::{Flags, MessageId, NewEnvelope, NewMessage, SubmitError};
 use ringpost_smtp::server::Session;
 use ringpost_smtp::{Reply, Transaction};
 
 use crate::body::Incoming;
-use crate::dispatch::{self, Fresh};
+use crate::dispatch::{self, Envelope, Fresh};
 use crate::event::Event;
 use crate::recipient::{Client, Recipients};
 use crate::settings::Settings;
@@ -26,10 +26,10 @@ use crate::{limits, replies};
 pub(crate) async fn submit<W: World>(
     shard: &Rc<Shard<W>>,
     client: &Client,
-    settings: &Settings,
+    settings: &Rc<Settings>,
     session: &Session,
     tx: &Transaction<'_>,
-    recipients: &Recipients,
+    recipients: Recipients,
     mut incoming: Incoming,
 ) -> Result<MessageId, Reply> {
     if incoming.scanner().received_count() > settings.received_max {
@@ -42,7 +42,8 @@ pub(crate) async fn submit<W: World>(
     let mut flags = Flags::default();
     flags.set(Flags::EIGHTBIT, tx.is_eightbit());
     flags.set(Flags::SMTPUTF8, tx.smtputf8());
-    let envelopes: Vec<(&str, u16)> = tx.recipients().iter().copied().zip(recipients.actions.iter().copied()).collect();
+    let tag = &settings.policies[client.listener].tag;
+    let envelopes: Rc<[Envelope]> = recipients.envelopes(settings, tx, tag).into();
     let travelling = incoming.whole().filter(|_| bytes <= limits::TRAVELLING_BODY_BYTES).map(|text| {
         let mut body = Vec::with_capacity(head.len() + text.len());
         body.extend_from_slice(&head);
@@ -53,16 +54,10 @@ pub(crate) async fn submit<W: World>(
     let tail = incoming.take_tail();
     let pieces = [&tail[..]];
     let body = incoming.finish(&pieces).map_err(reply)?;
-    let message = NewMessage {
-        id,
-        received_ms,
-        sender: tx.reverse_path(),
-        recipients: &envelopes,
-        flags,
-        tag: &settings.policies[client.listener].tag,
-        head: &head,
-        body,
-    };
+    let noted = Noted::new(&envelopes, settings);
+    let noted = noted.all();
+    let message =
+        NewMessage { id, received_ms, sender: tx.reverse_path(), envelopes: &noted, flags, tag, head: &head, body };
     shard.queue.submit(message).await.map_err(reply)?;
     shard.counters.add(Counter::CommitBatchMessages, 1);
     let commit = shard.runtime.now() - started;
@@ -75,21 +70,45 @@ pub(crate) async fn submit<W: World>(
         bytes,
         commit,
     });
-    let recipients =
-        envelopes.iter().enumerate().map(|(index, (path, action))| (index as u16, (*path).to_owned(), *action, 0));
     dispatch::dispatch(
         shard,
+        settings,
         Fresh {
             id,
             received_ms,
             sender: tx.reverse_path().to_owned(),
-            recipients: recipients.collect(),
+            tag: tag.clone(),
+            envelopes,
             flags,
             body_bytes: bytes,
             body: travelling.map(Arc::from),
         },
     );
     Ok(id)
+}
+
+/// Envelopes as the queue wants them.
+pub(crate) struct Noted<'e> {
+    envelopes: &'e [Envelope],
+    settings: &'e Settings,
+    ways: Vec<String>,
+}
+
+impl<'e> Noted<'e> {
+    pub(crate) fn new(envelopes: &'e [Envelope], settings: &'e Settings) -> Self {
+        Self { envelopes, settings, ways: envelopes.iter().map(|envelope| envelope.way.to_text()).collect() }
+    }
+
+    pub(crate) fn all(&self) -> Vec<NewEnvelope<'_>> {
+        let pairs = self.envelopes.iter().zip(&self.ways);
+        let noted = pairs.map(|(envelope, way)| NewEnvelope {
+            recipient: &envelope.recipient,
+            original: envelope.original.as_deref().unwrap_or(""),
+            action: envelope.action.map_or("", |action| self.settings.outlines.reference(action)),
+            way,
+        });
+        noted.collect()
+    }
 }
 
 fn reply(error: SubmitError) -> Reply {

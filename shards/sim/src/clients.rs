@@ -10,7 +10,7 @@ use ringpost_io::{Runtime, Stream};
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event, RecipientResult, Session};
 
-use crate::coordinator::domain;
+use crate::coordinator::{domain, list};
 use crate::limits;
 use crate::promises::{self, Ledger};
 
@@ -87,7 +87,12 @@ async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaig
     campaign.next.set(number);
     let recipients = 1 + runtime.random_u64() % 4;
     let recipients: Vec<String> = (0..recipients)
-        .map(|index| format!("r{number}x{index}@{}", domain((runtime.random_u64() % limits::DOMAINS as u64) as usize)))
+        .map(|index| {
+            if runtime.random_u64().is_multiple_of(limits::LIST_ONE_IN) {
+                return list(number, index);
+            }
+            format!("r{number}x{index}@{}", domain((runtime.random_u64() % limits::DOMAINS as u64) as usize))
+        })
         .collect();
     campaign.ledger.borrow_mut().sending(number, recipients.clone());
     let text = text(number);

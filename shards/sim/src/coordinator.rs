@@ -1,10 +1,14 @@
-//! Names in the simulated world: each domain has some of the receivers as its mail exchangers.
+//! Names in the simulated world: each domain has some of the receivers as its mail exchangers. And a table: whoever writes to
+//! a list reaches its members, who are made of the list's name, so that the judge knows them without asking.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringpost_conf::expand::{Told, User};
+use ringpost_conf::tables::ServiceKind;
 use ringpost_io::Runtime;
 use ringpost_shard::{Ask, Exchanger, MxAnswer};
 
@@ -18,6 +22,28 @@ pub(crate) fn receiver_address(number: usize) -> IpAddr {
 /// Name of a domain. The last is the clients' own, which takes the bounces.
 pub(crate) fn domain(number: usize) -> String {
     format!("d{number}.sim")
+}
+
+/// The domain of lists.
+pub(crate) const LISTS: &str = "lists.sim";
+/// The table with their members.
+pub(crate) const MEMBERS: &str = "members";
+
+/// A recipient of a message that stands for others.
+pub(crate) fn list(number: u64, index: u64) -> String {
+    format!("l{number}x{index}@{LISTS}")
+}
+
+/// Whom a recipient stands for: those of a list, one of whom is on every list of its message; anybody else for himself.
+pub(crate) fn members(recipient: &str) -> Vec<String> {
+    let name = recipient.strip_suffix(LISTS).and_then(|rest| rest.strip_prefix('l')?.strip_suffix('@'));
+    let Some((number, index)) = name.and_then(|name| name.split_once('x')) else { return vec![recipient.to_owned()] };
+    let (domains, seed) = (DOMAINS as u64, number.parse::<u64>().unwrap_or(0));
+    let at = |offset: u64| domain(((seed + offset) % domains) as usize);
+    let mut members = vec![format!("c{number}@{}", at(0))];
+    let own = seed % 3;
+    members.extend((0..own).map(|which| format!("m{number}x{index}x{which}@{}", at(which + 1))));
+    members
 }
 
 /// What answers the shards' questions.
@@ -50,5 +76,30 @@ impl<R: Runtime> Ask for Names<R> {
 
     async fn addresses(&self, host: &str) -> MxAnswer {
         self.exchangers(host).await
+    }
+
+    async fn look_up(&self, table: &str, _service: ServiceKind, keys: Vec<String>) -> Told {
+        self.runtime.sleep(Duration::from_micros(100 + self.runtime.random_u64() % 50_000)).await;
+        let one_in = self.fails_one_in.get();
+        if one_in > 0 && self.runtime.random_u64().is_multiple_of(one_in) {
+            return Told::Failed("the database is busy".into());
+        }
+        match keys.first() {
+            Some(key) if table == MEMBERS && key.ends_with(LISTS) => Told::Found(members(key).join(", ")),
+            _ => Told::NotFound,
+        }
+    }
+
+    // Nobody lives in this world: all mail leaves it.
+    async fn user(&self, _name: &str) -> Told {
+        Told::NotFound
+    }
+
+    async fn forward(&self, _user: &User) -> Told {
+        Told::NotFound
+    }
+
+    async fn list(&self, _path: &Path, _user: Option<&User>) -> Told {
+        Told::NotFound
     }
 }

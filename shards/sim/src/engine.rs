@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringpost_conf::{ActionKind, Config, Quickstart};
+use ringpost_conf::tables::{DomainSet, MemoryTable, ServiceKind};
+use ringpost_conf::{
+    ActionKind, Among, Backend, Config, Dest, Keyed, Line, Mapping, Match, Quickstart, Table, TableId, TableOptions,
+};
 use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
 use ringpost_io::{Class, Mailbox, Runtime, Sender};
 use ringpost_perf::Counters;
 use ringpost_queue::Plant;
 use ringpost_shard::{Letter, Order, Start, World};
 
-use crate::coordinator::Names;
+use crate::coordinator::{LISTS, MEMBERS, Names};
 use crate::limits;
 
 /// Name of the engine's node.
@@ -46,14 +49,30 @@ pub(crate) struct Site {
     pub(crate) trace: bool,
 }
 
-/// A configuration that relays everything by MX, with small segments.
+/// A configuration that relays everything by MX, lists to their members, with small segments.
 pub(crate) fn config(address: IpAddr) -> Arc<Config> {
     let state = Path::new("/state");
     let listen = Quickstart { listen: vec![(address, 25).into()], page: None };
     let mut config = Config::quickstart(state, &listen);
-    for action in &mut config.actions {
-        action.kind = ActionKind::Relay(Box::default());
-    }
+    let mut relay = config.actions.remove(0);
+    relay.kind = ActionKind::Relay(Box::default());
+    let mut lists = relay.clone();
+    lists.name = "lists".into();
+    lists.mapping = Some(Mapping::Virtual(Keyed::Remote(TableId(0))));
+    config.actions = vec![relay, lists];
+    config.tables.push(Table {
+        name: MEMBERS.into(),
+        backend: Backend::Redis { path: "/members.conf".into() },
+        options: TableOptions { cache: limits::MEMBERS_CACHE, ..TableOptions::default() },
+        services: vec![ServiceKind::Alias],
+        memory: MemoryTable::default(),
+        line: Line::built_in(),
+    });
+    let mut domains = DomainSet::default();
+    assert!(domains.insert(LISTS), "it is a domain");
+    let mut rule = Match::everything(1, Line::built_in());
+    rule.dest.1 = Dest::Domain(Among::Table(Arc::new(domains)));
+    config.matches.insert(0, rule);
     config.store.segment_bytes = limits::SEGMENT_BYTES;
     config.store.spool_memory_bytes = 32 * 1024;
     Arc::new(config)

@@ -10,6 +10,10 @@ pub const CLIENTS: usize = 6;
 pub const RECEIVERS: usize = 4;
 /// Domains that the recipients are in; some share their hosts, so that sites are shared, too.
 pub const DOMAINS: usize = 6;
+/// One of so many recipients is a list.
+pub const LIST_ONE_IN: u64 = 5;
+/// How long the members of a list are kept by a shard.
+pub const MEMBERS_CACHE: Duration = Duration::from_secs(10);
 /// Messages of a run; one more is not submitted. Enough to fill and recycle several of the small segments.
 pub const MESSAGES_MAX: u64 = 3_000;
 /// Size of a segment: small, so that recycling, relocation and checkpoints happen in seconds.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
-use crate::coordinator::domain;
+use crate::coordinator::{domain, members};
 use crate::limits::{DISK_RECOVERY, DOMAINS, STATE_GRACE};
 
 /// A promise that was not kept.
@@ -119,7 +119,7 @@ impl Ledger {
     /// A message has arrived and was, or will be, answered 250. Returns its place for [`Ledger::unheard`].
     pub(crate) fn arrived(&mut self, number: u64, recipient: &str, at: Instant) -> Option<usize> {
         match self.sent.get(&number) {
-            Some(sent) if sent.recipients.iter().any(|of| of == recipient) => {
+            Some(sent) if sent.recipients.iter().flat_map(|of| members(of)).any(|of| of == recipient) => {
                 let arrivals = self.arrivals.entry((number, recipient.to_owned())).or_default();
                 arrivals.push(Arrival { at, unheard: true });
                 Some(arrivals.len() - 1)
@@ -194,8 +194,7 @@ impl Ledger {
     /// The verdict, when all has come to rest.
     pub(crate) fn judge(&self) -> Vec<Broken> {
         let mut broken = self.broken.clone();
-        broken
-            .extend(self.missing().map(|(number, recipient)| Broken::Lost { number, recipient: recipient.to_owned() }));
+        broken.extend(self.missing().map(|(number, recipient)| Broken::Lost { number, recipient }));
         for ((number, recipient), arrivals) in &self.arrivals {
             let repeated = arrivals.windows(2).any(|pair| !self.is_excused(pair[0]));
             if repeated {
@@ -205,18 +204,18 @@ impl Ledger {
         broken
     }
 
-    fn missing(&self) -> impl Iterator<Item = (u64, &str)> {
+    fn missing(&self) -> impl Iterator<Item = (u64, String)> {
         self.sent.iter().flat_map(|(number, sent)| {
             let acked = sent.recipients.iter().zip(&sent.acked).filter(|(_, acked)| **acked);
-            let missing = acked.filter(|(recipient, _)| {
-                let arrived = self.arrivals.contains_key(&(*number, (*recipient).clone()));
+            let missing = acked.flat_map(|(recipient, _)| members(recipient)).filter(|recipient| {
+                let arrived = self.arrivals.contains_key(&(*number, recipient.clone()));
                 // A bounce excuses only where a receiver has in fact refused; and where the bounce was refused, too, there is
                 // nobody left to tell (RFC 5321 §4.5.5).
-                let told = self.bounced.contains_key(*recipient) || self.refused.contains_key(&sender(*number));
-                let bounced = self.refused.contains_key(*recipient) && told;
+                let told = self.bounced.contains_key(recipient) || self.refused.contains_key(&sender(*number));
+                let bounced = self.refused.contains_key(recipient) && told;
                 !arrived && !bounced
             });
-            missing.map(|(recipient, _)| (*number, recipient.as_str()))
+            missing.map(|recipient| (*number, recipient)).collect::<Vec<_>>()
         })
     }
 

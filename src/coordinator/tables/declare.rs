@@ -6,7 +6,7 @@ use std::path::Path;
 use ringpost_conf as conf;
 
 use super::settings::ConfigFile;
-use super::{Backend, Declared, Surroundings, Tables};
+use super::{Backend, Declared, SYSTEM_USERS, Surroundings, Tables};
 
 /// The tables that the configuration uses and that are not in memory, under their names.
 ///
@@ -27,6 +27,11 @@ pub fn declare(config: &conf::Config, root: Option<&Path>) -> Result<Vec<Declare
             }),
             Err(why) => wrong.push(format!("{}: table <{}>: {why}", table.line, table.name)),
         }
+    }
+    // Users who are in no table are the system's.
+    let asks_system = config.actions.iter().any(|action| action.needs_user() && action.local.userbase.is_none());
+    if asks_system && !declared.iter().any(|table| table.name == SYSTEM_USERS) {
+        declared.push(Declared::new(SYSTEM_USERS, Backend::System));
     }
     let surroundings = Surroundings { root: root.map(Path::to_owned), events: std::sync::Arc::new(|_| {}) };
     if let Err(problems) = Tables::new(declared.clone(), &surroundings) {

@@ -73,6 +73,9 @@ impl Declared {
     }
 }
 
+/// The table of the system's users, under the name that a configuration has for it.
+pub const SYSTEM_USERS: &str = "getpwnam";
+
 /// What a lookup gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

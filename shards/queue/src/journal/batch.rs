@@ -13,7 +13,7 @@ use crate::id::MessageId;
 use crate::index::Place;
 use crate::journal::record::{
     BadRecord, COPY, ChunkHead, ChunkPlace, EnvelopeHead, HEAD_BYTES, Kind, MessageHead, Record, RecordHead, Records,
-    StateHead, StateValue, record_bytes,
+    StateHead, StateValue, envelope_bytes, is_envelope, record_bytes,
 };
 use crate::options::Plant;
 
@@ -196,7 +196,7 @@ impl Batch {
             text_bytes: (text_bytes as u64).into(),
             head_bytes: (message.head.len() as u32).into(),
             chunks: (chunks.len() as u32).into(),
-            envelopes: (message.recipients.len() as u16).into(),
+            envelopes: (message.envelopes.len() as u16).into(),
             flags: message.flags.0.into(),
             sender_bytes: (message.sender.len() as u16).into(),
             tag_bytes: (message.tag.len() as u16).into(),
@@ -210,14 +210,11 @@ impl Batch {
             self.buffer.extend_from_slice(ChunkHead::from(*chunk).as_bytes());
         }
         self.end();
-        for (index, (recipient, action)) in message.recipients.iter().enumerate() {
-            let head = EnvelopeHead {
-                index: (index as u16).into(),
-                action: (*action).into(),
-                recipient_bytes: (recipient.len() as u16).into(),
-                reserved: 0.into(),
-            };
-            self.append(Kind::Envelope, 0, message.id, &[head.as_bytes(), recipient.as_bytes()]);
+        for (index, envelope) in message.envelopes.iter().enumerate() {
+            let head = EnvelopeHead::new(index, envelope);
+            let texts = [envelope.recipient, envelope.original, envelope.action, envelope.way].map(str::as_bytes);
+            let [recipient, original, action, way] = texts;
+            self.append(Kind::Envelope, 0, message.id, &[head.as_bytes(), recipient, original, action, way]);
         }
         self.begin(Kind::Text, 0, message.id, text_bytes);
         self.buffer.extend_from_slice(message.head);
@@ -305,8 +302,7 @@ impl Batch {
 
 /// Bytes of records that a message takes.
 pub(crate) fn group_bytes(message: &NewMessage<'_>, chunks: usize, pieces: &[&[u8]]) -> usize {
-    let envelopes = message.recipients.iter();
-    let envelopes: usize = envelopes.map(|(path, _)| record_bytes(size_of::<EnvelopeHead>() + path.len())).sum();
+    let envelopes: usize = message.envelopes.iter().map(|envelope| record_bytes(envelope_bytes(envelope))).sum();
     let text = message.head.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
     record_bytes(message_payload_bytes(message, chunks)) + envelopes + record_bytes(text)
 }
@@ -334,7 +330,7 @@ pub(crate) fn group<'a>(
         let record = record?;
         match record.kind {
             _ if record.id != first.id => break,
-            Kind::Envelope => {}
+            kind if is_envelope(kind) => {}
             Kind::Text => return Ok((record.at - first.at, record)),
             _ => break,
         }
@@ -347,7 +343,7 @@ const RECORDS_AT: usize = BLOCK_BYTES + BATCH_HEAD_BYTES;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Body, Flags, Status};
+    use crate::envelope::{Body, Flags, NewEnvelope, Status};
 
     const LIFE: Life = Life { generation: 5, stamp: 77 };
 
@@ -357,7 +353,10 @@ mod tests {
             id: MessageId(9),
             received_ms: 1,
             sender: "a@b",
-            recipients: &[("c@d", 4), ("e@f", 5)],
+            envelopes: &[
+                NewEnvelope { recipient: "c@d", action: "out#1", ..NewEnvelope::default() },
+                NewEnvelope { recipient: "e@f", original: "g@h", action: "in#2", way: "{}" },
+            ],
             flags: Flags::default(),
             tag: "t",
             head: b"H: x\r\n",

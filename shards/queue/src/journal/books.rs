@@ -111,7 +111,7 @@ impl Books {
                     }
                 }
                 Kind::Chunk | Kind::Void => {}
-                Kind::Envelope | Kind::Text => return Err(BadRecord::Malformed),
+                Kind::Envelope | Kind::Numbered | Kind::Text => return Err(BadRecord::Malformed),
             }
         }
         Ok(revenants)

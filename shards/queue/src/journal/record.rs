@@ -7,7 +7,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Ref, Unaligned};
 
-use crate::envelope::Status;
+use crate::envelope::{NewEnvelope, Status, StoredAction, StoredEnvelope};
 use crate::id::MessageId;
 
 /// Head of every record, 16 bytes, little endian. `reserved` is zero, and refused otherwise, so that it can mean something
@@ -28,8 +28,8 @@ pub(crate) struct RecordHead {
 pub(crate) enum Kind {
     /// A new message: [`MessageHead`], sender, tag, [`ChunkHead`]s.
     Message = 1,
-    /// A recipient of the message before it: [`EnvelopeHead`], forward-path.
-    Envelope = 2,
+    /// A recipient of the message before it, from before actions were known by reference: [`NumberedHead`], forward-path.
+    Numbered = 2,
     /// The text of the message before it: our head, then what is not in chunks.
     Text = 3,
     /// A part of a text, ahead of its message.
@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Gone = 7,
     /// Nothing; overwritten before it was sealed.
     Void = 8,
+    /// A delivery of the message before it: [`EnvelopeHead`], recipient, original recipient, action, way.
+    Envelope = 9,
 }
 
 /// The record was copied from a segment that is being compacted.
@@ -72,14 +74,26 @@ pub(crate) struct ChunkHead {
     reserved: [U16; 3],
 }
 
+/// Start of a payload of [`Kind::Numbered`].
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct NumberedHead {
+    index: U16,
+    action: U16,
+    recipient_bytes: U16,
+    reserved: U16,
+}
+
 /// Start of an `envelope` payload.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct EnvelopeHead {
-    pub(crate) index: U16,
-    pub(crate) action: U16,
-    pub(crate) recipient_bytes: U16,
-    pub(crate) reserved: U16,
+    index: U16,
+    recipient_bytes: U16,
+    original_bytes: U16,
+    action_bytes: U16,
+    way_bytes: U16,
+    reserved: U16,
 }
 
 /// Start of a `state` payload.
@@ -95,7 +109,8 @@ pub(crate) struct StateHead {
 }
 
 const _: () = assert!(size_of::<RecordHead>() == 16 && size_of::<MessageHead>() == 32);
-const _: () = assert!(size_of::<ChunkHead>() == 24 && size_of::<EnvelopeHead>() == 8 && size_of::<StateHead>() == 16);
+const _: () = assert!(size_of::<ChunkHead>() == 24 && size_of::<EnvelopeHead>() == 12 && size_of::<StateHead>() == 16);
+const _: () = assert!(size_of::<NumberedHead>() == 8);
 const _: () = assert!(size_of::<RecordHead>().is_multiple_of(RECORD_ALIGN_BYTES));
 
 /// Every record starts at a multiple of this.
@@ -149,7 +164,7 @@ pub(crate) enum BadRecord {
 impl Kind {
     fn from_number(number: u8) -> Option<Self> {
         use Kind::*;
-        let all = [Message, Envelope, Text, Chunk, State, Relocated, Gone, Void];
+        let all = [Message, Numbered, Text, Chunk, State, Relocated, Gone, Void, Envelope];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
 }
@@ -273,13 +288,64 @@ impl From<ChunkHead> for ChunkPlace {
     }
 }
 
-/// An `envelope` payload, taken apart.
-pub(crate) fn envelope(payload: &[u8]) -> Result<(EnvelopeHead, &[u8]), BadRecord> {
-    let (head, rest) = EnvelopeHead::read_from_prefix(payload).map_err(|_| BadRecord::Malformed)?;
-    match rest.len() == usize::from(head.recipient_bytes.get()) {
-        true => Ok((head, rest)),
-        false => Err(BadRecord::Malformed),
+impl EnvelopeHead {
+    /// Of the envelope at this place in its message. The caller has looked at the lengths.
+    pub(crate) fn new(index: usize, envelope: &NewEnvelope<'_>) -> Self {
+        let length = |text: &str| U16::new(text.len() as u16);
+        Self {
+            index: U16::new(index as u16),
+            recipient_bytes: length(envelope.recipient),
+            original_bytes: length(envelope.original),
+            action_bytes: length(envelope.action),
+            way_bytes: length(envelope.way),
+            reserved: U16::ZERO,
+        }
     }
+}
+
+/// Bytes of an `envelope` payload.
+pub(crate) fn envelope_bytes(envelope: &NewEnvelope<'_>) -> usize {
+    let NewEnvelope { recipient, original, action, way } = envelope;
+    size_of::<EnvelopeHead>() + recipient.len() + original.len() + action.len() + way.len()
+}
+
+/// Whether a record is an envelope, of whatever age.
+pub(crate) fn is_envelope(kind: Kind) -> bool {
+    matches!(kind, Kind::Envelope | Kind::Numbered)
+}
+
+/// An envelope's record, of whatever age, taken apart. How it stands is not in it.
+pub(crate) fn envelope(record: &Record<'_>) -> Result<StoredEnvelope, BadRecord> {
+    let (index, recipient, original, action, way);
+    if record.kind == Kind::Numbered {
+        let (head, rest) = NumberedHead::read_from_prefix(record.payload).map_err(|_| BadRecord::Malformed)?;
+        let (text, end) = take(rest, head.recipient_bytes.get().into())?;
+        if !end.is_empty() {
+            return Err(BadRecord::Malformed);
+        }
+        (index, recipient, original, way) = (head.index.get(), lossy(text), String::new(), String::new());
+        action = StoredAction::Number(head.action.get());
+    } else {
+        let (head, rest) = EnvelopeHead::read_from_prefix(record.payload).map_err(|_| BadRecord::Malformed)?;
+        let (first, rest) = take(rest, head.recipient_bytes.get().into())?;
+        let (second, rest) = take(rest, head.original_bytes.get().into())?;
+        let (third, rest) = take(rest, head.action_bytes.get().into())?;
+        let (fourth, end) = take(rest, head.way_bytes.get().into())?;
+        if !end.is_empty() {
+            return Err(BadRecord::Malformed);
+        }
+        if head.reserved != U16::ZERO {
+            return Err(BadRecord::Reserved);
+        }
+        (index, recipient, original, way) = (head.index.get(), lossy(first), lossy(second), lossy(fourth));
+        action = StoredAction::Reference(lossy(third));
+    }
+    let (state, last_reply) = (Status::Waiting, String::new());
+    Ok(StoredEnvelope { index, recipient, original, action, way, state, due_ms: 0, attempts: 0, last_reply })
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A `state` payload, taken apart.
@@ -333,6 +399,33 @@ mod tests {
         assert_eq!(refusal(&written(3, 1, 3, b"abc")), Some(BadRecord::Reserved));
         assert_eq!(refusal(&written(3, 0, 300, b"abc")), Some(BadRecord::Malformed));
         assert_eq!(refusal(b"short"), Some(BadRecord::Malformed));
+    }
+
+    #[test]
+    fn envelopes_of_every_age_read_back() {
+        let new = NewEnvelope { recipient: "ü@b", original: "a@b", action: "out#1", way: "" };
+        let payload = [
+            EnvelopeHead::new(3, &new).as_bytes(),
+            new.recipient.as_bytes(),
+            new.original.as_bytes(),
+            new.action.as_bytes(),
+        ]
+        .concat();
+        assert_eq!(payload.len(), envelope_bytes(&new));
+        let record = |kind: Kind, payload: &[u8]| {
+            let bytes = written(kind as u8, 0, payload.len() as u32, payload);
+            envelope(&Records::new(&bytes).next().expect("one").expect("good"))
+        };
+        let found = record(Kind::Envelope, &payload).expect("an envelope");
+        assert_eq!((found.index, &*found.recipient, &*found.original, &*found.way), (3, "ü@b", "a@b", ""));
+        assert_eq!(found.action, StoredAction::Reference("out#1".into()));
+        assert_eq!(record(Kind::Envelope, &payload[..payload.len() - 1]), Err(BadRecord::Malformed));
+        assert_eq!(record(Kind::Envelope, &[&payload[..], b"x"].concat()), Err(BadRecord::Malformed));
+        let old = NumberedHead { index: 1.into(), action: 7.into(), recipient_bytes: 3.into(), reserved: 0.into() };
+        let old = [old.as_bytes(), b"c@d"].concat();
+        let found = record(Kind::Numbered, &old).expect("an envelope");
+        assert_eq!((&*found.recipient, found.action), ("c@d", StoredAction::Number(7)));
+        assert_eq!(record(Kind::Numbered, &old[..10]), Err(BadRecord::Malformed));
     }
 
     #[test]

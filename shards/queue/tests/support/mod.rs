@@ -14,7 +14,9 @@ use std::time::Duration;
 use futures_lite::future::{block_on, or, yield_now};
 
 use ringpost_io::{BLOCK_BYTES, Create, Disk, File, Writer};
-use ringpost_queue::{Body, Flags, MessageId, NewMessage, Options, Queue, Report, SubmitError};
+use ringpost_queue::{
+    Body, Flags, MessageId, NewEnvelope, NewMessage, Options, Queue, Report, StoredAction, SubmitError,
+};
 
 pub const DIR: &str = "/queue";
 
@@ -142,6 +144,14 @@ impl MemDisk {
     /// The bytes of a file.
     pub fn content(&self, path: &Path) -> Vec<u8> {
         self.files.borrow()[path].borrow().clone()
+    }
+
+    /// Puts a file there, padded with zeros to so many bytes.
+    pub fn put(&self, path: &Path, content: &[u8], bytes: usize) {
+        let mut content = content.to_vec();
+        content.resize(bytes, 0);
+        self.files.borrow_mut().insert(path.to_owned(), Rc::new(RefCell::new(content)));
+        self.directories.borrow_mut().extend(path.parent().map(Path::to_owned));
     }
 
     /// Changes a file behind everybody's back.
@@ -427,14 +437,18 @@ pub async fn submit_as(
 ) -> Result<MessageId, SubmitError> {
     let whole = text(id, bytes);
     let (head, body) = whole.split_at(bytes / 8);
-    let recipients: Vec<(&str, u16)> = recipients.iter().enumerate().map(|(n, path)| (*path, n as u16)).collect();
+    let originals: Vec<String> = recipients.iter().map(|path| original(path)).collect();
+    let envelopes = recipients.iter().zip(&originals);
+    let envelopes: Vec<NewEnvelope<'_>> = envelopes
+        .map(|(recipient, original)| NewEnvelope { recipient, original, action: "out#1", way: "{\"user\":1}" })
+        .collect();
     let pieces: Vec<&[u8]> = body.chunks(1000).collect();
     queue
         .submit(NewMessage {
             id,
             received_ms: 1_000,
             sender: "sender@example.org",
-            recipients: &recipients,
+            envelopes: &envelopes,
             flags: Flags::EIGHTBIT,
             tag: "in",
             head,
@@ -443,13 +457,21 @@ pub async fn submit_as(
         .await
 }
 
+fn original(recipient: &str) -> String {
+    format!("list-of-{recipient}")
+}
+
 /// The message is there with all that `submit` gave it.
 pub fn check(queue: &Queue<MemDisk>, id: MessageId, recipients: &[&str], bytes: usize) {
     let stored = block_on(queue.load(id)).unwrap_or_else(|error| panic!("{id}: {error}"));
-    let found: Vec<(&str, u16)> =
-        stored.envelopes.iter().map(|envelope| (envelope.recipient.as_str(), envelope.action)).collect();
-    let expected: Vec<(&str, u16)> = recipients.iter().enumerate().map(|(n, path)| (*path, n as u16)).collect();
-    assert_eq!(found, expected);
+    let found: Vec<&str> = stored.envelopes.iter().map(|envelope| envelope.recipient.as_str()).collect();
+    assert_eq!(found, recipients);
+    for (number, envelope) in stored.envelopes.iter().enumerate() {
+        assert_eq!(usize::from(envelope.index), number);
+        assert_eq!(envelope.original, original(&envelope.recipient));
+        assert_eq!(envelope.action, StoredAction::Reference("out#1".into()));
+        assert_eq!(envelope.way, "{\"user\":1}");
+    }
     assert_eq!((stored.sender.as_str(), stored.tag.as_str(), stored.received_ms), ("sender@example.org", "in", 1_000));
     assert_eq!((stored.flags, stored.body_bytes), (Flags::EIGHTBIT, bytes as u64));
     let body = block_on(queue.read_body(id, 0, bytes + 10)).expect("it reads");
