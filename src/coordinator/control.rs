@@ -100,7 +100,10 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             }
         }
         Request::TableUpdate { table } => match coordinator.tables().update(&table).await {
-            Ok(()) => Answer::Done(format!("<{table}> is asked anew")),
+            Ok(()) => {
+                shards.forget_table(&table).await;
+                Answer::Done(format!("<{table}> is asked anew"))
+            }
             Err(why) => Answer::Error(why),
         },
         Request::Reload => match tokio::time::timeout(SHARD_ANSWER, coordinator.reload()).await {
