@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use ringpost_conf::{ActionKind, Config, Family, Host, Listener, Quickstart, Where};
+use ringpost_conf::{Config, Family, Listener, Quickstart, Where};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::serve::{Options, Page};
@@ -236,35 +236,8 @@ pub fn destinations(plan: &Plan, config: &Config) -> Vec<String> {
             crate::supervisor::near(&plan.state)
         )];
     }
-    let lines = config.actions.iter().map(|action| {
-        let does = match &action.kind {
-            ActionKind::Relay(relay) if relay.hosts.is_empty() => "relay by MX".to_owned(),
-            ActionKind::Relay(relay) => {
-                let hosts: Vec<String> =
-                    relay.hosts.iter().map(|host| format!("{}:{}", named(&host.host), host.port)).collect();
-                format!("relay to {}", hosts.join(", "))
-            }
-            ActionKind::Mbox => "mbox".to_owned(),
-            ActionKind::Maildir(maildir) => format!("maildir {}", maildir.path.as_written()),
-            ActionKind::Mda(mda) => format!("mda {}", mda.command),
-            ActionKind::Lmtp(lmtp) => format!("lmtp {}", lmtp.destination.as_written()),
-            ActionKind::ExpandOnly => "expand-only".to_owned(),
-            ActionKind::ForwardOnly => "forward-only".to_owned(),
-            ActionKind::Discard => "discard".to_owned(),
-        };
-        format!("action \"{}\": {does}", action.name)
-    });
-    lines.collect()
-}
-
-fn named(host: &Host) -> String {
-    match host {
-        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
-        Host::Address(address) => address.to_string(),
-        Host::Name(name) => name.to_string(),
-        Host::Mx(name) => format!("mx:{name}"),
-        Host::Socket(path) => path.display().to_string(),
-    }
+    let lines = config.actions.iter();
+    lines.map(|action| format!("action \"{}\": {}", action.name, action.describe())).collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //! delete its line here.
 
 use crate::model::{
-    Action, ActionKind, Config, Line, Listener, Maildir, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode,
-    Where,
+    Action, ActionKind, Config, Keyed, Line, Listener, Maildir, Mapping, PasswordAuth, QueueBackend, Relay, RelayTls,
+    Scheme, TlsMode, Where,
 };
 use crate::rules::Origin;
+use crate::tables::{AliasTarget, ServiceKind};
 
 impl Config {
     /// Everything in it that this version cannot do, with the line that asks for it.
@@ -22,8 +23,10 @@ impl Config {
 
     fn tables(&self, found: &mut Found) {
         for table in &self.tables {
-            let asked = !table.services.is_empty() && !table.backend.is_memory();
-            found.when(asked, &table.line, || format!("table {}:", table.backend.name()));
+            let remote = !table.backend.is_memory();
+            for service in table.services.iter().filter(|service| remote && !is_asked(**service)) {
+                found.when(true, &table.line, || format!("table {}: for {service}", table.backend.name()));
+            }
         }
     }
 
@@ -74,6 +77,19 @@ impl Config {
     }
 }
 
+/// What remote tables are asked for: by rules, and by the expansion of recipients.
+fn is_asked(service: ServiceKind) -> bool {
+    matches!(
+        service,
+        ServiceKind::Alias
+            | ServiceKind::Domain
+            | ServiceKind::UserInfo
+            | ServiceKind::NetAddr
+            | ServiceKind::MailAddr
+            | ServiceKind::String
+    )
+}
+
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
     has(listener.place == Where::Socket, "on socket");
@@ -92,7 +108,10 @@ fn listener_has(listener: &Listener, found: &mut Found) {
 
 fn action_has(action: &Action, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &action.line, || what.to_owned());
-    has(action.mapping.is_some(), "alias and virtual");
+    let leaves = |target: &AliasTarget| matches!(target, AliasTarget::File(_) | AliasTarget::Pipe(_));
+    if let Some(Mapping::Alias(Keyed::Memory(table)) | Mapping::Virtual(Keyed::Memory(table))) = &action.mapping {
+        has(table.values().flatten().any(leaves), "aliases that are files and programs");
+    }
     has(action.local.user.is_some(), "user");
     has(action.local.userbase.is_some(), "userbase");
     has(action.local.wrapper.is_some(), "wrapper");

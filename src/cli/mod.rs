@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 mod client;
 pub mod convert;
+pub mod explain;
 pub mod makemap;
 pub mod newaliases;
 pub mod queue;
@@ -67,6 +68,8 @@ pub enum Command {
     Check(check::Options),
     /// Print an old configuration in the words of today
     Convert(convert::Options),
+    /// What would become of a recipient, and why
+    Explain(explain::Options),
     /// What waits in the queue, and why
     #[command(subcommand)]
     Queue(queue::Command),

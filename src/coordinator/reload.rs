@@ -45,7 +45,9 @@ impl Coordinator {
     pub async fn update_table(&self, name: &str) -> Result<String, String> {
         let tables = self.tables();
         if tables.names().any(|known| known == name) {
-            return tables.update(name).await.map(|()| format!("<{name}> is asked anew"));
+            tables.update(name).await?;
+            self.shards.forget_table(name).await;
+            return Ok(format!("<{name}> is asked anew"));
         }
         self.ask_supervisor(Some(name.to_owned()), &FromEngine::WantsTable(name.to_owned())).await
     }

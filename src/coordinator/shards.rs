@@ -88,6 +88,14 @@ impl Shards {
         self.ask(Order::Retry, SHARD_ANSWER).await.into_iter().map(|(_, count)| count).sum()
     }
 
+    /// What a table has said does not count any more.
+    pub async fn forget_table(&self, name: &str) {
+        for shard in &self.orders {
+            // A shard that is gone remembers nothing.
+            let _ = shard.send(Order::ForgetTable(name.to_owned())).await;
+        }
+    }
+
     /// Gives each a new configuration.
     pub async fn reload(&self, config: &Arc<Config>) {
         for shard in &self.orders {

@@ -37,6 +37,7 @@ pub use self::events::Event;
 pub use self::figures::Figures;
 pub use self::service::Service;
 pub use self::settings::Problem;
+pub use self::system::system_user;
 use self::table::Table;
 
 /// A table as it was declared.

@@ -1,0 +1,158 @@
+//! `ringpost explain`: what would become of a recipient, and why, without sending anything. The rules and the expansion are
+//! those that the server runs. Tables in memory are read with the configuration; others are asked through the running server,
+//! and are unknown without one.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use ringpost_conf::expand::{Expansion, Outlines, Question, Step, Told};
+use ringpost_conf::tables::{Keys, ServiceKind};
+use ringpost_conf::{Config, Explanation, Facts, Lookup};
+
+use super::client::{Found, Server, print};
+use super::{Seams, check};
+use crate::coordinator::{list, tables};
+use crate::exit::{Code, Failure};
+use crate::ipc::control::{Answer, Request};
+use crate::reading::{Reading, look};
+
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Client's address, or `socket`
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = source)]
+    from: Source,
+    /// MAIL FROM, without brackets; empty: the null sender
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    sender: String,
+    /// RCPT TO, without brackets
+    #[arg(long, value_name = "ADDRESS")]
+    rcpt: String,
+    /// Name in HELO or EHLO
+    #[arg(long, value_name = "NAME", default_value = "")]
+    helo: String,
+    /// Authenticated user
+    #[arg(long)]
+    user: Option<String>,
+    /// The listener's tag
+    #[arg(long, default_value = "")]
+    tag: String,
+    /// Configuration [default: /etc/ringpost/ringpost.conf]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a macro; it wins over the file
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = super::define)]
+    define: Vec<(String, String)>,
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the client is.
+#[derive(Clone, Copy, Debug)]
+struct Source(Option<IpAddr>);
+
+fn source(text: &str) -> Result<Source, String> {
+    match text {
+        "socket" => Ok(Source(None)),
+        _ => match text.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => Ok(Source(Some(address))),
+            Err(_) => Err("an IPv4 or IPv6 address, or `socket`".into()),
+        },
+    }
+}
+
+pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(), Failure> {
+    let path = check::path(options.config.as_ref(), seams);
+    let config = match Reading::load_from_disk(&path, seams, &options.define).1 {
+        Ok((config, _)) => config,
+        Err(reports) => {
+            eprint!("{}", reports.render(look()));
+            return Err(Failure::new(Code::Configuration, ""));
+        }
+    };
+    let outlines = Outlines::new(&config);
+    let facts = Facts {
+        source: options.from.0,
+        helo: &options.helo,
+        tag: &options.tag,
+        authenticated: options.user.as_deref(),
+        sender: &options.sender,
+        recipient: &options.rcpt,
+        ..Facts::default()
+    };
+    let mut world = World { config: &config, seams, state: state.unwrap_or_else(|| config.store.path.clone()) };
+    let mut expansion = Expansion::new(&config, &outlines, facts);
+    let outcome = loop {
+        match expansion.step() {
+            Step::Done(outcome) => break outcome,
+            Step::Needs(questions) => {
+                for question in questions {
+                    let told = world.ask(&question)?;
+                    expansion.tell(question, told);
+                }
+            }
+        }
+    };
+    let explanation = Explanation::new(expansion, outcome);
+    print(&if options.json { explanation.json() + "\n" } else { explanation.to_string() })
+}
+
+/// Who answers.
+struct World<'c> {
+    config: &'c Config,
+    seams: &'c Seams,
+    state: PathBuf,
+}
+
+impl World<'_> {
+    fn ask(&mut self, question: &Question) -> Result<Told, Failure> {
+        Ok(match question {
+            Question::Lookup(Lookup::Table { table, service, key }) => {
+                let name = self.config.table_name(*table);
+                let delimiter = self.config.smtp.sub_address_delimiter;
+                let keys = Keys::new(*service, key, delimiter).map(|key| key.as_str().to_owned());
+                self.table(name, *service, keys.collect())?
+            }
+            Question::Lookup(Lookup::ReverseName) => Told::Failed("the DNS is not asked from here".into()),
+            Question::User(name) => match tables::system_user(name, self.seams.root.as_deref()) {
+                Ok(Some(record)) => Told::Found(record),
+                Ok(None) => Told::NotFound,
+                Err(error) => Told::Failed(error.to_string()),
+            },
+            Question::Forward(user) => Told::Failed(format!("the .forward of {} is not read from here", user.name)),
+            Question::Include { path, .. } => list::look(path),
+        })
+    }
+
+    fn table(&self, name: &str, service: ServiceKind, keys: Vec<String>) -> Result<Told, Failure> {
+        let Some(service) = tables::Service::named(service.name()) else {
+            return Ok(Told::Failed(format!("tables do not answer {service} lookups")));
+        };
+        for key in keys {
+            let mut server = match Server::find(&self.state) {
+                Ok(Found::Running(server)) => server,
+                Ok(Found::Stopped) | Err(_) => {
+                    let why =
+                        format!("no server that could ask it runs with the state directory {}", self.state.display());
+                    return Ok(Told::Failed(why));
+                }
+            };
+            let request = Request::TableLookup { table: name.to_owned(), service, key };
+            let mut found = None;
+            server.ask(&request, |answer| {
+                if let Answer::Lookup(answer) = answer {
+                    found = Some(answer);
+                }
+                Ok(())
+            })?;
+            match found {
+                Some(tables::Answer::Found(text)) => return Ok(Told::Found(text)),
+                Some(tables::Answer::NotFound) => {}
+                Some(tables::Answer::Failed(why)) => return Ok(Told::Failed(why)),
+                None => return Ok(Told::Failed("the server gave no answer".into())),
+            }
+        }
+        Ok(Told::NotFound)
+    }
+}
