@@ -262,7 +262,7 @@ fn show_entries(entries: &Entries, separator: &str) -> String {
 /// A word so that it is read as the same: in quotes where it could be something else.
 fn show(word: &Word) -> String {
     let is_plain = is_bare(&word.text) && !grammar::is_keyword(&word.text);
-    if is_plain { word.text.clone() } else { quote(&word.text) }
+    if is_plain { word.text.to_string() } else { quote(&word.text) }
 }
 
 fn is_bare(text: &str) -> bool {

@@ -64,14 +64,14 @@ fn inclusive(said: &Said) -> Option<Said> {
     let takes_format = matches!(said.form.name, "maildir" | "mda" | "lmtp" | "mda wrapper");
     let mut said = said.clone();
     let Some(Arg::Word(word)) = said.head.last_mut().filter(|_| takes_format) else { return None };
-    let notices = Format::notices(&word.text);
-    let mut changed = false;
-    for notice in notices.iter().rev() {
+    let mut text = word.text.to_string();
+    for notice in Format::notices(&word.text).iter().rev() {
         if let NoticeKind::PositiveEnd { inclusive, .. } = &notice.kind {
-            word.text.replace_range(notice.offset..notice.offset + notice.len, inclusive);
-            changed = true;
+            text.replace_range(notice.offset..notice.offset + notice.len, inclusive);
         }
     }
+    let changed = *text != *word.text;
+    word.text = text.into();
     changed.then_some(said)
 }
 

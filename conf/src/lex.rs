@@ -5,6 +5,7 @@
 use crate::limits::{REPORTS_KEPT_MAX, WORD_BYTES_MAX};
 use crate::report::Report;
 use crate::source_text::{Span, narrow};
+use crate::text::Text;
 
 /// A token as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +17,11 @@ pub(crate) struct RawToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Raw {
     /// A bare word.
-    Word(String),
+    Word(Text),
     /// A bare word with `${name}` in it.
     Template(Vec<Piece>),
     /// A quoted word, escapes undone.
-    Quoted(String),
+    Quoted(Text),
     /// `$name`.
     Macro(String),
     /// Anything that has one spelling.
@@ -91,7 +92,7 @@ impl Lexer<'_> {
             '=' if self.rest().starts_with("=>") => self.take(2, Raw::Mark(Mark::Assign)),
             '=' => self.take(1, Raw::Mark(Mark::Assign)),
             // The null sender of K_MAILADDR; no table has an empty name.
-            '<' if self.rest().starts_with("<>") => self.take(2, Raw::Word("<>".to_owned())),
+            '<' if self.rest().starts_with("<>") => self.take(2, Raw::Word("<>".into())),
             '<' => self.take(1, Raw::Mark(Mark::Less)),
             '>' => self.take(1, Raw::Mark(Mark::Greater)),
             '"' | '\'' => self.quoted(first),
@@ -170,7 +171,7 @@ impl Lexer<'_> {
         while let Some(c) = self.peek() {
             if c == quote {
                 self.at += 1;
-                return self.bounded(start, value.len(), Raw::Quoted(value));
+                return self.bounded(start, value.len(), Raw::Quoted(value.into()));
             }
             if c == '\n' {
                 break;
@@ -242,7 +243,7 @@ impl Lexer<'_> {
         let kind = if bad {
             Raw::Error
         } else if pieces.is_empty() {
-            Raw::Word(text)
+            Raw::Word(text.into())
         } else {
             pieces.push(Piece::Text(text));
             Raw::Template(pieces)
@@ -259,7 +260,7 @@ impl Lexer<'_> {
             self.at += end.unwrap_or(self.rest().len());
             return Raw::Error;
         }
-        if kind == Raw::Word("[...]".to_owned()) {
+        if kind == Raw::Word("[...]".into()) {
             let span = self.span(start, self.at);
             let message = "`[...]` is an omission in documentation, not configuration";
             self.reports.push(Report::new("E0210", span, message));
@@ -323,11 +324,11 @@ mod tests {
     }
 
     fn word(text: &str) -> Raw {
-        Raw::Word(text.to_owned())
+        Raw::Word(text.into())
     }
 
     fn quoted(text: &str) -> Raw {
-        Raw::Quoted(text.to_owned())
+        Raw::Quoted(text.into())
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod report;
 mod rules;
 mod source_text;
 pub mod tables;
+mod text;
 mod values;
 
 pub use command::{Command, CommandProblem};

@@ -12,12 +12,20 @@ pub const DATA_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const INCLUDE_DEPTH_MAX: usize = 16;
 /// Tokens of one statement, after macros: a macro that doubles another, twenty times over, must not eat the memory.
 pub const STATEMENT_TOKENS_MAX: usize = 4 * 1024 * 1024;
+/// Tokens of a whole file, after macros.
+pub const FILE_TOKENS_MAX: usize = 32 * 1024 * 1024;
 /// Macros may name macros defined before them, so deep.
 pub const MACRO_DEPTH_MAX: usize = 16;
 /// Problems that are printed; the rest is counted (grammar §9.1).
 pub const REPORTS_SHOWN_MAX: usize = 100;
 /// Problems that are kept, so that a file of nonsense does not fill the memory.
 pub const REPORTS_KEPT_MAX: usize = 1_000;
+/// Names that a wrong one is compared with, for *did you mean*.
+pub const NAMES_COMPARED_MAX: usize = 2_000;
+/// Statements of a configuration, includes and all; an old rule is up to three. What has more belongs into tables.
+pub const STATEMENTS_MAX: usize = 100_000;
+/// Actions: an envelope in the queue has two bytes for its action.
+pub const ACTIONS_MAX: usize = u16::MAX as usize;
 /// Memory of one compiled set of regular expressions, in bytes.
 pub const REGEX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A path or command made from a format is at most so long (grammar §8), in bytes.
@@ -94,5 +102,6 @@ pub const STORE_PATH: &str = "/var/spool/ringpost";
 pub const CONTROL_PATH: &str = "/run/ringpost.sock";
 
 const _: () = assert!(EXPANSION_NODES <= EXPANSION_NODES_MAX);
+const _: () = assert!(ACTIONS_MAX < STATEMENTS_MAX);
 const _: () = assert!(REPORTS_SHOWN_MAX <= REPORTS_KEPT_MAX);
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_RANGE.0 && SEGMENT_BYTES <= SEGMENT_BYTES_RANGE.1);

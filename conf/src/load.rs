@@ -205,12 +205,16 @@ fn read(source: &dyn Source, path: &Path, options: &Options) -> Result<(Config, 
         Ok(bytes) => parser.read(path, bytes),
         Err(error) => return Err(unreadable(path, &error)),
     }
+    if parser.ast.cut {
+        return Err(Reports::new(parser.reports, parser.texts));
+    }
     let names = names(source, path, options);
-    let profile = parser.read_profile();
+    let profile = parser.read_profile().seal();
     let Parser { texts, reports, mut ast, .. } = parser;
     let mut reading = check::Reading { source, options, names, texts, reports };
     let (texts, reports) = (&reading.texts, &mut reading.reports);
     old_style::finish(&mut ast, reports, |span| texts.place(span).line);
+    let ast = ast.seal();
     let config = check::check(&ast, &profile, &mut reading);
     let check::Reading { texts, mut reports, .. } = reading;
     let mut failed = reports.iter().any(|r| r.severity() == Severity::Error);

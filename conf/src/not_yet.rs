@@ -18,6 +18,7 @@ impl Config {
         self.rules(&mut found);
         self.named(&mut found);
         self.settings(&mut found);
+        found.0.sort_by(|(a, _), (b, _)| (&a.file, a.number).cmp(&(&b.file, b.number)));
         found.0
     }
 

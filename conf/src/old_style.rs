@@ -1,6 +1,8 @@
 //! What was written 2012–2018 in the words of today (grammar §5.2, rows D1–D29; §5.3 for relay URLs). Everything made here keeps
 //! the places of the words it was made from, so that messages quote what was written.
 
+use std::collections::HashSet;
+
 use crate::parse::ast::{Arg, Ast, At, OptionLine, Options, Said, Targ, TargKind, Word};
 use crate::parse::grammar;
 use crate::parse::old_rule::{Disposition, OldRule};
@@ -15,7 +17,7 @@ pub(crate) fn rule(rule: OldRule, name: &str, broken: bool, reports: &mut Vec<Re
     let mut said = Vec::new();
     let is_relay = rule.disposition.as_ref().is_some_and(|d| d.kind.value == "relay");
     let conditions = conditions(&rule, is_relay, broken, reports);
-    let action_name = Word { text: name.to_owned(), quoted: true, span: rule.verb };
+    let action_name = Word { text: name.into(), quoted: true, span: rule.verb };
     let last = match rule.accepts {
         true => OptionLine {
             name: "action",
@@ -162,7 +164,7 @@ fn relay_url(via: &Word, keyword: Span, action: &mut Options, reports: &mut Vec<
         let message = "`smtp+tls` after `via` is opportunistic; `tls://` guarantees encryption";
         reports.push(Report::new("W0805", via.span, message));
     }
-    let word = |text: String| Word { text, quoted: true, span: via.span };
+    let word = |text: String| Word { text: text.into(), quoted: true, span: via.span };
     if scheme == "backup" {
         let arg = backup(Arg::Word(word(rest.to_owned())));
         return action.0.push(OptionLine {
@@ -210,7 +212,13 @@ fn host_of(text: &str) -> &str {
 /// What can only be put in the words of today when all files are read: listeners with two kinds of TLS (D28), certificates that
 /// are named and not declared (D21), limits that are shapes (§4.10).
 pub(crate) fn finish(ast: &mut Ast, reports: &mut Vec<Report>, line_of: impl Fn(Span) -> usize) {
-    let declared: Vec<String> = ast.of("pki").filter_map(|said| said.word(0)).map(|word| word.text.clone()).collect();
+    let declared: HashSet<String> = ast
+        .statements
+        .iter()
+        .filter(|said| said.form.statement == "pki")
+        .filter_map(|said| said.word(0))
+        .map(|word| word.text.to_string())
+        .collect();
     let mut undeclared = Certificates { declared };
     let mut statements = Vec::with_capacity(ast.statements.len());
     for said in std::mem::take(&mut ast.statements) {
@@ -249,8 +257,8 @@ fn listeners(mut said: Said, reports: &mut Vec<Report>) -> Vec<Said> {
         // What the listener was called named the certificate.
         let place = match said.value(0).or(said.head.last()) {
             Some(Arg::Word(word)) => word.text.clone(),
-            Some(Arg::Key(key)) => key.value.to_owned(),
-            _ => String::new(),
+            Some(Arg::Key(key)) => key.value.into(),
+            _ => "".into(),
         };
         let arg = Arg::Word(Word { text: place, quoted: true, span: both.span });
         said.options.0.push(OptionLine {
@@ -270,7 +278,7 @@ fn listeners(mut said: Said, reports: &mut Vec<Report>) -> Vec<Said> {
 
 /// Names of certificates that stand for files.
 struct Certificates {
-    declared: Vec<String>,
+    declared: HashSet<String>,
 }
 
 impl Certificates {
@@ -278,15 +286,14 @@ impl Certificates {
     fn declare(&mut self, said: &Said, statements: &mut Vec<Said>) {
         for option in said.options.all("pki").filter(|option| option.word.value == "certificate") {
             let Arg::Word(name) = &option.arg else { continue };
-            if self.declared.contains(&name.text) {
+            if !self.declared.insert(name.text.to_string()) {
                 continue;
             }
-            self.declared.push(name.text.clone());
             let file = |key: &'static str, ending: &str| OptionLine {
                 name: key,
                 word: option.word,
                 negated: false,
-                arg: Arg::Word(Word { text: format!("/etc/mail/certs/{}.{ending}", name.text), ..name.clone() }),
+                arg: Arg::Word(Word { text: format!("/etc/mail/certs/{}.{ending}", name.text).into(), ..name.clone() }),
             };
             let options = Options(vec![file("cert", "crt"), file("key", "key")]);
             statements.push(made("pki", "pki", vec![Arg::Word(name.clone())], options, said.span, false));
@@ -342,7 +349,7 @@ fn shape(said: &Said, line: usize, reports: &mut Vec<Report>) -> Said {
             (shaping_form("default"), vec![Arg::Key(key), block])
         }
         Some(domain) => {
-            let name = Word { text: format!("line-{line}"), quoted: true, span: domain.span };
+            let name = Word { text: format!("line-{line}").into(), quoted: true, span: domain.span };
             let key = At { value: "domain", span: domain.span };
             let targ = Targ {
                 what: TargKind::Word(domain.clone()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use crate::limits::{REPORTS_KEPT_MAX, REPORTS_SHOWN_MAX};
+use crate::limits::{NAMES_COMPARED_MAX, REPORTS_KEPT_MAX, REPORTS_SHOWN_MAX};
 use crate::source_text::{Place, SourceTexts, Span};
 
 /// How bad it is.
@@ -82,6 +82,10 @@ impl Reports {
         reports.dedup_by(|a, b| {
             a.severity() == Severity::Warning && a.code == b.code && texts.line(a.span) == texts.line(b.span)
         });
+        // Where there is more than anybody reads, warnings must not hide the errors.
+        if reports.len() > REPORTS_SHOWN_MAX && reports.iter().any(|r| r.severity() == Severity::Error) {
+            reports.retain(|r| r.severity() == Severity::Error);
+        }
         reports.truncate(REPORTS_KEPT_MAX);
         Self { reports, texts: Arc::new(texts) }
     }
@@ -211,7 +215,10 @@ fn count(n: usize, what: &str) -> String {
 /// The nearest of the names that would be right: Damerau–Levenshtein distance of at most 1 + length/4 (grammar §9.1).
 pub(crate) fn nearest<'n>(word: &str, right: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let most = 1 + word.chars().count() / 4;
-    let near = right.into_iter().map(|name| (strsim::damerau_levenshtein(word, name), name));
+    let near = right.into_iter().take(NAMES_COMPARED_MAX);
+    // A difference in bytes is at most four times one in characters.
+    let near = near.filter(|name| name.len().abs_diff(word.len()) <= 4 * most);
+    let near = near.map(|name| (strsim::damerau_levenshtein(word, name), name));
     near.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }
 

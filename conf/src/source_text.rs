@@ -1,6 +1,7 @@
 //! The texts that were read, and places in them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A piece of a file, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,7 +57,7 @@ pub(crate) struct SourceTexts {
 
 #[derive(Clone, Debug)]
 struct SourceText {
-    name: String,
+    name: Arc<str>,
     text: String,
     /// Byte at which each line begins.
     lines: Vec<u32>,
@@ -67,7 +68,7 @@ impl SourceTexts {
         let number = u32::try_from(self.files.len()).expect("includes are bounded by the size of files");
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| narrow(at + 1));
         let lines = std::iter::once(0).chain(starts).collect();
-        self.files.push(SourceText { name, text, lines });
+        self.files.push(SourceText { name: name.into(), text, lines });
         number
     }
 
@@ -77,6 +78,11 @@ impl SourceTexts {
 
     pub(crate) fn name(&self, file: u32) -> &str {
         &self.files[file as usize].name
+    }
+
+    /// The same, to keep.
+    pub(crate) fn shared_name(&self, file: u32) -> Arc<str> {
+        self.files[file as usize].name.clone()
     }
 
     pub(crate) fn root_name(&self) -> &str {
@@ -103,7 +109,7 @@ impl SourceTexts {
         let file = &self.files[span.file as usize];
         let (line, column) = file.line_and_column(span.start);
         let (end_line, end_column) = file.line_and_column(span.end);
-        Place { file: file.name.clone(), line, column, end_line, end_column }
+        Place { file: file.name.to_string(), line, column, end_line, end_column }
     }
 
     /// `FILE:LINE:COLUMN`.

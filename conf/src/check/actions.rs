@@ -7,6 +7,7 @@ use super::declared::What;
 use super::{Check, exclude};
 use crate::command::{Command, CommandProblem};
 use crate::format::{Format, FormatProblem, NoticeKind};
+use crate::limits::ACTIONS_MAX;
 use crate::model::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
 use crate::parse::ast::{Arg, Said, Word};
 use crate::report::Report;
@@ -21,11 +22,17 @@ impl Check<'_, '_> {
         let mut actions = Vec::new();
         for said in self.ast.of("action") {
             let Some(name) = said.word(0) else { continue };
+            if actions.len() == ACTIONS_MAX {
+                let message = format!("a configuration has at most {ACTIONS_MAX} actions");
+                let report = Report::new("E0103", said.span, message);
+                self.reading.report(report.help("what differs by recipient belongs into tables and formats"));
+                break;
+            }
             let action = self.action(said, name, queue_ttl);
             if !said.broken {
                 // What is wrong with it was told, and nothing is loaded then: its number must be right all the same.
                 let mut action = action;
-                action.name.clone_from(&name.text);
+                action.name = name.text.to_string();
                 actions.push(action);
             }
         }
@@ -46,7 +53,7 @@ impl Check<'_, '_> {
         let kind = self.action_kind(said);
         self.cannot_be_used(said);
         Action {
-            name: name.text.clone(),
+            name: name.text.to_string(),
             kind: kind.unwrap_or(ActionKind::Discard),
             mapping: alias.map(Mapping::Alias).or(mapped.map(Mapping::Virtual)),
             local: self.local_options(said),
@@ -99,21 +106,19 @@ impl Check<'_, '_> {
 
     /// The command of `mda wrapper NAME`.
     fn wrapper(&mut self, name: &str) -> Option<Command> {
-        let is_it = |said: &&Said| said.form.name == "mda wrapper" && said.word(0).is_some_and(|w| w.text == name);
-        let said = self.ast.of("mda").find(is_it)?;
-        self.command(said.word(1)?, true)
+        self.wrappers.get(name).cloned().flatten()
     }
 
     /// Every wrapper, also those that nobody uses.
     pub(super) fn wrappers(&mut self) {
         for said in self.ast.of("mda").filter(|said| said.form.name == "mda wrapper" && !said.broken) {
-            let Some(word) = said.word(1) else { continue };
-            if let Some(command) = self.command(word, true)
-                && !command.mentions_mda()
-            {
+            let (Some(name), Some(word)) = (said.word(0), said.word(1)) else { continue };
+            let command = self.command(word, true);
+            if command.as_ref().is_some_and(|command| !command.mentions_mda()) {
                 let report = Report::new("E0203", word.span, "`wrapper` needs `%{mda}` in its command");
                 self.reading.report(report.help("it stands for the command that is wrapped"));
             }
+            self.wrappers.entry(&name.text).or_insert(command);
         }
     }
 
@@ -232,7 +237,7 @@ impl Check<'_, '_> {
     fn within(&self, word: &Word, offset: Option<usize>) -> Span {
         let written = self.reading.texts.slice(word.span);
         let quote = usize::from(written.starts_with(['"', '\'']));
-        let as_is = written.get(quote..written.len().saturating_sub(quote)) == Some(word.text.as_str());
+        let as_is = written.get(quote..written.len().saturating_sub(quote)) == Some(&*word.text);
         let Some(offset) = offset.filter(|_| as_is) else { return word.span };
         let rest = &word.text[offset..];
         let length = if rest.starts_with("%{") { rest.find('}').map_or(rest.len(), |end| end + 1) } else { 1 };

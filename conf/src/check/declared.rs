@@ -1,12 +1,15 @@
 //! Names that statements declare and others use: each is declared once, exists where it is named, and is used somewhere.
 
+use std::collections::{HashMap, HashSet};
+
 use super::Reading;
 use crate::parse::ast::{Ast, Said, Word};
-use crate::report::{Report, nearest};
+use crate::report::Report;
 use crate::source_text::Span;
+use crate::text::Text;
 
 /// What has names, and the code for one that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum What {
     Action,
     Filter,
@@ -65,31 +68,24 @@ impl What {
         }
     }
 
-    /// The name that a statement declares.
-    fn declared_by(said: &Said) -> Option<(Self, &Word)> {
-        let what = match (said.form.statement, said.form.name) {
-            ("action", _) => Self::Action,
-            ("filter", _) => Self::Filter,
-            ("proc", _) => Self::Proc,
-            ("pki", _) => Self::Pki,
-            ("ca", _) => Self::Ca,
-            ("pool", _) => Self::Pool,
-            ("shaping", _) => Self::Shaping,
-            ("warmup", _) => Self::Warmup,
-            ("ratelimit", _) => Self::RateLimit,
-            ("dkim", _) => Self::Signer,
-            ("share", _) => Self::Share,
-            ("mda", "mda wrapper") => Self::Wrapper,
-            _ => return None,
-        };
-        said.word(0).map(|name| (what, name))
+    /// The statement that declares such names.
+    fn statement(self) -> &'static str {
+        match self {
+            Self::Wrapper => "mda",
+            other => other.name(),
+        }
+    }
+
+    /// The name that it declares; not every statement of this kind does.
+    fn declared_by(self, said: &Said) -> Option<&Word> {
+        said.word(0).filter(|_| self != Self::Wrapper || said.form.name == "mda wrapper")
     }
 }
 
 #[derive(Debug)]
 struct Declared {
     what: What,
-    name: String,
+    name: Text,
     span: Span,
     used: bool,
 }
@@ -98,34 +94,46 @@ struct Declared {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     declared: Vec<Declared>,
+    /// Where a name is in the list: there may be very many.
+    index: HashMap<What, HashMap<Text, usize>>,
 }
 
 impl Names {
     /// E0305 for a second declaration; a `pki` may be told in parts.
     pub(super) fn new(ast: &Ast, reading: &mut Reading<'_>) -> Self {
         let mut names = Self::default();
-        for (what, name) in ast.statements.iter().filter_map(What::declared_by) {
-            let earlier = names.declared.iter().find(|d| d.what == what && d.name == name.text).map(|d| d.span);
-            match earlier {
-                Some(_) if what == What::Pki => {}
-                Some(first) => {
-                    let message = format!("{} `{}` is already declared", what.name(), name.text);
-                    let help = format!("at {}", reading.texts.at(first));
-                    reading.report(Report::new("E0305", name.span, message).also(first, "declared here").help(help));
-                }
-                None => names.declared.push(Declared { what, name: name.text.clone(), span: name.span, used: false }),
+        for what in What::ALL {
+            for name in ast.of(what.statement()).filter_map(|said| what.declared_by(said)) {
+                names.declare(what, name, reading);
             }
         }
         names
     }
 
+    fn declare(&mut self, what: What, name: &Word, reading: &mut Reading<'_>) {
+        let index = self.index.entry(what).or_default();
+        let earlier = index.get(&*name.text).map(|at| self.declared[*at].span);
+        match earlier {
+            Some(_) if what == What::Pki => {}
+            Some(first) => {
+                let message = format!("{} `{}` is already declared", what.name(), name.text);
+                let help = format!("at {}", reading.texts.at(first));
+                reading.report(Report::new("E0305", name.span, message).also(first, "declared here").help(help));
+            }
+            None => {
+                index.insert(name.text.clone(), self.declared.len());
+                self.declared.push(Declared { what, name: name.text.clone(), span: name.span, used: false });
+            }
+        }
+    }
+
     /// Marks a name as used; an error where it stands, if there is none.
     pub(super) fn find(&mut self, what: What, name: &Word, reading: &mut Reading<'_>) -> Option<String> {
         if self.touch(what, &name.text) {
-            return Some(name.text.clone());
+            return Some(name.text.to_string());
         }
         let right = self.declared.iter().filter(|d| d.what == what);
-        let near = nearest(&name.text, right.clone().map(|d| d.name.as_str()));
+        let near = reading.nearest(&name.text, right.clone().map(|d| &*d.name));
         let near = near.and_then(|near| right.clone().find(|d| d.name == near));
         let help = near.map(|d| format!("did you mean `{}`, declared at {}?", d.name, reading.texts.at(d.span)));
         let report = Report::new(what.code(), name.span, format!("no such {}: `{}`", what.name(), name.text));
@@ -145,15 +153,15 @@ impl Names {
 
     /// Marks a name as used, if there is one.
     pub(super) fn touch(&mut self, what: What, name: &str) -> bool {
-        let found = self.declared.iter_mut().find(|d| d.what == what && d.name == name);
-        found.is_some_and(|d| {
-            d.used = true;
+        let found = self.index.get(&what).and_then(|index| index.get(name));
+        found.is_some_and(|at| {
+            self.declared[*at].used = true;
             true
         })
     }
 
     /// W0803. A shape for destinations needs nobody to name it.
-    pub(super) fn unused(&self, shapes_by_name: &[String], reading: &mut Reading<'_>) {
+    pub(super) fn unused(&self, shapes_by_name: &HashSet<Text>, reading: &mut Reading<'_>) {
         for what in What::ALL {
             let unused = self.declared.iter().filter(|d| d.what == what && !d.used);
             for declared in unused.filter(|d| what != What::Shaping || shapes_by_name.contains(&d.name)) {

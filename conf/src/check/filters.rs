@@ -1,5 +1,6 @@
 //! `filter`, `proc`: what is known when, what a chain may hold (grammar §4.6).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Check;
@@ -10,6 +11,9 @@ use crate::model::{Filter, FilterCondition, FilterDecision, FilterKind, FilterTe
 use crate::parse::ast::{Arg, OptionLine, Options, Said, Word};
 use crate::reply;
 use crate::report::Report;
+
+/// What chains hold, by name.
+type Chains<'a> = HashMap<&'a str, &'a [Word]>;
 
 /// Phases by name.
 const PHASES: [(&str, Phase); 8] = [
@@ -26,20 +30,21 @@ const PHASES: [(&str, Phase); 8] = [
 impl Check<'_, '_> {
     pub(super) fn filters(&mut self) -> Vec<Filter> {
         let mut filters = Vec::new();
+        let chains: Chains<'_> = self.ast.of("filter").filter_map(as_chain).collect();
         for said in self.ast.of("filter") {
-            let (Some(name), kind) = (said.word(0), self.filter(said)) else { continue };
+            let (Some(name), kind) = (said.word(0), self.filter(said, &chains)) else { continue };
             if let Some(kind) = kind.filter(|_| !said.broken) {
-                filters.push(Filter { name: name.text.clone(), kind, line: self.reading.line(said.span) });
+                filters.push(Filter { name: name.text.to_string(), kind, line: self.reading.line(said.span) });
             }
         }
         filters
     }
 
-    fn filter(&mut self, said: &Said) -> Option<FilterKind> {
+    fn filter(&mut self, said: &Said, chains: &Chains<'_>) -> Option<FilterKind> {
         Some(match said.form.name {
             "chain" => {
-                let Some(Arg::Names(names)) = said.value(1) else { return None };
-                FilterKind::Chain(self.chain(names))
+                let (_, names) = as_chain(said)?;
+                FilterKind::Chain(self.chain(names, chains))
             }
             "proc" => FilterKind::Proc(self.names.find(What::Proc, said.word(1)?, self.reading)?),
             "proc-exec" => FilterKind::Program(self.program(said.word(1)?, &said.options)?),
@@ -52,18 +57,13 @@ impl Check<'_, '_> {
     }
 
     /// Names of filters that are no chains: chains do not nest.
-    fn chain(&mut self, names: &[Word]) -> Vec<String> {
+    fn chain(&mut self, names: &[Word], chains: &Chains<'_>) -> Vec<String> {
         let mut good = Vec::new();
         for name in names {
             let Some(found) = self.names.find(What::Filter, name, self.reading) else { continue };
-            let is_it = |said: &&Said| said.word(0).is_some_and(|word| word.text == found);
-            let inner = self.ast.of("filter").filter(is_it).find_map(|said| match said.value(1) {
-                Some(Arg::Names(inner)) if said.form.name == "chain" => Some(inner),
-                _ => None,
-            });
-            match inner {
+            match chains.get(found.as_str()) {
                 Some(inner) => {
-                    let list: Vec<&str> = inner.iter().map(|word| word.text.as_str()).collect();
+                    let list: Vec<&str> = inner.iter().map(|word| &*word.text).collect();
                     let message = format!("a chain cannot contain the chain `{found}`");
                     let report = Report::new("E0608", name.span, message);
                     self.reading.report(report.help(format!("name its filters: {}", list.join(", "))));
@@ -147,7 +147,7 @@ impl Check<'_, '_> {
             let report = Report::new("E0507", word.span, message);
             self.reading.report(report.help("`unix:/path` or `inet:port@host`"));
         }
-        good.then(|| word.text.clone())
+        good.then(|| word.text.to_string())
     }
 
     fn program(&mut self, command: &Word, options: &Options) -> Option<Program> {
@@ -168,10 +168,17 @@ impl Check<'_, '_> {
         for said in self.ast.of("proc").filter(|said| !said.broken) {
             let (Some(name), Some(command)) = (said.word(0), said.word(1)) else { continue };
             if let Some(program) = self.program(command, &said.options) {
-                procs.push(Proc { name: name.text.clone(), program, line: self.reading.line(said.span) });
+                procs.push(Proc { name: name.text.to_string(), program, line: self.reading.line(said.span) });
             }
         }
         procs
+    }
+}
+
+fn as_chain(said: &Said) -> Option<(&str, &[Word])> {
+    match (said.word(0), said.value(1)) {
+        (Some(name), Some(Arg::Names(inner))) if said.form.name == "chain" => Some((&name.text, inner)),
+        _ => None,
     }
 }
 
@@ -181,7 +188,7 @@ fn is_decision(name: &str) -> bool {
 
 fn decision(option: &OptionLine) -> Option<FilterDecision> {
     let word = match &option.arg {
-        Arg::Word(word) => word.text.as_str(),
+        Arg::Word(word) => &*word.text,
         _ => "",
     };
     Some(match option.name {

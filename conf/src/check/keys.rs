@@ -1,5 +1,6 @@
 //! `pki`, `ca`: files are there, and keys are private (grammar §4.2).
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::Check;
@@ -14,15 +15,20 @@ const READABLE: u32 = 0o044;
 impl Check<'_, '_> {
     /// Each `pki` with all its lines.
     pub(super) fn pkis(&mut self) -> Vec<Pki> {
+        let mut by_name: Vec<(&Word, Vec<&Said>)> = Vec::new();
+        let mut index: HashMap<&str, usize> = HashMap::new();
+        for said in self.ast.of("pki") {
+            let Some(name) = said.word(0) else { continue };
+            let at = *index.entry(&name.text).or_insert(by_name.len());
+            match by_name.get_mut(at) {
+                Some((_, lines)) => lines.push(said),
+                None => by_name.push((name, vec![said])),
+            }
+        }
         let mut pkis = Vec::new();
-        let mut seen: Vec<&str> = Vec::new();
-        for first in self.ast.of("pki") {
-            let Some(name) = first.word(0).filter(|name| !seen.contains(&name.text.as_str())) else { continue };
-            seen.push(&name.text);
-            let same = |said: &&Said| said.word(0).is_some_and(|other| other.text == name.text);
-            let lines: Vec<&Said> = self.ast.of("pki").filter(same).collect();
+        for (name, lines) in by_name {
             if let Some(source) = self.pki(name, &lines) {
-                pkis.push(Pki { name: name.text.clone(), source, line: self.reading.line(first.span) });
+                pkis.push(Pki { name: name.text.to_string(), source, line: self.reading.line(lines[0].span) });
             }
         }
         pkis
@@ -76,7 +82,7 @@ impl Check<'_, '_> {
             match said.options.word("cert") {
                 Some(word) => {
                     let cert = self.file(word);
-                    cas.push(Ca { name: name.text.clone(), cert, line: self.reading.line(said.span) });
+                    cas.push(Ca { name: name.text.to_string(), cert, line: self.reading.line(said.span) });
                 }
                 None => {
                     let message = format!("`ca {}` needs `cert FILE`", name.text);

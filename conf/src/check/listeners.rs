@@ -1,5 +1,6 @@
 //! `listen`: which words go together, which certificates there are, who may log in (grammar §4.1).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ringpost_address::parse_ip;
@@ -20,25 +21,27 @@ const SMTPS_PORT: u16 = 465;
 impl Check<'_, '_> {
     /// All listeners, each once.
     pub(super) fn listeners(&mut self, server: &str, message_bytes_max: u64) -> Vec<Listener> {
-        let mut listeners: Vec<(Listener, Span)> = Vec::new();
+        let mut listeners: Vec<Listener> = Vec::new();
+        let mut places: HashMap<(Where, u16, Family), Span> = HashMap::new();
         for said in self.ast.of("listen") {
             let listener = self.listener(said, server, message_bytes_max);
             let Some(listener) = listener.filter(|_| !said.broken) else { continue };
             // With SO_REUSEPORT the system would not object: half of the connections would go to either.
-            let same = |(l, _): &&(Listener, Span)| {
-                l.place == listener.place && l.port == listener.port && l.family == listener.family
-            };
-            match listeners.iter().find(same).map(|(_, span)| *span) {
+            let key = (listener.place.clone(), listener.port, listener.family);
+            match places.get(&key).copied() {
                 Some(first) if listener.place != Where::Socket => {
                     let name = place_name(&listener.place);
                     let what = format!("`listen on {name}` with port {} is given twice", listener.port);
                     let help = format!("first at {}", self.reading.texts.at(first));
                     self.reading.report(Report::new("E0601", said.span, what).also(first, "first here").help(help));
                 }
-                _ => listeners.push((listener, said.span)),
+                _ => {
+                    places.insert(key, said.span);
+                    listeners.push(listener);
+                }
             }
         }
-        listeners.into_iter().map(|(listener, _)| listener).collect()
+        listeners
     }
 
     fn listener(&mut self, said: &Said, server: &str, message_bytes_max: u64) -> Option<Listener> {
@@ -98,7 +101,7 @@ impl Check<'_, '_> {
         let word = said.word(0)?;
         let (place, exists) = match parse_ip(&word.text) {
             Some(address) => (Where::Address(address), self.has_address(address)),
-            None => (Where::Name(word.text.clone()), self.has_interface(&word.text)),
+            None => (Where::Name(word.text.to_string()), self.has_interface(&word.text)),
         };
         if !exists {
             let report = Report::new("W0813", word.span, format!("`{}` does not exist yet", word.text));

@@ -12,14 +12,17 @@ mod settings;
 mod shaping;
 mod tables;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use self::declared::Names;
 use self::tables::Tables;
+use crate::command::Command;
+use crate::limits::REPORTS_KEPT_MAX;
 use crate::load::{self, Source};
 use crate::model::{Config, Line};
-use crate::parse::ast::{Ast, Options};
-use crate::report::Report;
+use crate::parse::ast::{Ast, Options, Said};
+use crate::report::{Report, nearest};
 use crate::source_text::{SourceTexts, Span};
 
 /// What checking needs beside the statements.
@@ -41,11 +44,19 @@ impl Reading<'_> {
 
     fn line(&self, span: Span) -> Line {
         let (file, number) = self.texts.line(span);
-        Line { file: self.texts.name(file).into(), number: u32::try_from(number).unwrap_or(u32::MAX) }
+        Line { file: self.texts.shared_name(file), number: u32::try_from(number).unwrap_or(u32::MAX) }
     }
 
     fn report(&mut self, report: Report) {
-        self.reports.push(report);
+        // Where so much is wrong, the first of it says enough; but what is told later may stand earlier in the file.
+        if self.reports.len() < 100 * REPORTS_KEPT_MAX {
+            self.reports.push(report);
+        }
+    }
+
+    /// A name that was meant; nobody reads the thousandth suggestion, and each costs a walk over the names.
+    fn nearest<'n>(&self, word: &str, right: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+        if self.reports.len() < REPORTS_KEPT_MAX { nearest(word, right) } else { None }
     }
 }
 
@@ -54,6 +65,10 @@ struct Check<'c, 'r> {
     ast: &'c Ast,
     /// Statements of `profile`; those of the files win over them.
     profile: &'c Ast,
+    /// The statements of both by the name of their form, in order.
+    by_form: HashMap<&'static str, Vec<&'c Said>>,
+    /// What `mda wrapper` declares; `None` if there was an error in it.
+    wrappers: HashMap<&'c str, Option<Command>>,
     names: Names,
     tables: Tables,
     reading: &'c mut Reading<'r>,
@@ -64,7 +79,11 @@ pub(crate) fn check(ast: &Ast, profile: &Ast, reading: &mut Reading<'_>) -> Conf
     let names = Names::new(ast, reading);
     let mut tables = Tables::new(ast, reading);
     tables.check_uses(ast, reading);
-    Check { ast, profile, names, tables, reading }.config()
+    let mut by_form: HashMap<&'static str, Vec<&Said>> = HashMap::new();
+    for said in ast.statements.iter().chain(&profile.statements) {
+        by_form.entry(said.form.name).or_default().push(said);
+    }
+    Check { ast, profile, by_form, wrappers: HashMap::new(), names, tables, reading }.config()
 }
 
 impl Check<'_, '_> {
@@ -72,9 +91,9 @@ impl Check<'_, '_> {
         self.settings_once();
         let (smtp, queue) = (self.smtp(), self.queue());
         let server = self.reading.names.server.clone();
+        self.wrappers();
         let actions = self.actions(queue.ttl);
         let rules = self.rules(&actions);
-        self.wrappers();
         let mut config = Config {
             listeners: self.listeners(&server, smtp.message_bytes_max),
             tables: Vec::new(),
@@ -121,7 +140,7 @@ impl Check<'_, '_> {
         if self.ast.broken {
             return;
         }
-        let lines = self.ast.of("match").count();
+        let lines = self.ast.numbers("match").len();
         if lines == 0 {
             let report = Report::new("E0703", self.reading.texts.end_of(0), "no rule: nothing would be accepted");
             self.reading.report(report.help("add a `match` line"));

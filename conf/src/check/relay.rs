@@ -95,7 +95,7 @@ impl Check<'_, '_> {
             let report = Report::new("E0403", word.span, format!("`{}` is not an address", word.text));
             self.reading.report(report.help("user@domain, or @domain to keep the user"));
         }
-        good.then(|| word.text.clone())
+        good.then(|| word.text.to_string())
     }
 }
 

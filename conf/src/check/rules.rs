@@ -1,5 +1,7 @@
 //! Rules: names and tables of each `match` line (grammar §4.5).
 
+use std::collections::HashMap;
+
 use super::Check;
 use super::declared::What;
 use crate::model::{Action, Match, Outcome, Reply};
@@ -11,11 +13,11 @@ impl Check<'_, '_> {
     /// The lines that are whole, each with its statement; what is wrong with the others was told.
     pub(super) fn rules(&mut self, actions: &[Action]) -> Vec<(Match, usize)> {
         let mut rules = Vec::new();
-        for (number, said) in self.ast.statements.iter().enumerate() {
-            if said.form.statement != "match" {
-                continue;
-            }
-            let rule = self.rule(said, actions);
+        let numbers: HashMap<&str, usize> =
+            actions.iter().enumerate().map(|(at, action)| (action.name.as_str(), at)).collect();
+        for &number in self.ast.numbers("match") {
+            let said = &self.ast.statements[number];
+            let rule = self.rule(said, &numbers);
             if let Some(rule) = rule.filter(|_| !said.broken) {
                 rules.push((rule, number));
             }
@@ -23,7 +25,7 @@ impl Check<'_, '_> {
         rules
     }
 
-    fn rule(&mut self, said: &Said, actions: &[Action]) -> Option<Match> {
+    fn rule(&mut self, said: &Said, actions: &HashMap<&str, usize>) -> Option<Match> {
         // Every part is looked at, so that all errors of a line are told.
         let from = said.options.find("from").map(|option| self.origin(option));
         let dest = said.options.find("for").map(|option| self.destination(option));
@@ -82,10 +84,10 @@ impl Check<'_, '_> {
         Some(Condition { negation: negation(option), test })
     }
 
-    fn outcome(&mut self, said: &Said, actions: &[Action]) -> Option<Outcome> {
+    fn outcome(&mut self, said: &Said, actions: &HashMap<&str, usize>) -> Option<Outcome> {
         if let Some(name) = said.options.word("action") {
             let name = self.names.find(What::Action, name, self.reading)?;
-            return actions.iter().position(|action| action.name == name).map(Outcome::Action);
+            return actions.get(name.as_str()).copied().map(Outcome::Action);
         }
         let option = said.options.find("reject")?;
         Some(Outcome::Reject(match &option.arg {

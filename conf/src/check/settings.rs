@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::parse::address;
 use crate::parse::ast::{Arg, OptionLine, Options, Said, Word};
+use crate::parse::grammar;
 use crate::parse::schema::Rest;
 use crate::report::Report;
 use crate::source_text::Span;
@@ -58,16 +59,15 @@ impl Check<'_, '_> {
     }
 
     fn setting(&self, name: &str) -> Option<&'_ Said> {
-        let all = self.ast.statements.iter().chain(&self.profile.statements);
-        all.into_iter().find(|said| said.form.name == name && !said.broken)
+        self.by_form.get(name)?.iter().find(|said| !said.broken).copied()
     }
 
     pub(super) fn has_setting(&self, name: &str) -> bool {
-        self.ast.statements.iter().any(|said| said.form.name == name)
+        self.by_form.contains_key(name)
     }
 
     pub(super) fn setting_text(&self, name: &str) -> Option<String> {
-        self.setting(name).and_then(|said| said.word(0)).map(|word| word.text.clone())
+        self.setting(name).and_then(|said| said.word(0)).map(|word| word.text.to_string())
     }
 
     fn setting_duration(&self, name: &str) -> Option<Duration> {
@@ -86,8 +86,7 @@ impl Check<'_, '_> {
 
     /// A limit, of all the statements that give limits.
     fn limit(&self, name: &str, limit: &str) -> Option<&OptionLine> {
-        let all = self.ast.statements.iter().chain(&self.profile.statements);
-        all.filter(|said| said.form.name == name).find_map(|said| said.options.find(limit))
+        self.by_form.get(name)?.iter().find_map(|said| said.options.find(limit))
     }
 
     fn count_limit(&self, name: &str, limit: &str) -> Option<u32> {
@@ -104,45 +103,51 @@ impl Check<'_, '_> {
         }
     }
 
+    /// Settings of the file: the names of their forms, and their statements.
+    fn settings(&self) -> impl Iterator<Item = (&'static str, Vec<&'_ Said>)> {
+        let limits = grammar::forms().filter(|form| form.rest == Rest::Limits).map(|form| form.name);
+        ONCE.iter().copied().chain(limits).filter_map(|name| {
+            let own = self.by_form.get(name)?.iter().filter(|said| !self.is_of_profile(said.span));
+            Some((name, own.copied().collect()))
+        })
+    }
+
     /// Where each setting of the file is given, the first line of several.
     pub(super) fn setting_lines(&self) -> BTreeMap<&'static str, Line> {
-        let mut lines = BTreeMap::new();
-        for said in &self.ast.statements {
-            if ONCE.contains(&said.form.name) || said.form.rest == Rest::Limits {
-                lines.entry(said.form.name).or_insert_with(|| self.reading.line(said.span));
-            }
-        }
-        lines
+        let first = |(name, said): (&'static str, Vec<&Said>)| Some((name, self.reading.line(said.first()?.span)));
+        self.settings().filter_map(first).collect()
     }
 
     /// E0601 for what is set twice.
     pub(super) fn settings_once(&mut self) {
-        let mut seen: BTreeMap<(&str, &str), Span> = BTreeMap::new();
-        for said in &self.ast.statements {
-            let name = said.form.name;
-            if ONCE.contains(&name) {
-                let key = said.head.iter().find_map(|arg| match arg {
-                    Arg::Key(key) if name.contains(' ') => Some(key.span),
-                    _ => None,
-                });
-                let span = key.unwrap_or(said.span);
-                match seen.get(&(name, "")).copied() {
-                    Some(first) => self.twice(name, span, first),
-                    None => _ = seen.insert((name, ""), span),
+        let mut twice: Vec<(&str, Span, Span)> = Vec::new();
+        for (name, all) in self.settings() {
+            let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
+            for said in all {
+                if said.form.rest != Rest::Limits {
+                    let key = said.head.iter().find_map(|arg| match arg {
+                        Arg::Key(key) if name.contains(' ') => Some(key.span),
+                        _ => None,
+                    });
+                    let span = key.unwrap_or(said.span);
+                    match seen.get("").copied() {
+                        Some(first) => twice.push((name, span, first)),
+                        None => _ = seen.insert("", span),
+                    }
                 }
-            } else if said.form.rest == Rest::Limits {
-                for option in &said.options.0 {
-                    match seen.get(&(name, option.name)).copied() {
+                for option in said.options.0.iter().filter(|_| said.form.rest == Rest::Limits) {
+                    match seen.get(option.name).copied() {
                         // Within a line this was told already.
                         Some(first) if self.reading.texts.line(first) != self.reading.texts.line(option.word.span) => {
-                            self.twice(option.name, option.word.span, first);
+                            twice.push((option.name, option.word.span, first));
                         }
                         Some(_) => {}
-                        None => _ = seen.insert((name, option.name), option.word.span),
+                        None => _ = seen.insert(option.name, option.word.span),
                     }
                 }
             }
         }
+        twice.into_iter().for_each(|(name, span, first)| self.twice(name, span, first));
     }
 
     // ---- one function for each statement
@@ -194,7 +199,7 @@ impl Check<'_, '_> {
             Some("gzip") => Compression::Gzip,
             _ => Compression::Zstd,
         });
-        let encryption = self.setting("queue encryption").map(|said| match said.word(0).map(|w| w.text.as_str()) {
+        let encryption = self.setting("queue encryption").map(|said| match said.word(0).map(|w| &*w.text) {
             None | Some("stdin" | "-") => QueueKey::Stdin,
             Some(key) => QueueKey::Given(Secret::new(key)),
         });
@@ -283,11 +288,11 @@ impl Check<'_, '_> {
 
     /// Words of a short list.
     fn words_of(&mut self, words: &[Word], who: &str, right: &[&str]) -> Vec<String> {
-        for word in words.iter().filter(|word| !right.contains(&word.text.as_str())) {
+        for word in words.iter().filter(|word| !right.contains(&&*word.text)) {
             let message = format!("`{who}` needs {}, not `{}`", right.join(", "), word.text);
             self.reading.report(Report::new("E0203", word.span, message));
         }
-        words.iter().map(|word| word.text.clone()).collect()
+        words.iter().map(|word| word.text.to_string()).collect()
     }
 
     pub(super) fn control(&mut self) -> Control {
@@ -357,7 +362,7 @@ impl Check<'_, '_> {
                 to,
                 json: said.options.key("format") == Some("json"),
                 level: said.options.key("level"),
-                only: said.options.names("only").iter().map(|word| word.text.clone()).collect(),
+                only: said.options.names("only").iter().map(|word| word.text.to_string()).collect(),
                 line: self.reading.line(said.span),
             });
         }

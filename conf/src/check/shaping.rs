@@ -1,5 +1,7 @@
 //! `shaping`, `warmup`, `pool`, `dkim`, `ratelimit`, `share`, `bounce classify` (grammar §4.7, §4.13–4.16).
 
+use std::collections::HashSet;
+
 use ringpost_address::parse_ip;
 
 use super::declared::What;
@@ -14,6 +16,7 @@ use crate::parse::ast::{Arg, OptionLine, Options, Said};
 use crate::reply;
 use crate::report::Report;
 use crate::source_text::Span;
+use crate::text::Text;
 use crate::values;
 
 impl Check<'_, '_> {
@@ -34,7 +37,7 @@ impl Check<'_, '_> {
             let selector = self.selector(said);
             let shape = block(said).map(|options| self.shape(options));
             if let (Some(selector), Some(shape)) = (selector, shape) {
-                let name = name.text.clone();
+                let name = name.text.to_string();
                 shapings.push(Shaping { name, selector, shape, line: self.reading.line(said.span) });
             }
         }
@@ -42,7 +45,7 @@ impl Check<'_, '_> {
     }
 
     /// Names of shapes that mean nothing unless an action names them.
-    pub(super) fn shapes_by_name(&self) -> Vec<String> {
+    pub(super) fn shapes_by_name(&self) -> HashSet<Text> {
         let of_relays = self.ast.of("shaping").filter(|said| said.has_key("relay"));
         of_relays.filter_map(|said| said.word(0)).map(|word| word.text.clone()).collect()
     }
@@ -72,7 +75,7 @@ impl Check<'_, '_> {
         }
     }
 
-    fn is_of_profile(&self, span: Span) -> bool {
+    pub(super) fn is_of_profile(&self, span: Span) -> bool {
         self.profile.statements.first().is_some_and(|said| said.span.file == span.file)
     }
 
@@ -125,7 +128,7 @@ impl Check<'_, '_> {
         for said in self.ast.of("warmup").filter(|said| !said.broken) {
             if let (Some(name), Some(Arg::Rates(rates))) = (said.word(0), said.value(1)) {
                 let steps = rates.iter().map(|at| at.value).collect();
-                warmups.push(Warmup { name: name.text.clone(), steps, line: self.reading.line(said.span) });
+                warmups.push(Warmup { name: name.text.to_string(), steps, line: self.reading.line(said.span) });
             }
         }
         warmups
@@ -152,7 +155,7 @@ impl Check<'_, '_> {
                 Some("sticky-domain") => Select::StickyDomain,
                 _ => Select::Cycle,
             };
-            pools.push(Pool { name: name.text.clone(), sources, select, line: self.reading.line(said.span) });
+            pools.push(Pool { name: name.text.to_string(), sources, select, line: self.reading.line(said.span) });
         }
         pools
     }
@@ -164,12 +167,12 @@ impl Check<'_, '_> {
             let Some(keys) = self.signer_keys(said) else { continue };
             let options = &said.options;
             let headers = match options.find("headers").map(|option| &option.arg) {
-                Some(Arg::Entries(entries)) => entries.list.iter().map(|entry| entry.key.text.clone()).collect(),
+                Some(Arg::Entries(entries)) => entries.list.iter().map(|entry| entry.key.text.to_string()).collect(),
                 _ => Vec::new(),
             };
             let tag = options.find("tag").and_then(|option| self.tables.among(&option.arg, self.reading));
             signers.push(Signer {
-                name: name.text.clone(),
+                name: name.text.to_string(),
                 keys,
                 headers,
                 identity: options.text("identity"),
@@ -224,7 +227,7 @@ impl Check<'_, '_> {
                 continue;
             };
             limits.push(RateLimit {
-                name: name.text.clone(),
+                name: name.text.to_string(),
                 key,
                 rate,
                 burst: options.count("burst").unwrap_or(rate.count),
@@ -246,8 +249,8 @@ impl Check<'_, '_> {
                 self.reading.report(report.help("for example `redis://10.0.0.5/2`"));
             }
             shares.push(Share {
-                name: name.text.clone(),
-                url: url.text.clone(),
+                name: name.text.to_string(),
+                url: url.text.to_string(),
                 prefix: said.options.text("prefix").unwrap_or_default(),
                 timeout: said.options.duration("timeout").unwrap_or(limits::SHARE_TIMEOUT),
                 fails_temporarily: said.options.key("on-failure") == Some("tempfail"),
@@ -265,7 +268,13 @@ impl Check<'_, '_> {
             let domain = said.options.find("for").map(|option| self.tables.among(&option.arg, self.reading));
             let treat = said.options.find("treat").and_then(treat);
             let (Some(reply), Some(domain)) = (reply, domain.map_or(Some(None), |d| d.map(Some))) else { continue };
-            list.push(Classify { class: class.text.clone(), reply, domain, treat, line: self.reading.line(said.span) });
+            list.push(Classify {
+                class: class.text.to_string(),
+                reply,
+                domain,
+                treat,
+                line: self.reading.line(said.span),
+            });
         }
         list
     }

@@ -71,7 +71,7 @@ impl Listener {
 }
 
 /// What `listen on` names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Where {
     /// `all`: one wildcard socket for each family.
     All,
@@ -86,7 +86,7 @@ pub enum Where {
 }
 
 /// Which address families a listener uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Family {
     /// Both.
     #[default]

@@ -1,6 +1,7 @@
 //! Reads one argument of a kind: values are checked here, so that what is kept is right.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use ringpost_address::{is_domain_name, parse_ip, parse_literal};
 
@@ -39,7 +40,7 @@ impl Statement<'_> {
                 false => Arg::Nothing,
             },
             Kind::Literal => match self.is_mark(Mark::Open) {
-                true => Arg::Entries(self.entries()?),
+                true => Arg::Entries(Rc::new(self.entries()?)),
                 false => return Err(self.needs(who, "`{ … }`")),
             },
             Kind::Pattern(used) => self.pattern(*used, keyword)?,
@@ -184,7 +185,7 @@ impl Statement<'_> {
             Some(TokenKind::Mark(Mark::Open)) => {
                 let entries = self.entries()?;
                 let span = entries.span;
-                (TargKind::Literal(entries), span)
+                (TargKind::Literal(Rc::new(entries)), span)
             }
             _ => {
                 let word = self.word(keyword.value, "a table, a list or a word")?;

@@ -3,16 +3,19 @@
 //! A statement is a sentence: its first word, what stands at fixed places (the head), and options. Old words are in it only as
 //! the places that messages point to.
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::schema::{Form, Use};
 use crate::source_text::Span;
+use crate::text::Text;
 use crate::values::Rate;
 
 /// A word and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Word {
-    pub(crate) text: String,
+    pub(crate) text: Text,
     /// A quoted word is never a keyword.
     pub(crate) quoted: bool,
     pub(crate) span: Span,
@@ -31,12 +34,30 @@ pub(crate) struct Ast {
     pub(crate) statements: Vec<Said>,
     /// A statement was given up: what it names may be used or declared there, so nobody complains about what is missing.
     pub(crate) broken: bool,
+    /// There is more in the files than is read, or more wrong with them than is told: what else would be found is worth nothing.
+    pub(crate) cut: bool,
+    /// Numbers of statements by their first word, once all are there: a file may have very many.
+    index: HashMap<&'static str, Vec<usize>>,
 }
 
 impl Ast {
-    /// The statements with this first word.
+    /// The statements with this first word. [`Self::seal`] comes first.
     pub(crate) fn of(&self, statement: &'static str) -> impl Iterator<Item = &Said> {
-        self.statements.iter().filter(move |said| said.form.statement == statement)
+        self.numbers(statement).iter().map(|number| &self.statements[*number])
+    }
+
+    /// The same, as numbers.
+    pub(crate) fn numbers(&self, statement: &'static str) -> &[usize] {
+        self.index.get(statement).map_or(&[], Vec::as_slice)
+    }
+
+    /// Finds out which statements there are.
+    pub(crate) fn seal(mut self) -> Self {
+        self.index.clear();
+        for (number, said) in self.statements.iter().enumerate() {
+            self.index.entry(said.form.statement).or_default().push(number);
+        }
+        self
     }
 }
 
@@ -133,7 +154,7 @@ impl Options {
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.word(name).map(|word| word.text.clone())
+        self.word(name).map(|word| word.text.to_string())
     }
 
     pub(crate) fn names(&self, name: &str) -> &[Word] {
@@ -223,7 +244,7 @@ pub(crate) enum Arg {
     /// `{ WORD OPTION …, … }`.
     Items(Vec<(Word, Options)>),
     /// Entries of a table.
-    Entries(Entries),
+    Entries(Rc<Entries>),
 }
 
 impl Arg {
@@ -277,7 +298,7 @@ pub(crate) struct Targ {
 
 #[derive(Clone, Debug)]
 pub(crate) enum TargKind {
-    Table(String),
-    Literal(Entries),
+    Table(Text),
+    Literal(Rc<Entries>),
     Word(Word),
 }

@@ -251,7 +251,7 @@ impl Statement<'_> {
     pub(super) fn goes_on(&self) -> bool {
         let Some(token) = self.peek() else { return true };
         match &token.kind {
-            TokenKind::Bare(word) => self.form_options.iter().any(|option| option.words[0] == word),
+            TokenKind::Bare(word) => self.form_options.iter().any(|option| *word == option.words[0]),
             TokenKind::Mark(Mark::Not) => true,
             _ => false,
         }

@@ -25,10 +25,10 @@ use self::ast::Ast;
 use self::statement::{Statement, Stop};
 use self::tokens::{Kind, Lines, Macros, Next, Token};
 use crate::lex::{Raw, lex};
-use crate::limits::REPORTS_KEPT_MAX;
+use crate::limits::{REPORTS_KEPT_MAX, STATEMENTS_MAX};
 use crate::load::{Options, Source};
 use crate::profile;
-use crate::report::{Report, did_you_mean};
+use crate::report::{Report, Severity, did_you_mean};
 use crate::source_text::{SourceTexts, Span};
 
 /// Statements that are not in `grammar/`: they are read by hand.
@@ -55,7 +55,7 @@ impl<'a> Parser<'a> {
     pub(crate) fn new(source: &'a dyn Source, options: &'a Options) -> Self {
         let mut macros = Macros::default();
         for (name, value) in &options.defines {
-            macros.define(name.clone(), Raw::Quoted(value.clone()), None);
+            macros.define(name.clone(), Raw::Quoted(value.as_str().into()), None);
         }
         Self {
             source,
@@ -74,10 +74,29 @@ impl<'a> Parser<'a> {
         let raws = lex(self.texts.text(file), file, &mut self.reports);
         let mut lines = Lines::new(raws);
         self.reading.push(path.to_path_buf());
-        while self.reports.len() < REPORTS_KEPT_MAX {
-            match lines.next(&mut self.macros, &self.texts, &mut self.reports) {
+        let (mut counted, mut errors) = (0, 0);
+        while !self.ast.cut {
+            let new = self.reports.iter().skip(counted);
+            errors += new.filter(|report| report.severity() == Severity::Error).count();
+            counted = self.reports.len();
+            if errors >= REPORTS_KEPT_MAX {
+                self.ast.cut = true;
+                break;
+            }
+            match lines.next(&mut self.macros, &self.texts, &mut self.reports, is_statement) {
                 Next::End => break,
+                Next::TooMuch => {
+                    self.ast.cut = true;
+                    break;
+                }
                 Next::Macro => {}
+                Next::Statement(tokens) if self.ast.statements.len() >= STATEMENTS_MAX => {
+                    let span = tokens.first().map_or_else(|| self.texts.end_of(file), |token| token.span);
+                    let message = format!("a configuration has at most {STATEMENTS_MAX} statements");
+                    self.reports.push(Report::new("E0103", span, message).help("tables hold as much as you like"));
+                    self.ast.cut = true;
+                    break;
+                }
                 Next::Statement(tokens) => self.statement(&tokens, &mut lines),
                 Next::Unclosed { tokens, brace } => self.unclosed(&tokens, brace, &mut lines),
             }
@@ -87,7 +106,8 @@ impl<'a> Parser<'a> {
 
     /// The statements of the profile that the files name, beside those of the files.
     pub(crate) fn read_profile(&mut self) -> Ast {
-        let named = self.ast.of("profile").find_map(|said| said.head.first().cloned());
+        let mut all = self.ast.statements.iter();
+        let named = all.find(|said| said.form.statement == "profile").and_then(|said| said.head.first().cloned());
         let Some(ast::Arg::Key(name)) = named else { return Ast::default() };
         let own = std::mem::take(&mut self.ast);
         self.read(Path::new(&format!("profile {}", name.value)), profile::text(name.value).into());
@@ -127,9 +147,9 @@ impl<'a> Parser<'a> {
             };
         };
         statement.skip();
-        let known = statement_words().find(|name| name == word);
+        let known = statement_words().find(|name| *word == **name);
         statement.first = known.unwrap_or_default();
-        match word.as_str() {
+        match &**word {
             "accept" | "reject" => statement.old_rule(),
             name if OLD_SETTINGS.contains(&name) => statement.old_setting(),
             name if GONE.contains(&name) => Err(gone(&mut statement, name, first.span)),
@@ -176,7 +196,7 @@ fn gone(statement: &mut Statement<'_>, name: &str, span: Span) -> Stop {
     let word = |n: usize| statement.tokens.get(n).and_then(Token::word).map(|w| w.text);
     let help = match name {
         "hostname" => {
-            let host = word(1).unwrap_or_else(|| "NAME".to_owned());
+            let host = word(1).unwrap_or_else(|| "NAME".into());
             format!("it belongs to a listener: `listen on … hostname {host}`")
         }
         // map NAME source BACKEND PATH

@@ -8,6 +8,7 @@ use super::tokens::{Kind, Token};
 use crate::lex::Mark;
 use crate::report::{Report, did_you_mean};
 use crate::source_text::{SourceTexts, Span};
+use crate::text::Text;
 use crate::values;
 
 /// The statement is given up.
@@ -106,7 +107,7 @@ impl<'p> Statement<'p> {
     fn shown(&self) -> String {
         self.peek().map_or(String::new(), |token| match &token.kind {
             Kind::Newline => "end of line".to_owned(),
-            Kind::Bare(text) => text.clone(),
+            Kind::Bare(text) => text.to_string(),
             _ => self.texts.slice(token.span).to_owned(),
         })
     }
@@ -239,7 +240,7 @@ impl<'p> Statement<'p> {
     // ---- tables and literals
 
     /// `<name>`; the span covers the brackets.
-    pub(super) fn table_reference(&mut self) -> Result<At<String>, Stop> {
+    pub(super) fn table_reference(&mut self) -> Result<At<Text>, Stop> {
         let open = self.here();
         self.skip();
         let name = self.word("<", "the name of a table")?;

@@ -1,5 +1,7 @@
 //! What is special about `table`: its name may stand in brackets, and its contents are entries or a source (grammar §7).
 
+use std::rc::Rc;
+
 use super::ast::{Arg, Word};
 use super::statement::{Statement, Stop};
 use super::tokens::Kind;
@@ -19,7 +21,7 @@ impl Statement<'_> {
             }
             _ => self.word("table", "a name")?,
         };
-        if BUILT_IN.contains(&word.text.as_str()) {
+        if BUILT_IN.contains(&&*word.text) {
             let report = Report::new("E0306", word.span, format!("<{}> is a built-in table", word.text));
             return Err(self.tell(report.help("name the domains in the rule: `for domain poolp.org`")));
         }
@@ -29,12 +31,12 @@ impl Statement<'_> {
     /// Entries, a path, or BACKEND:ARGUMENT; a path alone is a file.
     pub(super) fn table_source(&mut self) -> Result<Arg, Stop> {
         if let Some(Kind::Mark(Mark::Open)) = self.peek().map(|token| &token.kind) {
-            return Ok(Arg::Entries(self.entries()?));
+            return Ok(Arg::Entries(Rc::new(self.entries()?)));
         }
         let source = self.word("table", "entries in `{ }`, a path or BACKEND:ARGUMENT")?;
         Ok(Arg::Word(match backend_of(&source.text) {
             Some(_) => source,
-            None => Word { text: format!("file:{}", source.text), ..source },
+            None => Word { text: format!("file:{}", source.text).into(), ..source },
         }))
     }
 }

@@ -1,10 +1,13 @@
 //! One statement's tokens: lines are joined inside braces, macros are replaced.
 
+use std::collections::HashMap;
+
 use super::ast::Word;
 use crate::lex::{Mark, Piece, Raw, RawToken, lex};
-use crate::limits::{MACRO_DEPTH_MAX, STATEMENT_TOKENS_MAX, WORD_BYTES_MAX};
+use crate::limits::{FILE_TOKENS_MAX, MACRO_DEPTH_MAX, STATEMENT_TOKENS_MAX, WORD_BYTES_MAX};
 use crate::report::{Report, nearest};
 use crate::source_text::{SourceTexts, Span};
+use crate::text::Text;
 
 /// A token as the parser sees it.
 #[derive(Clone, Debug)]
@@ -18,8 +21,8 @@ pub(crate) struct Token {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Bare(String),
-    Quoted(String),
+    Bare(Text),
+    Quoted(Text),
     Mark(Mark),
     /// Inside braces only.
     Newline,
@@ -37,7 +40,7 @@ impl Token {
     }
 
     pub(crate) fn is_bare(&self, text: &str) -> bool {
-        matches!(&self.kind, Kind::Bare(bare) if bare == text)
+        matches!(&self.kind, Kind::Bare(bare) if *bare == *text)
     }
 }
 
@@ -45,6 +48,10 @@ impl Token {
 #[derive(Debug, Default)]
 pub(crate) struct Macros {
     list: Vec<Macro>,
+    /// Where each name is in the list, in order.
+    index: HashMap<String, Vec<usize>>,
+    /// Some value has braces in it.
+    have_braces: bool,
 }
 
 #[derive(Debug)]
@@ -57,20 +64,27 @@ struct Macro {
 
 impl Macros {
     pub(crate) fn define(&mut self, name: String, value: Raw, defined: Option<Span>) {
+        self.have_braces |= matches!(&value, Raw::Quoted(text) if text.contains(['{', '}']));
+        self.index.entry(name.clone()).or_default().push(self.list.len());
         self.list.push(Macro { name, value, defined });
     }
 
     /// Among the first `visible`: so a value can only name macros defined before it, and nothing goes round in circles.
     fn find(&self, name: &str, visible: usize) -> Option<usize> {
-        let known = &self.list[..visible];
-        let from_command_line = known.iter().position(|m| m.name == name && m.defined.is_none());
-        from_command_line.or_else(|| known.iter().rposition(|m| m.name == name))
+        let places = self.index.get(name)?;
+        let first = *places.first()?;
+        // Those of the command line come first.
+        if first < visible && self.list[first].defined.is_none() {
+            return Some(first);
+        }
+        let before = places.partition_point(|at| *at < visible);
+        before.checked_sub(1).map(|last| places[last])
     }
 
     fn unknown(&self, name: &str, span: Span, texts: &SourceTexts) -> Report {
         let report = Report::new("E0104", span, format!("no such macro: ${name}"));
         let near = nearest(name, self.list.iter().map(|m| m.name.as_str()));
-        let near = near.and_then(|name| self.list.iter().find(|m| m.name == name));
+        let near = near.and_then(|name| self.index.get(name)).map(|places| &self.list[places[0]]);
         match near.map(|m| (m, m.defined)) {
             Some((m, Some(span))) => report.help(format!("did you mean ${}, defined at {}?", m.name, texts.at(span))),
             Some((m, None)) => report.help(format!("did you mean ${}?", m.name)),
@@ -86,7 +100,7 @@ impl Macros {
             return Err(Bad::TooDeep(name));
         }
         match &self.list[at].value {
-            Raw::Word(text) | Raw::Quoted(text) => Ok(text.clone()),
+            Raw::Word(text) | Raw::Quoted(text) => Ok(text.to_string()),
             Raw::Macro(name) => self.text(name, at, depth + 1),
             Raw::Template(pieces) => self.join(pieces, at, depth + 1),
             _ => Err(Bad::Told),
@@ -144,6 +158,8 @@ pub(crate) enum Next {
         /// The brace.
         brace: Span,
     },
+    /// There is more in the file than is read; that was told.
+    TooMuch,
     End,
 }
 
@@ -152,14 +168,34 @@ pub(crate) enum Next {
 pub(crate) struct Lines {
     raws: Vec<RawToken>,
     at: usize,
+    /// Braces that are never closed, in order. Found once: each would be looked for to the end of the file otherwise.
+    unclosed: Vec<usize>,
+    /// Tokens that were read, macros replaced.
+    spent: usize,
 }
 
 impl Lines {
     pub(crate) fn new(raws: Vec<RawToken>) -> Self {
-        Self { raws, at: 0 }
+        let mut unclosed = Vec::new();
+        for (at, token) in raws.iter().enumerate() {
+            match token.kind {
+                Raw::Mark(Mark::Open) => unclosed.push(at),
+                Raw::Mark(Mark::Close) => drop(unclosed.pop()),
+                _ => {}
+            }
+        }
+        Self { raws, at: 0, unclosed, spent: 0 }
     }
 
-    pub(crate) fn next(&mut self, macros: &mut Macros, texts: &SourceTexts, reports: &mut Vec<Report>) -> Next {
+    /// The next statement. What follows a brace that is never closed, from the first line that begins with one of `starts`, is
+    /// not part of it.
+    pub(crate) fn next(
+        &mut self,
+        macros: &mut Macros,
+        texts: &SourceTexts,
+        reports: &mut Vec<Report>,
+        starts: impl Fn(&str) -> bool,
+    ) -> Next {
         while self.raws.get(self.at).is_some_and(|t| t.kind == Raw::Newline) {
             self.at += 1;
         }
@@ -172,9 +208,15 @@ impl Lines {
         let mut expansion = Expansion { macros, texts, reports, out: Vec::new(), failed: false };
         let mut open: Vec<Span> = Vec::new();
         let mut seen = 0;
-        while let Some(token) = self.raws.get(self.at) {
+        let mut gives_up_at = self.raws.len();
+        while let Some(token) = self.raws.get(self.at).filter(|_| self.at < gives_up_at) {
             if token.kind == Raw::Newline && open.is_empty() {
                 break;
+            }
+            // A macro may hold the other brace.
+            let is_lost = !macros.have_braces && self.unclosed.binary_search(&self.at).is_ok();
+            if is_lost && gives_up_at == self.raws.len() {
+                gives_up_at = self.line_that_starts(self.at + 1, &starts);
             }
             expansion.add(token, self.at);
             self.at += 1;
@@ -188,6 +230,14 @@ impl Lines {
             seen = expansion.out.len();
         }
         let tokens = expansion.out;
+        self.spent += tokens.len();
+        if self.spent > FILE_TOKENS_MAX {
+            let span = tokens.first().map_or(Span::default(), |token| token.span);
+            let message = format!("a file has at most {FILE_TOKENS_MAX} words, macros replaced");
+            reports.push(Report::new("E0103", span, message));
+            self.at = self.raws.len();
+            return Next::TooMuch;
+        }
         match open.first() {
             Some(&brace) => Next::Unclosed { tokens, brace },
             None => Next::Statement(tokens),
@@ -196,16 +246,16 @@ impl Lines {
 
     /// Goes on at the first line behind `brace` that begins with one of `starts`. Its first token, if there is one.
     pub(crate) fn resume_behind(&mut self, brace: Span, starts: impl Fn(&str) -> bool) -> Option<Span> {
-        let mut at = self.raws.iter().position(|t| t.span.start > brace.start).unwrap_or(self.raws.len());
-        while at < self.raws.len() {
-            let begins_line = at > 0 && self.raws[at - 1].kind == Raw::Newline;
-            if begins_line && matches!(&self.raws[at].kind, Raw::Word(word) if starts(word)) {
-                break;
-            }
-            at += 1;
-        }
-        self.at = at;
-        self.raws.get(at).map(|t| t.span)
+        self.at = self.line_that_starts(self.raws.partition_point(|t| t.span.start <= brace.start), starts);
+        self.raws.get(self.at).map(|t| t.span)
+    }
+
+    /// The first token from `at` on that begins a line and a statement; or the end.
+    fn line_that_starts(&self, at: usize, starts: impl Fn(&str) -> bool) -> usize {
+        let begins = |at: &usize| {
+            self.raws[at - 1].kind == Raw::Newline && matches!(&self.raws[*at].kind, Raw::Word(word) if starts(word))
+        };
+        (at.max(1)..self.raws.len()).find(begins).unwrap_or(self.raws.len())
     }
 
     /// Whether the line of this token begins with one of `starts`, and is not the line of the brace.
@@ -227,7 +277,7 @@ impl Lines {
         let end = line.iter().position(|t| t.kind == Raw::Newline).unwrap_or(line.len());
         match &line[2..end] {
             [value] if !matches!(value.kind, Raw::Mark(_)) => {
-                macros.define(name.clone(), value.kind.clone(), Some(*span));
+                macros.define(name.to_string(), value.kind.clone(), Some(*span));
             }
             values => {
                 let at = values.get(1).or(values.first()).map_or(assign.after(), |t| t.span);
@@ -236,7 +286,7 @@ impl Lines {
                     let report = Report::new("E0203", at, format!("`{name} =` needs one word"));
                     reports.push(report.help("quote a value of several words"));
                 }
-                macros.define(name.clone(), Raw::Error, Some(*span));
+                macros.define(name.to_string(), Raw::Error, Some(*span));
             }
         }
         self.at += end;
@@ -266,7 +316,7 @@ impl Expansion<'_> {
             Raw::Error => Kind::Error,
             Raw::Macro(name) => return self.expand_macro(name, span, raw, visible, depth),
             Raw::Template(pieces) => match self.macros.join(pieces, visible, depth) {
-                Ok(text) => Kind::Bare(text),
+                Ok(text) => Kind::Bare(text.into()),
                 Err(bad) => {
                     self.reports.extend(self.macros.report(&bad, span, self.texts));
                     Kind::Error

@@ -1,4 +1,5 @@
 //! The fixtures of `docs/grammar.md`, as several tests need them.
+#![allow(dead_code, reason = "each test needs some of it")]
 
 use std::path::Path;
 

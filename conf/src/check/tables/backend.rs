@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::super::Reading;
 use super::{Declared, Tables};
@@ -32,7 +33,7 @@ const HELPERS: &[&str] = &[
 pub(super) enum Source {
     /// There was an error in the declaration.
     Broken,
-    Static(Entries),
+    Static(Rc<Entries>),
     File {
         path: Word,
     },
@@ -73,7 +74,7 @@ impl Source {
 
     fn named(source: &Word, reading: &mut Reading<'_>) -> Self {
         let Some((name, argument)) = backend_of(&source.text) else { return Self::Broken };
-        let argument = Word { text: argument.to_owned(), ..source.clone() };
+        let argument = Word { text: argument.into(), ..source.clone() };
         let path = reading.place(source.span.file, &argument.text);
         let backend = match name {
             "file" => return Self::File { path: argument },

@@ -1,6 +1,7 @@
 //! Builds what a service wants of entries: sets, lists and mappings, each entry checked.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ringpost_address::{FoldedAddress, canonical_ip, is_domain_name, parse_ip, parse_literal, split_address};
@@ -23,7 +24,7 @@ use crate::tables::{
 
 /// Entries, wherever they are.
 pub(super) enum Body {
-    Entries(Entries),
+    Entries(Rc<Entries>),
     /// Number of a text.
     Data(u32),
     LocalNames,
@@ -36,7 +37,7 @@ impl Body {
             TargKind::Literal(entries) => Self::Entries(entries.clone()),
             TargKind::Word(word) => {
                 let entry = Entry { key: word.clone(), values: Vec::new() };
-                Self::Entries(Entries { list: vec![entry], span: word.span })
+                Self::Entries(Rc::new(Entries { list: vec![entry], span: word.span }))
             }
             TargKind::Table(_) => Self::Broken,
         }
@@ -61,7 +62,7 @@ impl Body {
         match self {
             Self::Entries(entries) => {
                 for entry in &entries.list {
-                    let values: Vec<_> = entry.values.iter().map(|v| (v.text.as_str(), v.span)).collect();
+                    let values: Vec<_> = entry.values.iter().map(|v| (&*v.text, v.span)).collect();
                     act((&entry.key.text, entry.key.span), &values);
                 }
             }

@@ -16,7 +16,7 @@ use crate::model::{Keyed, RelayHost, Table, TableId, TableOptions};
 use crate::parse::BUILT_IN_TABLES;
 use crate::parse::ast::{Arg, Ast, Said, Targ, TargKind};
 use crate::parse::schema::Shape;
-use crate::report::{Report, nearest};
+use crate::report::Report;
 use crate::rules::Among;
 use crate::source_text::Span;
 use crate::tables::{
@@ -27,6 +27,8 @@ use crate::tables::{
 /// All declared tables, and what was made of them.
 pub(super) struct Tables {
     declared: Vec<Declared>,
+    /// Where a name is in the list: there may be very many.
+    index: HashMap<String, usize>,
     /// File tables that were read: their text's number; `None` if that failed.
     data: HashMap<usize, Option<u32>>,
     /// Backends' own configuration files; `None` if that failed.
@@ -70,8 +72,13 @@ enum Got {
 impl Tables {
     /// The tables that are declared. Nothing is read yet.
     pub(super) fn new(ast: &Ast, reading: &mut Reading<'_>) -> Self {
-        let mut tables =
-            Self { declared: Vec::new(), data: HashMap::new(), settings: HashMap::new(), built: HashMap::new() };
+        let mut tables = Self {
+            declared: Vec::new(),
+            index: HashMap::new(),
+            data: HashMap::new(),
+            settings: HashMap::new(),
+            built: HashMap::new(),
+        };
         for said in ast.of("table") {
             tables.declare(said, reading);
         }
@@ -90,13 +97,14 @@ impl Tables {
             pool: said.options.count("pool").unwrap_or(default.pool),
             manual: said.options.has("manual"),
         };
-        if let Some(first) = self.declared.iter().find(|t| t.name == name.text).map(|t| t.name_span) {
+        if let Some(first) = self.index.get(&*name.text).map(|at| self.declared[*at].name_span) {
             let report = Report::new("E0305", name.span, format!("table `{}` is already declared", name.text));
             let help = format!("at {}", reading.texts.at(first));
             return reading.report(report.also(first, "declared here").help(help));
         }
+        self.index.insert(name.text.to_string(), self.declared.len());
         self.declared.push(Declared {
-            name: name.text.clone(),
+            name: name.text.to_string(),
             name_span: name.span,
             source,
             options,
@@ -156,11 +164,12 @@ impl Tables {
 
     /// The number of a declared table; marks it as used.
     fn find(&mut self, name: &str, targ: &Targ, reading: &mut Reading<'_>) -> Option<usize> {
-        if let Some(at) = self.declared.iter().position(|t| t.name == name) {
+        if let Some(at) = self.index.get(name).copied() {
             self.declared[at].used = true;
             return Some(at);
         }
         if BUILT_IN_TABLES.contains(&name) {
+            self.index.insert(name.to_owned(), self.declared.len());
             self.declared.push(Declared {
                 name: name.to_owned(),
                 name_span: targ.span,
@@ -173,7 +182,7 @@ impl Tables {
         }
         // Of the names that would be right here: those of tables with a fitting shape.
         let fits = |t: &&Declared| targ.used.shape == Shape::List || t.source.may_be_mapping();
-        let near = nearest(name, self.declared.iter().filter(fits).map(|t| t.name.as_str()));
+        let near = reading.nearest(name, self.declared.iter().filter(fits).map(|t| t.name.as_str()));
         let near = near.and_then(|near| self.declared.iter().find(|t| t.name == near));
         let help = near.map(|t| format!("did you mean <{}>, declared at {}?", t.name, reading.texts.at(t.name_span)));
         let report = Report::new("E0301", targ.span, format!("no such table: <{name}>"));
