@@ -1,6 +1,7 @@
 //! Rules of 2012–2018, `accept …` and `reject …` (grammar §5.1). Read here; `old_style.rs` puts them in the words of today.
 
 use super::ast::{Arg, At, OptionLine, Options, Word};
+use super::grammar::{LOGINS, list, mapping};
 use super::schema::{Kind, Opt, Shape, Use};
 use super::statement::{Statement, Stop};
 use crate::lex::Mark;
@@ -40,15 +41,6 @@ pub(crate) struct Disposition {
     pub(crate) span: Span,
 }
 
-const fn list(service: ServiceKind) -> Use {
-    Use { service, shape: Shape::List, called: None }
-}
-
-const fn mapping(service: ServiceKind) -> Use {
-    Use { service, shape: Shape::Mapping, called: None }
-}
-
-const LOGINS: Use = Use { service: ServiceKind::Credentials, shape: Shape::Logins, called: None };
 const FOR_DOMAIN: Use = Use { service: ServiceKind::Domain, shape: Shape::List, called: Some("for domain") };
 const FOR_VIRTUAL: Use = Use { service: ServiceKind::Domain, shape: Shape::List, called: Some("for virtual") };
 
