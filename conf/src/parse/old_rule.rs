@@ -19,8 +19,6 @@ pub(crate) struct OldRule {
     pub(crate) verb: Span,
     /// Conditions of `match`.
     pub(crate) conditions: Options,
-    /// `for virtual <t>`.
-    pub(crate) for_virtual: bool,
     /// Options of `action`.
     pub(crate) action: Options,
     /// `deliver to …`, `forward-only`, `relay`.
@@ -95,7 +93,6 @@ impl Statement<'_> {
             accepts: self.first == "accept",
             verb,
             conditions: Options::default(),
-            for_virtual: false,
             action: Options::default(),
             disposition: None,
             span: verb,
@@ -181,7 +178,6 @@ impl Statement<'_> {
         };
         let targ = self.targ(used, word)?;
         if word.value == "virtual" {
-            rule.for_virtual = true;
             let report = Report::new("W0804", word.span, "old spelling; now `for domain … virtual …`");
             let help = "two tables, one of domains and one of addresses, say it more clearly: \
                         `for domain <domains> virtual <users>`";
