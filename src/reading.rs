@@ -223,3 +223,52 @@ impl Source for Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_a_configuration_names_travels_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("ringpost.conf", "include \"more/*.conf\"\ntable d file:domains\naction $name discard\n");
+        put("more/1.conf", "match from any for domain <d> action a\n");
+        put("domains", "example.org\n");
+        let defines = [("name".to_owned(), "a".to_owned())];
+        let path = dir.path().join("ringpost.conf");
+        let read =
+            Reading::read(&path, &Seams::default(), &defines).unwrap_or_else(|failure| panic!("{}", failure.text));
+        let travelled: Reading = crate::ipc::codec::from_memory(crate::ipc::codec::to_memory(&read).unwrap()).unwrap();
+        assert_eq!(travelled, read);
+        // Where it arrives there are no files.
+        dir.close().unwrap();
+        let (config, warnings) = travelled.config().unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let facts = ringpost_conf::Facts { recipient: "x@example.org", ..Default::default() };
+        assert_eq!(config.decide(&facts), ringpost_conf::Decision::Action(0));
+    }
+
+    #[test]
+    fn keys_do_not_travel_and_what_cannot_be_done_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        put("key.pem", "SECRET");
+        put("cert.pem", "PUBLIC");
+        let key = dir.path().join("key.pem");
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        put(
+            "c",
+            "pki x cert cert.pem key key.pem\nlisten on lo0 tls pki x\naction a discard\nmatch for any action a\n",
+        );
+        let (reading, loaded) = Reading::load_from_disk(&dir.path().join("c"), &Seams::default(), &[]);
+        assert!(loaded.is_ok());
+        assert!(!reading.files.values().any(|text| text.starts_with(b"SECRET")));
+        let refused = reading.config().unwrap_err();
+        assert!(refused.contains("c:2: listen with TLS"), "{refused}");
+    }
+}

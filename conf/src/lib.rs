@@ -1,4 +1,4 @@
-//! Origin text to a checked, immutable [`Config`], and what that says of an address.
+//! From text to a checked, immutable [`Config`], and what that says of an address.
 //!
 //! Reading: [`load`] reads files through a [`Source`], and hands back a `Config` or every problem at once ([`Reports`]).
 //! Deciding: [`Config::decide_with`] answers what happens to a recipient; [`Format`] makes the path of a delivery.

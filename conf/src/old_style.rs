@@ -252,6 +252,9 @@ fn listeners(mut said: Said, reports: &mut Vec<Report>) -> Vec<Said> {
         let later = if port.word.span.start > both.span.start { port.word } else { both };
         let message = format!("`{}` and `port` exclude each other", both.value);
         reports.push(Report::new("E0602", later.span, message).help("both kinds of TLS would be on one port"));
+        // What else would be wrong with two listeners there is a consequence.
+        said.broken = true;
+        return vec![said];
     }
     if !said.options.has("pki") {
         // What the listener was called named the certificate.

@@ -65,3 +65,58 @@ fn every_example_of_the_documentation_passes() {
     }
     assert!(checked > 0, "no examples in {}", dir.display());
 }
+
+fn written(dir: &tempfile::TempDir, text: &str) -> String {
+    let path = dir.path().join("ringpost.conf");
+    fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+#[test]
+fn the_canonical_form_prints_itself_and_old_files_are_converted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path =
+        written(&dir, "# ours\nname = mx.example.org\nlisten on lo0 hostname $name\naccept for any relay # out\n");
+    let once = cli::succeed(&["check", "--canonical", &path]);
+    let expected = "listen on lo0 hostname mx.example.org              # 3\n\
+                    action \"line-4\" relay\n\
+                    match from local for any action \"line-4\"   # 4\n\
+                    match from auth for any action \"line-4\"    # 4\n";
+    let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(squeezed(&once), squeezed(expected));
+    let again = written(&dir, &once);
+    assert_eq!(cli::succeed(&["check", "--canonical", &again]), once);
+    let all = cli::succeed(&["check", "--canonical", "--defaults", &again]);
+    assert!(all.starts_with(once.lines().next().expect("a line").trim_end_matches("# 3").trim_end()), "{all}");
+    assert!(all.contains("queue ttl 4d") && all.contains("# built in"), "{all}");
+    let path =
+        written(&dir, "# ours\nname = mx.example.org\nlisten on lo0 hostname $name\naccept for any relay # out\n");
+    let converted = cli::succeed(&["convert", &path]);
+    let expected = "# ours\nname = mx.example.org\nlisten on lo0 hostname $name\naction \"line-4\" relay\n\
+                    match from local for any action \"line-4\"\nmatch from auth for any action \"line-4\" # out\n";
+    assert_eq!(converted, expected);
+    // A macro of the command line wins over the file.
+    let named = cli::succeed(&["check", "--canonical", "-D", "name=other.example.org", &path]);
+    assert!(named.contains("hostname other.example.org"), "{named}");
+    assert!(!cli::run(&["check", "-D", "name", &path]).status.success());
+}
+
+#[test]
+fn what_is_not_built_yet_is_said_by_check_and_refused_by_serve() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = written(
+        &dir,
+        "listen on 127.0.0.1 port 2525\naction \"a\" relay srs\nsrs key \"x\"\nmatch for any action \"a\"\n",
+    );
+    let output = cli::run(&["check", &path]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(":2: `relay srs` has no effect yet") && said.contains(":3: `srs key`"), "{said}");
+    let json = cli::succeed(&["check", "--json", &path]);
+    assert!(json.lines().any(|line| line.contains("\"severity\":\"note\"") && line.contains("\"line\":2")), "{json}");
+    let state = dir.path().join("state").display().to_string();
+    let output = cli::run(&["serve", "--config", &path, "--state", &state]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
+    assert!(said.contains(":2: relay srs") && said.contains(":3: srs key"), "{said}");
+}

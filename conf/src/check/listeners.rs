@@ -104,8 +104,7 @@ impl Check<'_, '_> {
             None => (Where::Name(word.text.to_string()), self.has_interface(&word.text)),
         };
         if !exists {
-            let report = Report::new("W0813", word.span, format!("`{}` does not exist yet", word.text));
-            self.reading.report(report.help("it is listened on as soon as it does"));
+            self.reading.report(Report::new("W0813", word.span, format!("`{}` does not exist yet", word.text)));
         }
         Some(place)
     }

@@ -122,7 +122,7 @@ impl Value {
 
     /// The end offset, if it is positive: OpenSMTPD includes it, this language does not.
     pub(super) fn positive_end(&self) -> Option<i64> {
-        self.slice.filter(|slice| !slice.is_single()).and_then(|slice| slice.end).filter(|end| *end > 0)
+        self.slice.and_then(|slice| slice.end).filter(|end| *end > 0)
     }
 
     /// Value, modifiers from left to right, cleaning, slice.
@@ -185,11 +185,6 @@ impl Slice {
                 Some(Self { begin: Some(n), end: (n != -1).then_some(n + 1) })
             }
         }
-    }
-
-    /// `[n]`, or what means the same.
-    fn is_single(self) -> bool {
-        matches!((self.begin, self.end), (Some(begin), Some(end)) if begin + 1 == end)
     }
 
     fn of(self, text: &str) -> impl Iterator<Item = char> + '_ {

@@ -122,7 +122,7 @@ pub struct Names {
 pub struct Line {
     /// The file, as it was named.
     pub file: Arc<str>,
-    /// Origin 1; 0 if no line says so.
+    /// From 1; 0 if no line says so.
     pub number: u32,
 }
 

@@ -1,6 +1,7 @@
 //! Rules of 2012–2018, `accept …` and `reject …` (grammar §5.1). Read here; `old_style.rs` puts them in the words of today.
 
 use super::ast::{Arg, At, OptionLine, Options, Word};
+use super::grammar::{LOGINS, list, mapping};
 use super::schema::{Kind, Opt, Shape, Use};
 use super::statement::{Statement, Stop};
 use crate::lex::Mark;
@@ -18,8 +19,6 @@ pub(crate) struct OldRule {
     pub(crate) verb: Span,
     /// Conditions of `match`.
     pub(crate) conditions: Options,
-    /// `for virtual <t>`.
-    pub(crate) for_virtual: bool,
     /// Options of `action`.
     pub(crate) action: Options,
     /// `deliver to …`, `forward-only`, `relay`.
@@ -40,15 +39,6 @@ pub(crate) struct Disposition {
     pub(crate) span: Span,
 }
 
-const fn list(service: ServiceKind) -> Use {
-    Use { service, shape: Shape::List, called: None }
-}
-
-const fn mapping(service: ServiceKind) -> Use {
-    Use { service, shape: Shape::Mapping, called: None }
-}
-
-const LOGINS: Use = Use { service: ServiceKind::Credentials, shape: Shape::Logins, called: None };
 const FOR_DOMAIN: Use = Use { service: ServiceKind::Domain, shape: Shape::List, called: Some("for domain") };
 const FOR_VIRTUAL: Use = Use { service: ServiceKind::Domain, shape: Shape::List, called: Some("for virtual") };
 
@@ -103,7 +93,6 @@ impl Statement<'_> {
             accepts: self.first == "accept",
             verb,
             conditions: Options::default(),
-            for_virtual: false,
             action: Options::default(),
             disposition: None,
             span: verb,
@@ -189,7 +178,6 @@ impl Statement<'_> {
         };
         let targ = self.targ(used, word)?;
         if word.value == "virtual" {
-            rule.for_virtual = true;
             let report = Report::new("W0804", word.span, "old spelling; now `for domain … virtual …`");
             let help = "two tables, one of domains and one of addresses, say it more clearly: \
                         `for domain <domains> virtual <users>`";

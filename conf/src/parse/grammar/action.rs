@@ -1,6 +1,6 @@
 //! `action` (grammar §4.4).
 
-use super::{NAME, form_of, list, mapping};
+use super::{LOGINS, NAME, form_of, list, mapping};
 use crate::parse::schema::{Form, Item, Kind, Opt, Shape, Use};
 use crate::tables::ServiceKind;
 
@@ -28,9 +28,6 @@ const LMTP: &[Opt] = &[Opt::new(&["rcpt-to"], Kind::Flag), ALIAS, VIRTUAL, USER,
 
 /// As a mapping, the same URLs are asked for by domain.
 const ROUTES: Use = Use { service: ServiceKind::RelayHost, shape: Shape::Mapping, called: None };
-
-/// Passwords that are sent, not those that are checked.
-const LOGINS: Use = Use { service: ServiceKind::Credentials, shape: Shape::Logins, called: None };
 
 const RELAY: &[Opt] = &[
     ALIAS,

@@ -56,16 +56,19 @@ fn kind_has(kind: &Kind, word: &str) -> bool {
     }
 }
 
-const fn list(service: ServiceKind) -> Use {
+pub(super) const fn list(service: ServiceKind) -> Use {
     Use { service, shape: Shape::List, called: None }
 }
 
-const fn mapping(service: ServiceKind) -> Use {
+pub(super) const fn mapping(service: ServiceKind) -> Use {
     Use { service, shape: Shape::Mapping, called: None }
 }
 
 const fn form_of(statement: &'static str, name: &'static str, head: &'static [Item], options: &'static [Opt]) -> Form {
     Form { statement, name, head, options, rest: Rest::Options }
 }
+
+/// Passwords that are sent, not those that are checked.
+pub(super) const LOGINS: Use = Use { service: ServiceKind::Credentials, shape: Shape::Logins, called: None };
 
 const NAME: Item = Item::Arg(Kind::Word("a name"));
