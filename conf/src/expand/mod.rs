@@ -93,6 +93,11 @@ impl<'c> Expansion<'c> {
         }
     }
 
+    /// How many nodes there are so far: a measure of the work that was done.
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// What an administrator should know about it, a line each; so far, and each once.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)

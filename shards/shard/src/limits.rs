@@ -64,6 +64,8 @@ pub const SPACE_CHECK: Duration = Duration::from_secs(1);
 pub const DELIVERIES_PER_MESSAGE: usize = ringpost_conf::limits::EXPANSION_NODES_MAX as usize;
 /// How long a client may wait for the reply to RCPT: RFC 5321 §4.5.3.2.3 has him wait for five minutes.
 pub const EXPANSION: Duration = Duration::from_secs(120);
+/// Nodes of an expansion (some 50 µs) after which others have their turn.
+pub const EXPANSION_TURN: usize = 64;
 /// How much longer than the table's own time a shard waits for its answer.
 pub const TABLE_ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How long it waits for the text of a `.forward` or a list: the supervisor gives up after half a minute.
