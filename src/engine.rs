@@ -276,6 +276,10 @@ fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>) {
                 Some(plan) => News::Plan(Box::new(plan), notes),
                 None => News::Refused("the new configuration was lost on its way".into()),
             },
+            Ok(Some((ToEngine::TablesRead(tables), _))) => match plan.take() {
+                Some(plan) => News::Tables(Box::new(plan), tables),
+                None => News::Refused("the new entries were lost on their way".into()),
+            },
             Ok(Some((ToEngine::ReloadRefused(report), _))) => News::Refused(report),
             Ok(Some((ToEngine::Stop, _)) | None) | Err(_) => News::Stop,
             Ok(Some(_)) => continue,

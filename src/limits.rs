@@ -16,6 +16,8 @@ pub const RESTART_MAX: Duration = Duration::from_secs(10);
 pub const RESTART_FORGET: Duration = Duration::from_secs(60);
 /// How often the keyholder is asked whether it lives, and how long it may take to say so.
 pub const PING: Duration = Duration::from_secs(5);
+/// A changed file of a table is read when nothing has changed for so long.
+pub const SETTLE: Duration = Duration::from_millis(200);
 /// How long the supervisor waits for the engine to end: the shards' drain of 10 s, and what comes after it.
 pub const STOP: Duration = Duration::from_secs(15);
 /// How long a child that has closed its channel may take to end.

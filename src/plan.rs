@@ -94,6 +94,34 @@ impl Plan {
         }
     }
 
+    /// The same plan with text files of tables read again: the named table's, or all that are not `manual`. With it the
+    /// tables whose entries have changed, or the named one.
+    ///
+    /// # Errors
+    /// There is no such table, or its file cannot be read.
+    pub fn with_tables_read_again(&self, config: &Config, name: Option<&str>) -> Result<(Self, Vec<String>), String> {
+        let mut plan = self.clone();
+        let Text::Files(reading) = &mut plan.text else {
+            return Err("there is no configuration, and so there are no tables".into());
+        };
+        let wanted = |table: &&ringpost_conf::Table| match name {
+            Some(name) => table.name == name,
+            None => !table.options.manual && !table.services.is_empty(),
+        };
+        let mut changed = Vec::new();
+        for table in config.tables.iter().filter(wanted) {
+            if let ringpost_conf::Backend::File { path } = &table.backend
+                && (reading.read_again(path)? || name.is_some())
+            {
+                changed.push(table.name.clone());
+            }
+        }
+        match (name, changed.is_empty()) {
+            (Some(name), true) => Err(format!("there is no table <{name}> that is read from a file or looked up")),
+            _ => Ok((plan, changed)),
+        }
+    }
+
     /// Names from a file instead of the network.
     ///
     /// # Errors

@@ -109,6 +109,18 @@ impl Reading {
         Ok((config, warnings))
     }
 
+    /// Reads one of its files again; whether that has changed.
+    ///
+    /// # Errors
+    /// It cannot be read, and what was read before stays.
+    pub fn read_again(&mut self, path: &Path) -> Result<bool, String> {
+        let bytes = FileSystem
+            .read(path, ringpost_conf::limits::DATA_FILE_BYTES_MAX)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let old = self.files.insert(path.to_owned(), bytes);
+        Ok(old.as_ref() != self.files.get(path))
+    }
+
     fn options(&self) -> Options {
         Options {
             root: self.root.clone(),

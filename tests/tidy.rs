@@ -208,3 +208,44 @@ fn nothing_unfinished_is_left() {
     }
     complain(complaints);
 }
+
+/// The tests' names by the number at their beginning: `s08_wildcards_…` shows S08.
+fn tests_by_number() -> BTreeMap<u32, Vec<String>> {
+    let mut found: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources() {
+        for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("fn s")) {
+            let name = line.split('(').next().unwrap_or(line);
+            let digits = name.split('_').next().unwrap_or_default();
+            if let Ok(number) = digits.parse() {
+                found.entry(number).or_default().push(format!("`s{name}` in {}", relative(&path)));
+            }
+        }
+    }
+    found.values_mut().for_each(|names| names.sort());
+    found
+}
+
+#[test]
+fn the_table_of_what_was_promised_is_up_to_date() {
+    let path = root().join("docs/seed-coverage.md");
+    let text = fs::read_to_string(&path).expect("it is there");
+    let mut tests = tests_by_number();
+    assert!(tests.len() > 10, "the search has lost its way: {} numbers", tests.len());
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, number, what, kind, ..] = cells[..] else { return line.to_owned() };
+        let Some(number) = number.strip_prefix('S').and_then(|number| number.parse().ok()) else {
+            return line.to_owned();
+        };
+        let names = tests.remove(&number).unwrap_or_default();
+        let state = if names.is_empty() { "–" } else { "tested" };
+        format!("| S{number:02} | {what} | {kind} | {state} | {} |", names.join("<br>")).replace("|  |", "| |")
+    };
+    let fresh: String = text.lines().map(row).flat_map(|line| [line, "\n".to_owned()]).collect();
+    assert!(tests.is_empty(), "tests of what was never promised: {tests:?}");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, fresh).expect("written");
+    } else {
+        assert!(text == fresh, "docs/seed-coverage.md is not up to date: BLESS=1 cargo test --test tidy");
+    }
+}

@@ -99,13 +99,13 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
                 Err(why) => Answer::Error(why),
             }
         }
-        Request::TableUpdate { table } => match coordinator.tables().update(&table).await {
-            Ok(()) => {
-                shards.forget_table(&table).await;
-                Answer::Done(format!("<{table}> is asked anew"))
+        Request::TableUpdate { table } => {
+            match tokio::time::timeout(SHARD_ANSWER, coordinator.update_table(&table)).await {
+                Ok(Ok(text)) => Answer::Done(text),
+                Ok(Err(text)) => Answer::Error(text),
+                Err(_) => Answer::Error("the supervisor does not answer".into()),
             }
-            Err(why) => Answer::Error(why),
-        },
+        }
         Request::Reload => match tokio::time::timeout(SHARD_ANSWER, coordinator.reload()).await {
             Ok(Ok(text)) => Answer::Done(text),
             Ok(Err(text)) => Answer::Error(text),

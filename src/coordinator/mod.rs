@@ -79,6 +79,8 @@ pub enum News {
     Disk(Look),
     /// The supervisor has sent a new plan, with notes.
     Plan(Box<Plan>, Vec<String>),
+    /// The supervisor has read these tables again.
+    Tables(Box<Plan>, Vec<String>),
     /// The supervisor has found errors in the configuration.
     Refused(String),
     /// The supervisor says stop, or is gone.
@@ -162,6 +164,7 @@ async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceive
                 coordinator.shards.stop().await;
             }
             News::Plan(plan, notes) => coordinator.apply(&plan, notes).await,
+            News::Tables(plan, tables) => coordinator.apply_tables(&plan, &tables).await,
             News::Refused(report) => coordinator.refuse(report),
             News::Stop => {
                 coordinator.shards.set_accepting(false);

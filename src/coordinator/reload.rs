@@ -1,7 +1,6 @@
 //! A new configuration: read and checked by the supervisor, checked once more here, and given to every shard; or refused
 //! whole, and nothing changes. Sessions keep the one they began with.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use futures_channel::oneshot;
@@ -12,19 +11,26 @@ use crate::plan::Plan;
 
 /// Administrators who wait for the outcome.
 #[derive(Default)]
-pub struct Waiting(Mutex<VecDeque<oneshot::Sender<Result<String, String>>>>);
+pub struct Waiting(Mutex<Vec<Administrator>>);
+
+struct Administrator {
+    /// Waits for this table; `None`: for the whole configuration.
+    table: Option<String>,
+    outcome: oneshot::Sender<Result<String, String>>,
+}
 
 impl Waiting {
-    fn push(&self) -> oneshot::Receiver<Result<String, String>> {
+    fn push(&self, table: Option<String>) -> oneshot::Receiver<Result<String, String>> {
         let (outcome, wait) = oneshot::channel();
-        self.0.lock().expect("nobody panics with it").push_back(outcome);
+        self.0.lock().expect("nobody panics with it").push(Administrator { table, outcome });
         wait
     }
 
-    fn tell(&self, outcome: &Result<String, String>) {
-        for waiting in self.0.lock().expect("nobody panics with it").drain(..) {
+    fn tell(&self, outcome: &Result<String, String>, concerns: impl Fn(Option<&str>) -> bool) {
+        let mut all = self.0.lock().expect("nobody panics with it");
+        for waiting in all.extract_if(.., |waiting| concerns(waiting.table.as_deref())) {
             // Who has hung up needs no outcome.
-            let _ = waiting.send(outcome.clone());
+            let _ = waiting.outcome.send(outcome.clone());
         }
     }
 }
@@ -32,8 +38,23 @@ impl Waiting {
 impl Coordinator {
     /// Asks the supervisor for the configuration as it is on disk now; what came of it, in a sentence or a report.
     pub async fn reload(&self) -> Result<String, String> {
-        let wait = self.reloads.push();
-        self.supervisor.send(&FromEngine::WantsReload).map_err(|error| format!("the supervisor is gone: {error}"))?;
+        self.ask_supervisor(None, &FromEngine::WantsReload).await
+    }
+
+    /// Has a table asked anew: its file is read again, or what is known of its backend's answers is forgotten.
+    pub async fn update_table(&self, name: &str) -> Result<String, String> {
+        let tables = self.tables();
+        if tables.names().any(|known| known == name) {
+            tables.update(name).await?;
+            self.shards.forget_table(name).await;
+            return Ok(format!("<{name}> is asked anew"));
+        }
+        self.ask_supervisor(Some(name.to_owned()), &FromEngine::WantsTable(name.to_owned())).await
+    }
+
+    async fn ask_supervisor(&self, table: Option<String>, wish: &FromEngine) -> Result<String, String> {
+        let wait = self.reloads.push(table);
+        self.supervisor.send(wish).map_err(|error| format!("the supervisor is gone: {error}"))?;
         wait.await.unwrap_or_else(|_| Err("the engine stops".into()))
     }
 
@@ -54,7 +75,22 @@ impl Coordinator {
             }
             Err(report) => Err(report),
         };
-        self.settle(outcome);
+        self.settle(outcome, |table| table.is_none());
+    }
+
+    /// The supervisor has sent a plan in which only entries of these tables are new.
+    pub async fn apply_tables(&self, plan: &Plan, tables: &[String]) {
+        let outcome = match plan.config() {
+            Ok((config, _)) => {
+                self.shards.reload(&Arc::new(config)).await;
+                let names: Vec<String> = tables.iter().map(|name| format!("<{name}>")).collect();
+                let text = format!("read again: {}", names.join(", "));
+                self.log.push(&format_args!("conf   {text}"));
+                Ok(text)
+            }
+            Err(report) => Err(report),
+        };
+        self.settle(outcome, |table| table.is_some_and(|table| tables.iter().any(|read| read == table)));
     }
 
     /// Before the shards have the configuration that asks them.
@@ -68,16 +104,16 @@ impl Coordinator {
 
     /// The supervisor has found errors.
     pub fn refuse(&self, report: String) {
-        self.settle(Err(report));
+        self.settle(Err(report), |_| true);
     }
 
-    fn settle(&self, outcome: Result<String, String>) {
+    fn settle(&self, outcome: Result<String, String>, concerns: impl Fn(Option<&str>) -> bool) {
         if let Err(report) = &outcome {
             self.log.warn(&"reload refused, nothing has changed:");
             for line in report.lines() {
                 self.log.push(&format_args!("       {line}"));
             }
         }
-        self.reloads.tell(&outcome);
+        self.reloads.tell(&outcome, concerns);
     }
 }

@@ -19,6 +19,8 @@ pub enum ToEngine {
         /// What an administrator should know about it, a line each.
         notes: Vec<String>,
     },
+    /// The plan that came last differs in the entries of these tables alone.
+    TablesRead(Vec<String>),
     /// The configuration has errors and nothing changes.
     ReloadRefused(String),
     /// Finish what is open, make all durable, end.
@@ -52,6 +54,8 @@ pub enum FromEngine {
     Failed(String),
     /// An administrator wants the configuration read again.
     WantsReload,
+    /// An administrator wants this table's file read again.
+    WantsTable(String),
     /// An administrator wants the server to stop.
     WantsStop,
     /// It has stopped; all is durable.

@@ -7,6 +7,7 @@ mod resources;
 mod sockets;
 mod spawn;
 mod state;
+mod watch;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -21,11 +22,12 @@ use self::sockets::Sockets;
 use self::spawn::{Child, Role};
 use self::state::StateDir;
 pub use self::state::{control_path, lock_path};
+use self::watch::Watch;
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
 use crate::ipc::keyholder::{FromKeyholder, ToKeyholder};
-use crate::limits::{PING, STOP};
+use crate::limits::{PING, SETTLE, STOP};
 use crate::plan::{self, Plan, Wish};
 
 /// What happens to the supervisor.
@@ -34,6 +36,7 @@ enum News {
     Engine { generation: u64, letter: FromEngine },
     Keyholder { generation: u64, letter: FromKeyholder },
     Gone { role: Role, generation: u64 },
+    TablesChanged,
 }
 
 struct Supervisor {
@@ -57,6 +60,9 @@ struct Supervisor {
     ping_answered: u64,
     ping_due: Instant,
     on_terminal: bool,
+    watch: Watch,
+    /// When the text files of tables are read again.
+    tables_due: Option<Instant>,
 }
 
 /// Runs a server until it is told to stop.
@@ -75,6 +81,10 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let sockets = Sockets::bind(&plan, &config, shards, &state.control_path())?;
     let (sender, news) = unbounded();
     watch_signals(sender.clone())?;
+    let watch = Watch::start(sender.clone())?;
+    for problem in watch.follow(&config) {
+        eprintln!("ringpost: {problem}");
+    }
     let mut supervisor = Supervisor {
         engine: Child::new(Role::Engine, sender.clone()),
         keyholder: Child::new(Role::Keyholder, sender),
@@ -94,6 +104,8 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         pinged: 0,
         ping_answered: 0,
         ping_due: Instant::now() + PING,
+        watch,
+        tables_due: None,
     };
     let result = supervisor.supervise();
     supervisor.engine.end_now();
@@ -140,6 +152,8 @@ impl Supervisor {
                         eprintln!("ringpost: the keyholder ended ({how}) and is started again");
                     }
                 }
+                // Somebody may still be writing to it, or to another.
+                Ok(News::TablesChanged) => self.tables_due = Some(Instant::now() + SETTLE),
                 // A stop that has begun, or news of a child that has been replaced.
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -151,7 +165,7 @@ impl Supervisor {
     }
 
     fn wait(&self) -> Duration {
-        let dues = [Some(self.ping_due), self.engine.due(), self.keyholder.due(), self.stopping];
+        let dues = [Some(self.ping_due), self.engine.due(), self.keyholder.due(), self.stopping, self.tables_due];
         let first = dues.into_iter().flatten().min().unwrap_or(self.ping_due);
         first.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
@@ -173,6 +187,10 @@ impl Supervisor {
         }
         if self.engine.due().is_some_and(|due| due <= now) {
             self.start_engine()?;
+        }
+        if self.tables_due.is_some_and(|due| due <= now) {
+            self.tables_due = None;
+            self.read_tables(None);
         }
         if now >= self.ping_due {
             self.ping_due = now + PING;
@@ -234,6 +252,7 @@ impl Supervisor {
             FromEngine::Failed(why) if self.was_ready => eprintln!("ringpost: the engine cannot start: {why}"),
             FromEngine::Failed(why) => return Err(Failure::new(Code::System, why)),
             FromEngine::WantsReload => self.reload(),
+            FromEngine::WantsTable(name) => self.read_tables(Some(&name)),
             // The engine runs, for it has just said so: the end comes with its last letter.
             FromEngine::WantsStop => _ = self.stop(),
             FromEngine::Stopped(summary) => self.summary = Some(summary),
@@ -293,10 +312,32 @@ impl Supervisor {
         if plan::shards(&config, ringpost_io::ring::available_cpus().len()) != self.shards {
             notes.push("the number of shards changes at the next start".into());
         }
+        self.follow(plan, config, |notes_of_files| {
+            notes.extend(notes_of_files);
+            ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() }
+        });
+    }
+
+    /// Reads text files of tables again, the named one or those that are watched; the rest of the configuration stays as it
+    /// was read.
+    fn read_tables(&mut self, name: Option<&str>) {
+        let outcome = self.plan.with_tables_read_again(&self.config, name).and_then(|(plan, tables)| {
+            let (config, _) = plan.config()?;
+            Ok((plan, config, tables))
+        });
+        match outcome {
+            Ok((_, _, tables)) if tables.is_empty() => {}
+            Ok((plan, config, tables)) => self.follow(plan, config, |_| ToEngine::TablesRead(tables)),
+            Err(report) => self.engine.tell(&ToEngine::ReloadRefused(cut(report))),
+        }
+    }
+
+    fn follow(&mut self, plan: Plan, config: Config, letter: impl FnOnce(Vec<String>) -> ToEngine) {
         match to_memory(&plan) {
             Ok(memory) => {
+                let problems = self.watch.follow(&config);
                 self.engine.give(Purpose::Plan, memory.as_fd());
-                self.engine.tell(&ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() });
+                self.engine.tell(&letter(problems));
                 (self.plan, self.config) = (plan, config);
             }
             Err(error) => self.engine.tell(&ToEngine::ReloadRefused(error.to_string())),

@@ -112,6 +112,42 @@ fn a_reload_holds_for_new_sessions_and_a_broken_file_changes_nothing() {
 }
 
 #[test]
+fn a_changed_table_file_is_read_by_itself_and_a_broken_one_changes_nothing() {
+    let setup = Setup::discard();
+    let (watched, manual) = (setup.dir().join("domains"), setup.dir().join("by-hand"));
+    std::fs::write(&watched, "one.example\n").expect("written");
+    std::fs::write(&manual, "ten.example\n").expect("written");
+    let server = setup.start();
+    server.configure(&format!(
+        "{SMALL}{LISTENERS}table domains file:{}\ntable slow file:{} manual\naction \"none\" discard\n\
+         match for domain <domains> action \"none\"\nmatch for domain <slow> action \"none\"\n",
+        watched.display(),
+        manual.display()
+    ));
+    server.tell(&["reload"]);
+    wait_until("both tables hold", SOON, || takes(&server, "one.example") && takes(&server, "ten.example"));
+    assert!(!takes(&server, "two.example"));
+
+    // As editors do: another file takes the name.
+    let new = watched.with_extension("new");
+    std::fs::write(&new, "one.example\ntwo.example\n").expect("written");
+    std::fs::rename(&new, &watched).expect("renamed");
+    wait_until("the new domain is known everywhere", SOON, || (0..12).all(|_| takes(&server, "two.example")));
+    wait_until("it is told", SOON, || server.printed().contains("conf   read again: <domains>"));
+
+    std::fs::write(&watched, "one.example\n@no@domain\n").expect("written");
+    wait_until("the error is reported", SOON, || server.printed().contains("is not a domain"));
+    assert!(takes(&server, "two.example"), "the old entries stay");
+
+    std::fs::write(&manual, "ten.example\neleven.example\n").expect("written");
+    std::fs::write(&watched, "three.example\n").expect("written");
+    wait_until("the mended file holds everywhere", SOON, || (0..12).all(|_| takes(&server, "three.example")));
+    assert!(!takes(&server, "eleven.example"), "this one is read on request only");
+    server.tell(&["table", "update", "slow"]);
+    wait_until("until it was requested", SOON, || (0..12).all(|_| takes(&server, "eleven.example")));
+}
+
+#[test]
 fn the_number_of_shards_may_change_with_mail_in_the_queue() {
     let mut sink = Sink::closed();
     let config = |shards: usize| {
