@@ -40,7 +40,7 @@ pub enum Class {
 pub trait Runtime: Clone + 'static {
     /// Accepts connections.
     type Listener: Listener<Stream = Self::Stream>;
-    /// A TCP connection.
+    /// A connection.
     type Stream: Stream;
     /// The disk.
     type Disk: Disk;
@@ -63,6 +63,8 @@ pub trait Runtime: Clone + 'static {
     async fn yield_now(&self);
     /// Connects, from `source` if given, within `time` (`ErrorKind::TimedOut`).
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<Self::Stream>;
+    /// Connects to a local socket by its path, within `time`.
+    async fn connect_unix(&self, path: &Path, time: Duration) -> io::Result<Self::Stream>;
     /// The disk.
     fn disk(&self) -> &Self::Disk;
 }
@@ -78,7 +80,7 @@ pub trait Listener: 'static {
     fn local_addr(&self) -> SocketAddr;
 }
 
-/// A TCP connection. Dropping it closes it.
+/// A connection, by TCP or a local socket. Dropping it closes it.
 #[allow(async_fn_in_trait)]
 pub trait Stream: 'static {
     /// Waits for bytes and appends at most `max` of them to `buffer` (which is not grown before they are there, so that
@@ -86,7 +88,7 @@ pub trait Stream: 'static {
     async fn read(&mut self, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize>;
     /// Writes all of it.
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Our end's address.
+    /// Our end's address; the unspecified one and port 0 for a local socket, which has none.
     fn local_addr(&self) -> SocketAddr;
 }
 

@@ -19,6 +19,10 @@ pub const IO_MEMORY_BYTES_MAX: usize = 4 << 20;
 /// Least of it, in bytes: glommio takes no less.
 pub const IO_MEMORY_BYTES_MIN: usize = 64 << 10;
 
+/// How long to wait before a local socket is tried again whose server lets too many wait: the kernel tells nobody when
+/// there is room.
+pub const UNIX_CONNECT_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a task computes before [`Runtime::yield_now`](crate::Runtime::yield_now) lets the others and the disk in.
 pub const TURN: Duration = Duration::from_micros(500);
 

@@ -17,6 +17,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -129,6 +130,10 @@ impl Runtime for RingRuntime {
 
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<RingStream> {
         net::connect(self.clone(), to, source, time).await
+    }
+
+    async fn connect_unix(&self, path: &Path, time: Duration) -> io::Result<RingStream> {
+        net::connect_unix(self.clone(), path, time).await
     }
 
     fn disk(&self) -> &RingDisk {

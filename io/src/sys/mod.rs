@@ -12,7 +12,7 @@ pub use identity::{die_with_parent, hide_memory, ignore_broken_pipes, no_new_pri
 pub use lock::{Lock, LockError};
 pub use peer::{Credentials, credentials, port_owner};
 pub use resources::{Limit, Resource, limit, raise};
-pub use sockets::{connecting_socket, listen_socket, local_address};
+pub use sockets::{connecting_socket, listen_socket, local_address, unix_socket};
 
 /// Tests that hide or read this process's own `/proc` entries take turns.
 #[cfg(test)]
