@@ -108,6 +108,14 @@ pub trait Disk: Clone + 'static {
     async fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
     /// Makes a directory and its parents.
     async fn make_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a directory with these directories in it, and its parents. All are durable on return, also those that were
+    /// there before: who made them may have had no time for that.
+    async fn make_tree(&self, dir: &Path, parts: &[&'static str]) -> io::Result<()> {
+        for part in parts {
+            self.make_dir(&dir.join(part)).await?;
+        }
+        Ok(())
+    }
     /// Removes a file.
     async fn remove(&self, path: &Path) -> io::Result<()>;
     /// Bytes free for this process on the file system of `dir`.
@@ -116,6 +124,18 @@ pub trait Disk: Clone + 'static {
     async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Creates (or empties) `temporary` for a file that is written once, from front to back.
     async fn writer(&self, temporary: &Path) -> io::Result<Self::Writer>;
+    /// A whole small file: what [`Disk::writer`], [`Writer::append`] and [`Writer::publish`] do, in one trip to the disk.
+    /// After an error no more than the temporary file is left, to be overwritten.
+    async fn publish(&self, temporary: &Path, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let mut writer = self.writer(temporary).await?;
+        match writer.append(bytes).await {
+            Ok(()) => writer.publish(path).await,
+            Err(error) => {
+                writer.discard().await;
+                Err(error)
+            }
+        }
+    }
 }
 
 /// A file on its way: nobody sees it under its name before it is complete and durable.

@@ -32,11 +32,21 @@ pub const MESH_LETTERS_MAX: usize = 1024;
 /// A new file is written in pieces of so many bytes, so that other files' commits get their turns between them.
 pub const PREWRITE_BYTES: usize = 1 << 20;
 
+/// Threads of each executor that wait for the disk: what has no place on the ring is mostly an fsync, and those that run
+/// at the same time share what the disk does for them.
+pub const HELPER_THREADS: usize = 16;
+
 /// A read from a file is done in pieces of so many bytes: they fit the registered memory beside a batch that is written.
 pub const READ_PIECE_BYTES: usize = 256 << 10;
 
 /// Descriptors in one letter between processes; the kernel's own bound is 253 (SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 128;
+
+/// Groups of one user; the kernel takes 65,536, people have some tens.
+pub const GROUPS_MAX: usize = 1024;
+
+/// A user's record in the system's list, in bytes: name, password, comment, home, shell.
+pub const USER_RECORD_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES) && PREWRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(IO_MEMORY_BYTES_MIN <= IO_MEMORY_BYTES_MAX);

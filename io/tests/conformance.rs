@@ -53,7 +53,7 @@ macro_rules! conformance {
 conformance! {
     echo echo_by_a_local_socket closed_by_the_peer nobody_listens source_address many_connections
     sleep_and_timeout tasks_take_turns dropped_waits
-    files_of_fixed_size reads_anywhere refuses_half_blocks creates_and_removes directories writers
+    files_of_fixed_size reads_anywhere refuses_half_blocks creates_and_removes directories writers publications
 }
 
 fn on_the_ring<F: Future<Output = ()>>(test: fn(Place<RingRuntime>) -> F) {
@@ -416,4 +416,49 @@ async fn mesh<R: Runtime, M: Mesh<String>>(runtime: R, mesh: M) {
         rounds[from] += 1;
     }
     assert_eq!(rounds, [50; SHARDS]);
+}
+
+/// Whole files, many at once into the same directories: each is there, whole, and no temporary one is left.
+async fn publications<R: Runtime>(place: Place<R>) {
+    let disk = place.runtime.disk().clone();
+    let dirs: Vec<PathBuf> = ["a", "b"].iter().map(|name| place.dir.join(name)).collect();
+    for dir in &dirs {
+        disk.make_dir(dir).await.expect("room");
+    }
+    let ended = Rc::new((Cell::new(0), Signal::new()));
+    for number in 0..100 {
+        let (disk, ended, dir) = (disk.clone(), ended.clone(), dirs[number % 7 % 2].clone());
+        let temporary = place.dir.join(format!("{number}.tmp"));
+        place.runtime.spawn(Class::Delivery, async move {
+            let bytes = format!("text {number}").into_bytes();
+            disk.publish(&temporary, &dir.join(number.to_string()), bytes).await.expect("room");
+            ended.0.set(ended.0.get() + 1);
+            ended.1.raise();
+        });
+    }
+    while ended.0.get() < 100 {
+        place.runtime.timeout(PATIENCE, ended.1.raised()).await.expect("all end");
+    }
+    let mut names = Vec::new();
+    for dir in &dirs {
+        for (name, _) in disk.list(dir).await.expect("a directory") {
+            let text = disk.read_whole(&dir.join(&name)).await.expect("a file");
+            assert_eq!(text, format!("text {name}").into_bytes());
+            names.push(name);
+        }
+    }
+    assert_eq!(names.len(), 100);
+    let left = disk.list(&place.dir).await.expect("a directory");
+    assert!(left.iter().all(|(name, _)| !name.ends_with("tmp")), "{left:?}");
+
+    disk.make_tree(&place.dir.join("deep/er/tree"), &["x", "y"]).await.expect("room");
+    disk.make_tree(&place.dir.join("deep/er/tree"), &["x", "z"]).await.expect("it is there already");
+    let made = disk.list(&place.dir.join("deep/er/tree")).await.expect("a directory");
+    assert_eq!(made.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x", "y", "z"]);
+
+    let nowhere = place.dir.join("no/such/file");
+    let error = disk.publish(&nowhere, &place.dir.join("x"), Vec::new()).await.expect_err("no directory");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    let temporary = place.dir.join("t");
+    disk.publish(&temporary, &nowhere, b"x".to_vec()).await.expect_err("no directory to go to");
 }

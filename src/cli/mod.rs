@@ -74,6 +74,8 @@ pub enum Command {
     Engine,
     #[command(hide = true)]
     Keyholder,
+    #[command(hide = true)]
+    Errand,
 }
 
 impl Default for Command {

@@ -3,6 +3,7 @@
 
 mod control;
 mod dns;
+mod errands;
 mod http;
 pub mod log;
 pub mod mailbox;
@@ -18,6 +19,7 @@ use ringpost_io::Mailbox;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
+pub use self::errands::Errands;
 use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;

@@ -1,7 +1,7 @@
 //! Files. Segments are opened O_DIRECT and O_DSYNC, so that one write is durable when it returns and there is one error
 //! to look at. Where a file system has no O_DIRECT, O_DSYNC through the page cache gives the same promise, slower.
 //!
-//! What has no place on the ring (directories, renames, whole files) runs on the executor's helper thread.
+//! What has no place on the ring (directories, renames, whole files) runs on the executor's helper threads.
 
 use std::cell::Cell;
 use std::fs::{self, File as StdFile};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::directories::Directories;
 use super::plain;
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
 use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
@@ -22,6 +23,7 @@ use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
 #[derive(Clone)]
 pub struct RingDisk {
     buffered: Rc<Cell<bool>>,
+    directories: Rc<Directories>,
 }
 
 /// A file of fixed size.
@@ -44,7 +46,7 @@ pub struct RingWriter {
 
 impl RingDisk {
     pub(super) fn new() -> Self {
-        Self { buffered: Rc::default() }
+        Self { buffered: Rc::default(), directories: Rc::default() }
     }
 
     /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
@@ -125,6 +127,14 @@ impl Disk for RingDisk {
         blocking(move || make_dir(&dir)).await
     }
 
+    async fn make_tree(&self, dir: &Path, parts: &[&'static str]) -> io::Result<()> {
+        let (above, target, parts) = (directory_of(dir).to_owned(), dir.to_owned(), parts.to_vec());
+        // Many trees stand side by side: what is above them is synced for all that are made at the same time.
+        let (above, _) = self.directories.enter(&above);
+        blocking(move || make_tree(&target, &parts)).await?;
+        above.sync().await
+    }
+
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
         blocking(move || {
@@ -152,6 +162,24 @@ impl Disk for RingDisk {
         let path = temporary.to_owned();
         let file = blocking(move || StdFile::create(path)).await?;
         Ok(RingWriter { file: Arc::new(file), temporary: temporary.to_owned() })
+    }
+
+    async fn publish(&self, temporary: &Path, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let (temporary, target) = (temporary.to_owned(), path.to_owned());
+        let (directory, alone) = self.directories.enter(directory_of(path));
+        let renamed = blocking(move || {
+            let written = write_and_rename(&temporary, &target, &bytes);
+            if written.is_err() {
+                // If it cannot be removed, either, it is emptied when the name is used again.
+                let _ = fs::remove_file(&temporary);
+            }
+            written?;
+            if alone { sync_directory_of(&target) } else { Ok(()) }
+        });
+        match (renamed.await, alone) {
+            (Ok(()), false) => directory.sync().await,
+            (ended, _) => ended,
+        }
     }
 }
 
@@ -272,8 +300,10 @@ async fn direct(options: &OpenOptions, path: &Path) -> io::Result<Handle> {
     Ok(Handle::Direct(options.dma_open(path).await.map_err(plain)?))
 }
 
-/// Runs it on the executor's helper thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+/// Runs it on one of the executor's helper threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     glommio::executor().spawn_blocking(work).await
 }
 
@@ -311,11 +341,22 @@ fn sync_file_and_directory(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
+fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = StdFile::create(temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)
+}
+
 fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+    sync_directory(directory_of(path))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     StdFile::open(dir)?.sync_all()
 }
 
@@ -352,4 +393,16 @@ fn make_dir(dir: &Path) -> io::Result<()> {
         other => other?,
     }
     sync_directory_of(dir)
+}
+
+/// The last step, a sync of the directory above, is the caller's.
+fn make_tree(dir: &Path, parts: &[&'static str]) -> io::Result<()> {
+    make_dir(directory_of(dir))?;
+    for made in std::iter::once(dir.to_owned()).chain(parts.iter().map(|part| dir.join(part))) {
+        match fs::create_dir(&made) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
+            other => other?,
+        }
+    }
+    sync_directory(dir)
 }

@@ -14,7 +14,7 @@ use glommio::{
 
 use super::heartbeat::PREEMPT;
 use super::{RingMesh, RingRuntime, mesh};
-use crate::limits::{IO_MEMORY_BYTES_MAX, IO_MEMORY_BYTES_MIN, MESH_LETTERS_MAX, RING_DEPTH};
+use crate::limits::{HELPER_THREADS, IO_MEMORY_BYTES_MAX, IO_MEMORY_BYTES_MIN, MESH_LETTERS_MAX, RING_DEPTH};
 use crate::sys;
 
 /// How shards are started.
@@ -208,7 +208,7 @@ fn builder(options: &Options, cpu: Option<usize>, io_memory_bytes: usize) -> Loc
         .ring_depth(options.ring_depth)
         .preempt_timer(PREEMPT)
         // Its helper threads wait for disks, several at a time; they must not do so on the shard's own CPU.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(4));
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS));
     match options.spin {
         Some(spin) => builder.spin_before_park(spin),
         None => builder,

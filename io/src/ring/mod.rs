@@ -3,6 +3,7 @@
 //! `executor.rs` starts the threads, `net.rs` the sockets, `disk.rs` the files, `timer.rs` time, `mesh.rs` the rings
 //! between shards. Tasks are only ever detached: a cancelled one leaks all of its memory in glommio 0.9.
 
+mod directories;
 mod disk;
 mod executor;
 mod heartbeat;

@@ -2,7 +2,6 @@
 //! queue, as long as there is room in the air.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use ringpost_queue::{Flags, MessageId, Stored};
 use ringpost_smtp::client::RemoteReply;
 
 use crate::letter::{Delays, Outcome, Results};
+use crate::local::Addressee;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::{limits, local, resolve, settle};
@@ -40,13 +40,6 @@ pub(crate) struct Flight {
     pub(crate) open: usize,
     pub(crate) began: Instant,
     pub(crate) kept_bytes: usize,
-}
-
-/// Local deliveries: how many run, and who waits.
-#[derive(Default)]
-pub(crate) struct Locals {
-    pub(crate) running: Cell<usize>,
-    pub(crate) waiting: RefCell<VecDeque<local::Delivery>>,
 }
 
 /// Sends a message on its way. Does not wait; what it cannot take now goes back to the queue.
@@ -79,7 +72,11 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, fresh: Fresh) {
             Some(ActionKind::Discard) => {
                 finish_at_once(shard, &fresh, *index, "discard", Outcome::Delivered(discarded()))
             }
-            Some(ActionKind::Maildir(maildir)) => local::deliver(shard, &fresh, *index, recipient, maildir),
+            Some(ActionKind::Maildir(maildir)) => {
+                let to = Addressee { index: *index, recipient, original: recipient, extension: "" };
+                let target = local::maildir_target(shard, &fresh, recipient, maildir);
+                local::deliver(shard, &fresh, to, target);
+            }
             Some(ActionKind::Relay(_)) => match relays.iter_mut().find(|(of, _)| of == action) {
                 Some((_, list)) => list.push((*index, recipient)),
                 None => relays.push((*action, vec![(*index, recipient)])),

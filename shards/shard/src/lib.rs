@@ -11,6 +11,7 @@ mod body;
 mod bounce;
 mod dispatch;
 mod event;
+mod handover;
 mod inbound;
 mod inspect;
 mod letter;
@@ -29,6 +30,8 @@ mod submit;
 
 pub use ask::{Ask, Exchanger, MxAnswer};
 pub use event::{Event, Result as DeliveryResult};
+pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
 pub use letter::{Delays, Letter, Outcome, Results, Ticket};
+pub use local::{Addressee, Store, Target};
 pub use shard::{Opened, ShardError, Start, World, run};

@@ -14,10 +14,12 @@ use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
 
 use crate::ask::{Ask, Cache};
-use crate::dispatch::{Flight, Locals};
+use crate::dispatch::Flight;
 use crate::event::Event;
+use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
+use crate::local::Locals;
 use crate::outbound::Idle;
 use crate::outbox::Outbox;
 use crate::resolve::Resolved;
@@ -32,6 +34,8 @@ pub trait World: 'static {
     type M: Mesh<Letter>;
     /// The coordinator.
     type A: Ask;
+    /// The supervisor.
+    type H: HandOver;
 }
 
 /// What a shard is started with.
@@ -42,6 +46,8 @@ pub struct Start<W: World> {
     pub mesh: W::M,
     /// Its way to the coordinator.
     pub ask: W::A,
+    /// Its way to the supervisor.
+    pub hand: W::H,
     /// Sockets with the number of the listener in `config.listeners` that they belong to.
     pub listeners: Vec<(<W::R as Runtime>::Listener, usize)>,
     /// What the administrator wants.
@@ -86,6 +92,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) runtime: W::R,
     pub(crate) mesh: W::M,
     pub(crate) ask: W::A,
+    pub(crate) hand: W::H,
     pub(crate) queue: Queue<<W::R as Runtime>::Disk>,
     pub(crate) settings: RefCell<Rc<Settings>>,
     pub(crate) hostname: String,
@@ -122,7 +129,7 @@ pub(crate) struct Shard<W: World> {
 /// # Errors
 /// See [`ShardError`]; `ready` has been told, too.
 pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
-    let Start { runtime, mesh, ask, listeners, config, state, hostname, orders, events, counters, ready, plant } =
+    let Start { runtime, mesh, ask, hand, listeners, config, state, hostname, orders, events, counters, ready, plant } =
         start;
     let settings = Rc::new(Settings::new(config, &hostname));
     let (me, peers) = (mesh.me(), mesh.peers());
@@ -166,6 +173,7 @@ pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
         runtime,
         mesh,
         ask,
+        hand,
     });
     let committed = shard.clone().start_committer();
     shard.clone().start_loops();

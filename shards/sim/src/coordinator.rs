@@ -1,4 +1,5 @@
-//! Names in the simulated world: each domain has some of the receivers as its mail exchangers.
+//! Names in the simulated world: each domain has some of the receivers as its mail exchangers. There are no other users,
+//! hence nobody to hand deliveries to.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringpost_io::Runtime;
-use ringpost_shard::{Ask, Exchanger, MxAnswer};
+use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, UserRecord};
 
 use crate::limits::{DOMAINS, RECEIVERS};
 
@@ -50,5 +51,24 @@ impl<R: Runtime> Ask for Names<R> {
 
     async fn addresses(&self, host: &str) -> MxAnswer {
         self.exchangers(host).await
+    }
+}
+
+/// No supervisor.
+pub(crate) struct Nobody;
+
+impl HandOver for Nobody {
+    type Text = Vec<u8>;
+
+    fn text(&self) -> std::io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    async fn deliver(&self, _handover: Handover, _text: Vec<u8>) -> Handed {
+        Handed::temporary((4, 3, 0), "no supervisor in this world")
+    }
+
+    async fn forward(&self, _user: UserRecord) -> Forwarding {
+        Forwarding::NotThere
     }
 }

@@ -13,7 +13,7 @@ use ringpost_perf::Counters;
 use ringpost_queue::Plant;
 use ringpost_shard::{Letter, Order, Start, World};
 
-use crate::coordinator::Names;
+use crate::coordinator::{Names, Nobody};
 use crate::limits;
 
 /// Name of the engine's node.
@@ -26,6 +26,7 @@ impl World for Simulated {
     type R = SimRuntime;
     type M = SimMesh<Letter>;
     type A = Names<SimRuntime>;
+    type H = Nobody;
 }
 
 /// One life of the engine.
@@ -74,6 +75,7 @@ impl Engine {
                 runtime: runtime.clone(),
                 mesh,
                 ask: Names { runtime: runtime.clone(), fails_one_in: site.names_fail_one_in.clone() },
+                hand: Nobody,
                 listeners: vec![(listener, 0)],
                 config: site.config.clone(),
                 state: PathBuf::from("/state"),
