@@ -131,7 +131,7 @@ fn s38_lists_in_files_are_read_when_they_are_needed() {
     assert_eq!((copies(&server, "poolp.org/gilles"), sink.count()), (1, 1));
     fs::set_permissions(&list, Permissions::from_mode(0o666)).expect("changed");
     assert!(rcpt(&server, "list@poolp.org").starts_with("451 4.2.4"), "everybody may write to it");
-    wait_until("the log says why", SOON, || server.printed().contains("/list: everybody may write to it"));
+    wait_until("the log says why", SOON, || server.printed().contains("<list@poolp.org>: everybody may write to /"));
 }
 
 #[test]

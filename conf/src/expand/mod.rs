@@ -302,7 +302,7 @@ impl<'c> Expansion<'c> {
 
 impl Config {
     /// An absolute path of a table or a user's record, as this machine has it: below `--root`, and not out of it again.
-    pub(crate) fn below_root(&self, path: &str) -> String {
+    pub fn below_root(&self, path: &str) -> String {
         let Some(root) = &self.root else { return path.to_owned() };
         let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
         inside.fold(root.clone(), |below, part| below.join(part)).to_string_lossy().into_owned()
