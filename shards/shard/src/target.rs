@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_path_waits_for_the_administrator() {
-        let (code, text) = aim_of(maildir("/m/%{sender.ext}/x"), Way::Address, None).expect_err("an empty component");
+        let (code, text) = aim_of(maildir("/m/%{rcpt.ext}/x"), Way::Address, None).expect_err("an empty component");
         assert!(code == 451 && text.contains("action \"maildir\" cannot be used here"), "{text}");
         let gone = aim_of(ActionKind::Discard, Way::User(gilles()), None).expect_err("of another kind");
         assert!(gone.1.contains("no longer configured"), "{gone:?}");
