@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ringpost_conf::expand::User;
 use ringpost_io::ring::{self, RingMesh, RingRuntime};
 use ringpost_io::sys::{self, Lock, LockError, Resource};
 use ringpost_io::{Mailbox, Sender};
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
-use crate::coordinator::{self, News, Shards};
+use crate::coordinator::{self, Errands, News, Shards};
 use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
@@ -32,6 +33,7 @@ impl World for Real {
     type R = RingRuntime;
     type M = RingMesh<Letter>;
     type A = Line;
+    type H = Errands;
 }
 
 /// What the supervisor gave.
@@ -39,6 +41,8 @@ struct Given {
     plan: Plan,
     control: Option<UnixListener>,
     pages: Vec<TcpListener>,
+    /// The supervisor's lanes.
+    errands: Errands,
     /// Listener number, shard, socket.
     smtp: Vec<(usize, usize, OwnedFd)>,
 }
@@ -63,6 +67,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let config = Arc::new(config);
     let zone = given.plan.zone()?;
     let _lock = lock(&given.plan.state)?;
+    let errands = given.errands.clone();
     let shards = given.smtp.iter().map(|each| each.1 + 1).max().unwrap_or(1);
 
     let (log, writing) = Log::start(given.plan.quiet).map_err(|error| format!("cannot start the log: {error}"))?;
@@ -97,6 +102,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             plan: given.plan.clone(),
             config: config.clone(),
             line: line.clone(),
+            errands: errands.clone(),
             log: log.clone(),
             news: news.clone(),
             listeners,
@@ -106,7 +112,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
     });
     let threads = threads.map_err(|error| error.to_string())?;
-    drop(line);
+    drop((line, errands));
 
     let core = config.shards.coordinator;
     let coordinating = spawn("coordinator", move || {
@@ -139,6 +145,7 @@ fn start(channel: &Channel) -> Result<(), String> {
 
 fn receive(channel: &Channel) -> Result<Given, String> {
     let (mut plan, mut control, mut pages, mut smtp) = (None, None, Vec::new(), Vec::new());
+    let (mut deliveries, mut forwards) = (None, None);
     let broken = |error: std::io::Error| format!("from the supervisor: {error}");
     loop {
         match channel.receive::<ToEngine>().map_err(broken)? {
@@ -146,12 +153,16 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                 Purpose::Plan => plan = Some(from_memory(descriptor).map_err(broken)?),
                 Purpose::Control => control = Some(UnixListener::from(descriptor)),
                 Purpose::Page => pages.push(TcpListener::from(descriptor)),
+                Purpose::Deliveries => deliveries = Some(Channel::of(descriptor)),
+                Purpose::Forwards => forwards = Some(Channel::of(descriptor)),
                 Purpose::Smtp { listener, shard } => smtp.push((listener.into(), shard.into(), descriptor)),
             },
             Some((ToEngine::Start { parent }, _)) => {
                 sys::die_with_parent(parent).map_err(broken)?;
                 let plan = plan.ok_or("the supervisor sent no plan")?;
-                return Ok(Given { plan, control, pages, smtp });
+                let lanes = deliveries.zip(forwards).ok_or("the supervisor sent no lanes for errands")?;
+                let errands = Errands::start(lanes.0, lanes.1).map_err(broken)?;
+                return Ok(Given { plan, control, pages, errands, smtp });
             }
             Some((letter, _)) => return Err(format!("out of turn from the supervisor: {letter:?}")),
             None => return Err("the supervisor is gone".into()),
@@ -191,6 +202,7 @@ struct Part {
     plan: Plan,
     config: Arc<ringpost_conf::Config>,
     line: Line,
+    errands: Errands,
     log: Log,
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
@@ -204,7 +216,7 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, line, log, news, listeners, orders, counters } = part;
+    let Part { plan, config, line, errands, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
         match Look::at(&runtime, &plan.state.join("queue")).await {
@@ -233,6 +245,8 @@ async fn run_shard(
         runtime,
         mesh,
         ask: line,
+        hand: errands,
+        own: own_user(plan.root.as_deref()),
         listeners: accepting,
         config,
         state: plan.state,
@@ -244,6 +258,22 @@ async fn run_shard(
         plant: ringpost_queue::Plant::default(),
     })
     .await
+}
+
+/// The user that files and programs of aliases get: this server's own, or an unprivileged one where that is root.
+fn own_user(root: Option<&Path>) -> User {
+    const NOBODY: u32 = 65_534;
+    let of = |name: &str, uid: u32, gid: u32| User { name: name.into(), uid, gid, home: "/".into() };
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !uid.is_root() {
+        return of("ringpost", uid.as_raw(), gid.as_raw());
+    }
+    let known = ["ringpost", "nobody"].iter().find_map(|name| {
+        let found = root.map_or_else(|| sys::user(name), |root| sys::user_below(root, name));
+        // A system that cannot say who that is has the number all the same.
+        found.ok().flatten().map(|user| of(&user.name, user.uid, user.gid))
+    });
+    known.unwrap_or_else(|| of("nobody", NOBODY, NOBODY))
 }
 
 /// Keeps this thread on one processor. One that we may not use leaves it where it is.

@@ -42,8 +42,6 @@ pub const RESOLVER_CACHE: u64 = 32 * 1024;
 pub const LOG_LINES: usize = 16 * 1024;
 /// How long the log's writer lets lines gather before it writes them in one go.
 pub const LOG_GATHER: Duration = Duration::from_millis(10);
-/// Size of a list that an alias includes: some tens of thousands of members, far more than an expansion takes.
-pub const LIST_BYTES: u64 = 1 << 20;
 /// How often the lines at the bottom of a terminal are drawn anew.
 pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Characters of such a line where the terminal does not say how wide it is.
@@ -63,4 +61,41 @@ pub const SHARD_LIST: Duration = Duration::from_secs(120);
 /// How long `ringpost stop` waits.
 pub const STOP_WAIT: Duration = Duration::from_secs(20);
 
+/// Deliveries that the supervisor has under way at once: a process each, and often a program besides.
+pub const DELIVERIES: usize = 32;
+/// Of them those of one user, so that one whose program hangs leaves room for the others.
+pub const DELIVERIES_PER_USER: usize = 4;
+/// `.forward` files that are read at once, beside the deliveries: a client waits for each.
+pub const FORWARDS: usize = 16;
+/// Errands that wait in the supervisor; as long as they do, no more are taken, and the engine waits.
+pub const ERRANDS_WAITING: usize = 64;
+/// Errands of all shards that wait in the engine; a shard beyond it waits before it makes the text.
+pub const ERRANDS: usize = 64;
+/// How long a program may take for one delivery.
+pub const PROGRAM: Duration = Duration::from_secs(300);
+/// How long a program may take to end when it is told to, before it is killed.
+pub const PROGRAM_END: Duration = Duration::from_secs(5);
+/// How long a helper may take beyond its program, or to write, before it is killed: a mailbox may be locked and the disk
+/// slow, and half a message must not be left in it.
+pub const HELPER: Duration = Duration::from_secs(300);
+/// How long a helper may take to read a `.forward`: a client waits, and for no longer than five minutes.
+pub const HELPER_READS: Duration = Duration::from_secs(30);
+/// How long the supervisor waits for helpers when it ends: a program is told to, and killed if it does not.
+pub const LANES_END: Duration = Duration::from_secs(7);
+/// Bytes of a program's output that are kept for the log and the bounce.
+pub const PROGRAM_OUTPUT_BYTES: usize = 4096;
+/// Descriptors that a program may have, as every login session begins with: some close all that they might have.
+pub const PROGRAM_DESCRIPTORS: u64 = 1024;
+/// How long to wait for the lock of a mailbox (a reader rewrites it in less).
+pub const MAILBOX_LOCK: Duration = Duration::from_secs(60);
+/// Between two looks at a locked mailbox.
+pub const MAILBOX_LOCK_LOOK: Duration = Duration::from_millis(100);
+/// A `.lock` file so old belongs to nobody any more (liblockfile's rule).
+pub const MAILBOX_LOCK_STALE: Duration = Duration::from_secs(300);
+/// Size of a `.forward`.
+pub const FORWARD_BYTES: u64 = 64 * 1024;
+
+const _: () = assert!(HELPER.as_secs() > MAILBOX_LOCK.as_secs() * 2, "a lock leaves time to write");
+const _: () = assert!(LANES_END.as_secs() > PROGRAM_END.as_secs());
+const _: () = assert!(PROGRAM_OUTPUT_BYTES * 4 < LETTER_BYTES, "output must fit a letter, however its bytes are shown");
 const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Sim(options) => cli::sim::run(&options),
         Command::Engine => return cli::role::engine(),
         Command::Keyholder => return cli::role::keyholder(),
+        Command::Errand => return cli::role::errand(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

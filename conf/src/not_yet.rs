@@ -2,11 +2,10 @@
 //! delete its line here.
 
 use crate::model::{
-    Action, ActionKind, Config, Keyed, Line, Listener, Maildir, Mapping, PasswordAuth, QueueBackend, Relay, RelayTls,
-    Scheme, TlsMode, Where,
+    ActionKind, Config, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode, Where,
 };
 use crate::rules::Origin;
-use crate::tables::{AliasTarget, ServiceKind};
+use crate::tables::ServiceKind;
 
 impl Config {
     /// Everything in it that this version cannot do, with the line that asks for it.
@@ -14,7 +13,11 @@ impl Config {
         let mut found = Found(Vec::new());
         self.tables(&mut found);
         self.listeners.iter().for_each(|listener| listener_has(listener, &mut found));
-        self.actions.iter().for_each(|action| action_has(action, &mut found));
+        for action in &self.actions {
+            if let ActionKind::Relay(relay) = &action.kind {
+                relay_has(relay, &action.line, &mut found);
+            }
+        }
         self.rules(&mut found);
         self.named(&mut found);
         self.settings(&mut found);
@@ -105,31 +108,6 @@ fn listener_has(listener: &Listener, found: &mut Found) {
     has(listener.no_dsn, "no-dsn");
     has(listener.received_auth, "received-auth");
     has(!listener.rate_limits.is_empty(), "ratelimit");
-}
-
-fn action_has(action: &Action, found: &mut Found) {
-    let mut has = |is: bool, what: &str| found.when(is, &action.line, || what.to_owned());
-    let leaves = |target: &AliasTarget| matches!(target, AliasTarget::File(_) | AliasTarget::Pipe(_));
-    if let Some(Mapping::Alias(Keyed::Memory(table)) | Mapping::Virtual(Keyed::Memory(table))) = &action.mapping {
-        has(table.values().flatten().any(leaves), "aliases that are files and programs");
-    }
-    has(action.local.user.is_some(), "user");
-    has(action.local.userbase.is_some(), "userbase");
-    has(action.local.wrapper.is_some(), "wrapper");
-    match &action.kind {
-        ActionKind::Relay(relay) => relay_has(relay, &action.line, found),
-        ActionKind::Maildir(Maildir { path, junk }) => {
-            has(path.is_in_home(), "maildir in a home directory");
-            has(path.as_written().contains("%{user."), "maildir with %{user.…}");
-            has(*junk, "maildir junk");
-        }
-        ActionKind::Mbox => has(true, "mbox"),
-        ActionKind::Mda(_) => has(true, "mda"),
-        ActionKind::Lmtp(_) => has(true, "lmtp"),
-        ActionKind::ExpandOnly => has(true, "expand-only"),
-        ActionKind::ForwardOnly => has(true, "forward-only"),
-        ActionKind::Discard => {}
-    }
 }
 
 fn relay_has(relay: &Relay, line: &Line, found: &mut Found) {

@@ -40,7 +40,7 @@ pub enum Class {
 pub trait Runtime: Clone + 'static {
     /// Accepts connections.
     type Listener: Listener<Stream = Self::Stream>;
-    /// A TCP connection.
+    /// A connection.
     type Stream: Stream;
     /// The disk.
     type Disk: Disk;
@@ -63,6 +63,8 @@ pub trait Runtime: Clone + 'static {
     async fn yield_now(&self);
     /// Connects, from `source` if given, within `time` (`ErrorKind::TimedOut`).
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<Self::Stream>;
+    /// Connects to a local socket by its path, within `time`.
+    async fn connect_unix(&self, path: &Path, time: Duration) -> io::Result<Self::Stream>;
     /// The disk.
     fn disk(&self) -> &Self::Disk;
 }
@@ -78,7 +80,7 @@ pub trait Listener: 'static {
     fn local_addr(&self) -> SocketAddr;
 }
 
-/// A TCP connection. Dropping it closes it.
+/// A connection, by TCP or a local socket. Dropping it closes it.
 #[allow(async_fn_in_trait)]
 pub trait Stream: 'static {
     /// Waits for bytes and appends at most `max` of them to `buffer` (which is not grown before they are there, so that
@@ -86,7 +88,7 @@ pub trait Stream: 'static {
     async fn read(&mut self, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize>;
     /// Writes all of it.
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Our end's address.
+    /// Our end's address; the unspecified one and port 0 for a local socket, which has none.
     fn local_addr(&self) -> SocketAddr;
 }
 
@@ -106,6 +108,14 @@ pub trait Disk: Clone + 'static {
     async fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
     /// Makes a directory and its parents.
     async fn make_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a directory with these directories in it, and its parents. All are durable on return, also those that were
+    /// there before: who made them may have had no time for that.
+    async fn make_tree(&self, dir: &Path, parts: &[&'static str]) -> io::Result<()> {
+        for part in parts {
+            self.make_dir(&dir.join(part)).await?;
+        }
+        Ok(())
+    }
     /// Removes a file.
     async fn remove(&self, path: &Path) -> io::Result<()>;
     /// Bytes free for this process on the file system of `dir`.
@@ -114,6 +124,18 @@ pub trait Disk: Clone + 'static {
     async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Creates (or empties) `temporary` for a file that is written once, from front to back.
     async fn writer(&self, temporary: &Path) -> io::Result<Self::Writer>;
+    /// A whole small file: what [`Disk::writer`], [`Writer::append`] and [`Writer::publish`] do, in one trip to the disk.
+    /// After an error no more than the temporary file is left, to be overwritten.
+    async fn publish(&self, temporary: &Path, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let mut writer = self.writer(temporary).await?;
+        match writer.append(bytes).await {
+            Ok(()) => writer.publish(path).await,
+            Err(error) => {
+                writer.discard().await;
+                Err(error)
+            }
+        }
+    }
 }
 
 /// A file on its way: nobody sees it under its name before it is complete and durable.

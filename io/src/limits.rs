@@ -19,6 +19,10 @@ pub const IO_MEMORY_BYTES_MAX: usize = 4 << 20;
 /// Least of it, in bytes: glommio takes no less.
 pub const IO_MEMORY_BYTES_MIN: usize = 64 << 10;
 
+/// How long to wait before a local socket is tried again whose server lets too many wait: the kernel tells nobody when
+/// there is room.
+pub const UNIX_CONNECT_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a task computes before [`Runtime::yield_now`](crate::Runtime::yield_now) lets the others and the disk in.
 pub const TURN: Duration = Duration::from_micros(500);
 
@@ -32,8 +36,9 @@ pub const PREWRITE_BYTES: usize = 128 << 10;
 /// A read from a file is done in pieces of so many bytes: they fit the registered memory beside a batch that is written.
 pub const READ_PIECE_BYTES: usize = 256 << 10;
 
-/// Threads beside each executor for what blocks: several deliveries' fsyncs at once.
-pub const BLOCKING_THREADS: usize = 4;
+/// Threads beside each executor for what blocks: that is mostly an fsync, and those that run at the same time share what the
+/// disk does for them.
+pub const BLOCKING_THREADS: usize = 16;
 
 /// Descriptors in one letter between processes; the kernel's own bound is 253 (SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 128;
@@ -42,6 +47,11 @@ pub const DESCRIPTORS_MAX: usize = 128;
 pub const PASSWD_BUFFER_BYTES_FIRST: usize = 1024;
 /// The largest record that is read: beyond it something is wrong with the directory it comes from.
 pub const PASSWD_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Groups of one user; the kernel takes 65,536, people have some tens.
+pub const GROUPS_MAX: usize = 1024;
+
+/// A user's record in the system's list, in bytes: name, password, comment, home, shell.
+pub const USER_RECORD_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES) && PREWRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(IO_MEMORY_BYTES_MIN <= IO_MEMORY_BYTES_MAX);

@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use ringpost_io::ring::{self, RingMesh, RingRuntime};
-use ringpost_io::sim::{SimRuntime, SimWorld};
+use ringpost_io::sim::{SimRuntime, SimWorld, unix_address};
 use ringpost_io::{BLOCK_BYTES, Class, Create, Disk, File, Listener, Mesh, Runtime, Signal, Stream, Writer, sys};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +22,8 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 struct Place<R: Runtime> {
     runtime: R,
     listen: Box<dyn Fn() -> R::Listener>,
+    /// Takes one connection to this local socket and sends back what comes.
+    echo_unix: fn(&R, &Path),
     /// A directory that exists and is empty.
     dir: PathBuf,
 }
@@ -48,9 +51,9 @@ macro_rules! conformance {
 }
 
 conformance! {
-    echo closed_by_the_peer nobody_listens source_address many_connections
+    echo echo_by_a_local_socket closed_by_the_peer nobody_listens source_address many_connections
     sleep_and_timeout tasks_take_turns dropped_waits
-    files_of_fixed_size reads_anywhere refuses_half_blocks creates_and_removes directories writers
+    files_of_fixed_size reads_anywhere refuses_half_blocks creates_and_removes directories writers publications
 }
 
 fn on_the_ring<F: Future<Output = ()>>(test: fn(Place<RingRuntime>) -> F) {
@@ -63,7 +66,7 @@ fn on_the_ring<F: Future<Output = ()>>(test: fn(Place<RingRuntime>) -> F) {
                 let socket = sys::listen_socket(SocketAddr::from(([127, 0, 0, 1], 0)), 512, true).expect("a free port");
                 listening.listener(socket).expect("it listens")
             };
-            test(Place { runtime, listen: Box::new(listen), dir: dir.path().to_owned() })
+            test(Place { runtime, listen: Box::new(listen), echo_unix: ring_echo, dir: dir.path().to_owned() })
         });
         run.expect("io_uring works here");
     }
@@ -77,8 +80,35 @@ fn simulated<F: Future<Output = ()>>(test: fn(Place<SimRuntime>) -> F) {
         world.block_on(runtime.disk().make_dir(&dir)).expect("room");
         let listening = runtime.clone();
         let listen = move || listening.listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-        world.block_on(test(Place { runtime, listen: Box::new(listen), dir }));
+        world.block_on(test(Place { runtime, listen: Box::new(listen), echo_unix: sim_echo, dir }));
     }
+}
+
+fn ring_echo(_: &RingRuntime, path: &Path) {
+    let listener = UnixListener::bind(path).expect("a free path");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("it connects");
+        let mut piece = [0; 1000];
+        loop {
+            let got = stream.read(&mut piece).expect("no reset");
+            if got == 0 {
+                return;
+            }
+            stream.write_all(&piece[..got]).expect("the client reads");
+        }
+    });
+}
+
+fn sim_echo(runtime: &SimRuntime, path: &Path) {
+    let listener = runtime.listen(unix_address(path)).expect("a free path");
+    runtime.spawn(Class::Session, async move {
+        let (mut stream, _) = listener.accept().await.expect("it connects");
+        let mut piece = Vec::new();
+        while stream.read(&mut piece, 1000).await.expect("no reset") > 0 {
+            stream.write_all(&piece).await.expect("the client reads");
+            piece.clear();
+        }
+    });
 }
 
 fn simulated_mesh() {
@@ -126,6 +156,20 @@ async fn echo<R: Runtime>(place: Place<R>) {
     assert!(got == expected, "the bytes, in their order");
     assert_eq!(server.read(&mut got, 1).await.expect("closed"), 0);
     assert!(done.get());
+}
+
+async fn echo_by_a_local_socket<R: Runtime>(place: Place<R>) {
+    let path = place.dir.join("socket");
+    let refused = place.runtime.connect_unix(&path, PATIENCE).await;
+    assert!(refused.is_err(), "nobody is there");
+    (place.echo_unix)(&place.runtime, &path);
+    let mut client = place.runtime.connect_unix(&path, PATIENCE).await.expect("somebody is there");
+    client.write_all(b"hello").await.expect("it reads");
+    let mut got = Vec::new();
+    while got.len() < 5 {
+        assert!(client.read(&mut got, 100).await.expect("no reset") > 0);
+    }
+    assert_eq!(got, b"hello");
 }
 
 async fn closed_by_the_peer<R: Runtime>(place: Place<R>) {
@@ -374,4 +418,49 @@ async fn mesh<R: Runtime, M: Mesh<String>>(runtime: R, mesh: M) {
         rounds[from] += 1;
     }
     assert_eq!(rounds, [50; SHARDS]);
+}
+
+/// Whole files, many at once into the same directories: each is there, whole, and no temporary one is left.
+async fn publications<R: Runtime>(place: Place<R>) {
+    let disk = place.runtime.disk().clone();
+    let dirs: Vec<PathBuf> = ["a", "b"].iter().map(|name| place.dir.join(name)).collect();
+    for dir in &dirs {
+        disk.make_dir(dir).await.expect("room");
+    }
+    let ended = Rc::new((Cell::new(0), Signal::new()));
+    for number in 0..100 {
+        let (disk, ended, dir) = (disk.clone(), ended.clone(), dirs[number % 7 % 2].clone());
+        let temporary = place.dir.join(format!("{number}.tmp"));
+        place.runtime.spawn(Class::Delivery, async move {
+            let bytes = format!("text {number}").into_bytes();
+            disk.publish(&temporary, &dir.join(number.to_string()), bytes).await.expect("room");
+            ended.0.set(ended.0.get() + 1);
+            ended.1.raise();
+        });
+    }
+    while ended.0.get() < 100 {
+        place.runtime.timeout(PATIENCE, ended.1.raised()).await.expect("all end");
+    }
+    let mut names = Vec::new();
+    for dir in &dirs {
+        for (name, _) in disk.list(dir).await.expect("a directory") {
+            let text = disk.read_whole(&dir.join(&name)).await.expect("a file");
+            assert_eq!(text, format!("text {name}").into_bytes());
+            names.push(name);
+        }
+    }
+    assert_eq!(names.len(), 100);
+    let left = disk.list(&place.dir).await.expect("a directory");
+    assert!(left.iter().all(|(name, _)| !name.ends_with("tmp")), "{left:?}");
+
+    disk.make_tree(&place.dir.join("deep/er/tree"), &["x", "y"]).await.expect("room");
+    disk.make_tree(&place.dir.join("deep/er/tree"), &["x", "z"]).await.expect("it is there already");
+    let made = disk.list(&place.dir.join("deep/er/tree")).await.expect("a directory");
+    assert_eq!(made.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x", "y", "z"]);
+
+    let nowhere = place.dir.join("no/such/file");
+    let error = disk.publish(&nowhere, &place.dir.join("x"), Vec::new()).await.expect_err("no directory");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    let temporary = place.dir.join("t");
+    disk.publish(&temporary, &nowhere, b"x".to_vec()).await.expect_err("no directory to go to");
 }

@@ -6,16 +6,21 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use ringpost_conf::expand::{Expansion, Outlines, Question, Step, Told};
+use futures_lite::future::block_on;
+use ringpost_conf::expand::{Expansion, Outlines, Question, Step, Told, User};
 use ringpost_conf::tables::{Keys, ServiceKind};
 use ringpost_conf::{Config, Explanation, Facts, Lookup};
 
+use ringpost_shard::{HandOver, UserRecord};
+
 use super::client::{Found, Server, print};
 use super::{Seams, check};
-use crate::coordinator::{list, tables};
+use crate::coordinator::{Errands, list, tables};
 use crate::exit::{Code, Failure};
+use crate::ipc::codec::Channel;
 use crate::ipc::control::{Answer, Request};
 use crate::reading::{Reading, look};
+use crate::supervisor::delivery::{FOR_FORWARDS, Lane};
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -81,7 +86,8 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
         recipient: &options.rcpt,
         ..Facts::default()
     };
-    let mut world = World { config: &config, seams, state: state.unwrap_or_else(|| config.store.path.clone()) };
+    let mut world =
+        World { config: &config, seams, state: state.unwrap_or_else(|| config.store.path.clone()), helpers: None };
     let mut expansion = Expansion::new(&config, &outlines, facts);
     let outcome = loop {
         match expansion.step() {
@@ -103,6 +109,11 @@ struct World<'c> {
     config: &'c Config,
     seams: &'c Seams,
     state: PathBuf,
+    helpers: Option<Errands>,
+}
+
+fn record(user: &User) -> UserRecord {
+    UserRecord { name: user.name.clone(), uid: user.uid, gid: user.gid, home: user.home.clone().into() }
 }
 
 impl World<'_> {
@@ -120,9 +131,21 @@ impl World<'_> {
                 Ok(None) => Told::NotFound,
                 Err(error) => Told::Failed(error.to_string()),
             },
-            Question::Forward(user) => Told::Failed(format!("the .forward of {} is not read from here", user.name)),
-            Question::Include { path, .. } => list::look(path),
+            Question::Forward(user) => list::told(block_on(self.helpers()?.forward(record(user)))),
+            Question::Include { path, user: Some(user) } => {
+                list::told(block_on(self.helpers()?.list(record(user), path.clone())))
+            }
+            Question::Include { path, user: None } => list::look(path),
         })
+    }
+
+    /// Processes that become a user to read his files, as those of the server do.
+    fn helpers(&mut self) -> Result<&Errands, Failure> {
+        if self.helpers.is_none() {
+            let lane = || Lane::start(FOR_FORWARDS).map(|(_, end)| Channel::of(end));
+            self.helpers = Some(Errands::start(lane()?, lane()?)?);
+        }
+        Ok(self.helpers.as_ref().expect("made above"))
     }
 
     fn table(&self, name: &str, service: ServiceKind, keys: Vec<String>) -> Result<Told, Failure> {

@@ -43,7 +43,7 @@ const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 #[derive(Args, Clone, Debug, Default)]
 pub struct Seams {
     /// Take absolute paths of the configuration below DIR
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = absolute)]
     pub root: Option<PathBuf>,
     /// Move every port of the configuration up by N
     #[arg(
@@ -96,6 +96,8 @@ pub enum Command {
     Engine,
     #[command(hide = true)]
     Keyholder,
+    #[command(hide = true)]
+    Errand,
 }
 
 impl Default for Command {
@@ -136,6 +138,11 @@ pub fn define(text: &str) -> Result<(String, String), String> {
         true => Ok((name.to_owned(), value.to_owned())),
         false => Err("a name has letters, digits, `_` and `-`, a value is one line".into()),
     }
+}
+
+/// Helpers that deliver mail work elsewhere than where the server was started.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| error.to_string())
 }
 
 /// An absolute path, taken below another root.

@@ -1,11 +1,11 @@
-//! The hidden commands by which the supervisor starts the other two processes. Their standard input is its channel.
+//! The hidden commands by which the supervisor starts the other two processes, and its helpers. Their standard input is its channel.
 
 use std::ffi::CString;
 use std::process::ExitCode;
 
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::Channel;
-use crate::{engine, keyholder};
+use crate::{engine, keyholder, supervisor};
 
 /// What the engine is called in listings of processes.
 pub const ENGINE_NAME: &str = "ringpost-engine";
@@ -19,6 +19,13 @@ pub fn engine() -> ExitCode {
 
 pub fn keyholder() -> ExitCode {
     match channel("ringpost-keys").and_then(|channel| Ok(keyholder::run(&channel)?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+pub fn errand() -> ExitCode {
+    match channel("ringpost-errand").and_then(|channel| Ok(supervisor::delivery::run(&channel)?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_channel::oneshot;
-use ringpost_conf::expand::{Told, User};
+use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
 use ringpost_shard::{Ask, MxAnswer};
@@ -87,15 +87,8 @@ impl Ask for Line {
         self.lookup(Lookup::Table { table, service, keys: vec![name.to_owned()] }).await
     }
 
-    async fn forward(&self, user: &User) -> Told {
-        Told::Failed(format!("the .forward of {} is not read", user.name))
-    }
-
-    async fn list(&self, path: &Path, user: Option<&User>) -> Told {
-        match user {
-            None => self.lookup(Lookup::List(path.to_owned())).await,
-            Some(user) => Told::Failed(format!("lists in the .forward of {} are not read", user.name)),
-        }
+    async fn list(&self, path: &Path) -> Told {
+        self.lookup(Lookup::List(path.to_owned())).await
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod control;
 mod dns;
+mod errands;
 mod http;
 pub mod list;
 pub mod log;
@@ -22,6 +23,7 @@ use ringpost_io::Mailbox;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
+pub use self::errands::Errands;
 use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;

@@ -27,6 +27,11 @@ impl Channel {
         Ok(Self(io::stdin().as_fd().try_clone_to_owned()?))
     }
 
+    /// An end that came as a descriptor.
+    pub fn of(end: OwnedFd) -> Self {
+        Self(end)
+    }
+
     /// Whether this is such a channel at all, and not a terminal or a file.
     pub fn is_packets(&self) -> bool {
         rustix::net::sockopt::socket_type(&self.0).is_ok_and(|kind| kind == rustix::net::SocketType::SEQPACKET)
@@ -41,6 +46,12 @@ impl Channel {
     pub fn close(&self) {
         // The peer may have done so.
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+
+    /// Says that nothing more will be sent; the peer may still answer.
+    pub fn hang_up(&self) {
+        // The peer may have gone.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write);
     }
 
     /// Sends a letter. An error means that the peer is gone (or the letter too long, which the limits exclude).
@@ -67,6 +78,12 @@ impl Channel {
         let letter = postcard::from_bytes(&buffer[..length])
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(Some((letter, descriptors.into_iter().next())))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -36,6 +36,10 @@ pub enum Purpose {
     Control,
     /// A socket of the page, listening.
     Page,
+    /// The supervisor's lane for deliveries as other users.
+    Deliveries,
+    /// Its lane for reading their `.forward` files.
+    Forwards,
     /// One shard's socket of one listener, listening.
     Smtp {
         /// Index in the configuration's listeners.

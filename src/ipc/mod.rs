@@ -4,3 +4,4 @@ pub mod codec;
 pub mod control;
 pub mod engine;
 pub mod keyholder;
+pub mod supervisor;

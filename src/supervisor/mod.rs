@@ -2,7 +2,10 @@
 //! when they die, reads the configuration, and obeys signals. It never parses mail and never talks to the network.
 
 mod banner;
+pub mod delivery;
+pub mod forward;
 pub mod interfaces;
+mod programs;
 mod resources;
 mod sockets;
 mod spawn;
@@ -18,6 +21,7 @@ use ringpost_conf::Config;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
+use self::delivery::Lane;
 use self::sockets::Sockets;
 use self::spawn::{Child, Role};
 use self::state::StateDir;
@@ -51,6 +55,8 @@ struct Supervisor {
     news: Receiver<News>,
     engine: Child,
     keyholder: Child,
+    /// What does its errands; those of engines that are gone end by themselves.
+    lanes: Vec<Lane>,
     /// The engine has been ready once: from then on its failures are survived.
     was_ready: bool,
     failures_before_ready: u32,
@@ -97,6 +103,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         shards,
         notes,
         news,
+        lanes: Vec::new(),
         was_ready: false,
         failures_before_ready: 0,
         stopping: None,
@@ -111,6 +118,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     supervisor.engine.end_now();
     supervisor.keyholder.end();
     supervisor.sockets.remove_control();
+    Lane::join(supervisor.lanes);
     result
 }
 
@@ -229,6 +237,14 @@ impl Supervisor {
         self.engine.give(Purpose::Plan, plan.as_fd());
         for (purpose, socket) in self.sockets.all() {
             self.engine.give(purpose, socket);
+        }
+        self.lanes.retain(|lane| !lane.has_ended());
+        for (purpose, bounds) in
+            [(Purpose::Deliveries, delivery::FOR_DELIVERIES), (Purpose::Forwards, delivery::FOR_FORWARDS)]
+        {
+            let (lane, end) = Lane::start(bounds)?;
+            self.engine.give(purpose, end.as_fd());
+            self.lanes.push(lane);
         }
         self.engine.tell(&ToEngine::Start { parent: std::process::id() });
         Ok(())

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::server::{LISTENERS, SMALL};
 use crate::support::sink::Received;
@@ -131,7 +131,7 @@ fn s38_lists_in_files_are_read_when_they_are_needed() {
     assert_eq!((copies(&server, "poolp.org/gilles"), sink.count()), (1, 1));
     fs::set_permissions(&list, Permissions::from_mode(0o666)).expect("changed");
     assert!(rcpt(&server, "list@poolp.org").starts_with("451 4.2.4"), "everybody may write to it");
-    wait_until("the log says why", SOON, || server.printed().contains("/list: everybody may write to it"));
+    wait_until("the log says why", SOON, || server.printed().contains("<list@poolp.org>: everybody may write to /"));
 }
 
 #[test]
@@ -234,4 +234,50 @@ fn s49_s54_a_database_that_fails_is_a_temporary_failure_and_comes_back() {
 
 fn setup_away(database: &std::path::Path) -> PathBuf {
     database.with_extension("away")
+}
+
+/// A helper that takes a second for each answer, and answers to many at once.
+const SLOW_HELPER: &str = r#"#!/bin/sh
+while IFS='|' read -r kind version time name operation service id key; do
+    case "$kind|$version|$key" in
+    config\|ready\|) printf 'register|alias\nregister|ready\n' ;;
+    table\|0.1\|u*@*) (sleep 1; echo "lookup-result|$id|found|gilles") & ;;
+    table\|0.1\|*) (sleep 1; echo "lookup-result|$id|not-found") & ;;
+    esac
+done
+"#;
+
+#[test]
+fn s36_s57_a_slow_table_keeps_only_its_own_clients_waiting() {
+    const CLIENTS: usize = 40;
+    let sink = Sink::open();
+    let setup = Setup::new(rules(&sink, "virtual <slow>", "table slow proc:@DIR@/slow pool 40 timeout 20s\n"));
+    let program = setup.dir().join("slow");
+    fs::write(&program, SLOW_HELPER).expect("written");
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("ours");
+    let server = setup.start();
+    let began = Instant::now();
+    let waiting: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let mut client = server.client();
+            client.send(format!("MAIL FROM:<>\r\nRCPT TO:<u{number}@poolp.org>\r\n").as_bytes());
+            client
+        })
+        .collect();
+    assert!(rcpt(&server, "x@away.example").starts_with("250"));
+    assert!(began.elapsed() < Duration::from_secs(1), "who asks no table waits for none: {:?}", began.elapsed());
+    for mut client in waiting {
+        client.expect("250");
+        client.expect("250");
+    }
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_secs(CLIENTS as u64 / 2), "they waited for each other: {waited:?}");
+    // Replies come in the order of the commands, however long each takes.
+    let mut client = server.client();
+    let commands =
+        ["MAIL FROM:<>", "RCPT TO:<uslow@poolp.org>", "RCPT TO:<x@away.example>", "RCPT TO:<n@poolp.org>", "NOOP"];
+    client.send((commands.join("\r\n") + "\r\n").as_bytes());
+    for start in ["250 2.1.0", "250 2.1.5", "250 2.1.5", "550 5.1.1", "250 2.0.0"] {
+        client.expect(start);
+    }
 }

@@ -15,4 +15,5 @@ mod relay;
 mod rules;
 mod stress;
 mod tables;
+mod users;
 mod wire;

@@ -218,6 +218,17 @@ pub(super) fn user_of_text(text: &str, key: &str, config: &Config) -> Option<Use
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        /// What the queue gives back may be damaged, or of another version.
+        #[test]
+        fn what_is_read_is_kept(kind in "file|pipe|x", text in "[/|%{}a-z .']{0,20}", uid in "-?[0-9]{1,12}") {
+            let json = format!("{{\"user\":{{\"name\":\"u\",\"uid\":{uid},\"gid\":1,\"home\":\"/\"}},\"{kind}\":\"{text}\"}}");
+            if let Some(way) = Way::parse(&json) {
+                proptest::prop_assert_eq!(Way::parse(&way.to_text()), Some(way));
+            }
+        }
+    }
+
     #[test]
     fn ways_survive_the_queue() {
         let user = User { name: "v\"user".into(), uid: 10, gid: 100, home: "/tmp/v user".into() };

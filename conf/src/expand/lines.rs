@@ -91,6 +91,20 @@ mod tests {
         assert!(read("").is_empty() && read("# nothing\n \n").is_empty());
     }
 
+    proptest::proptest! {
+            /// What users write is read, or one value of it is blamed.
+            #[test]
+    fn any_text_is_read_or_blamed(text in "[a-c@,\"|/ #:%{}\n.=é]{0,40}") {
+                match targets(&text) {
+                    Ok(all) => for target in all {
+                        let again = format!("\"{}\"", target.to_string().replace('"', "\\\""));
+                        proptest::prop_assert_eq!(targets(&again), Ok(vec![target]), "{}", again);
+                    },
+                    Err(bad) => proptest::prop_assert!(!bad.is_empty() && !bad.contains('\n')),
+                }
+            }
+        }
+
     #[test]
     fn what_is_no_value_is_named() {
         assert_eq!(targets("gilles, two words"), Err("two words".to_owned()));

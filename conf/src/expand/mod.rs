@@ -93,6 +93,11 @@ impl<'c> Expansion<'c> {
         }
     }
 
+    /// How many nodes there are so far: a measure of the work that was done.
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// What an administrator should know about it, a line each; so far, and each once.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
@@ -297,7 +302,7 @@ impl<'c> Expansion<'c> {
 
 impl Config {
     /// An absolute path of a table or a user's record, as this machine has it: below `--root`, and not out of it again.
-    pub(crate) fn below_root(&self, path: &str) -> String {
+    pub fn below_root(&self, path: &str) -> String {
         let Some(root) = &self.root else { return path.to_owned() };
         let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
         inside.fold(root.clone(), |below, part| below.join(part)).to_string_lossy().into_owned()

@@ -62,7 +62,7 @@ impl Expansion<'_> {
                     }
                 }
                 Told::NotFound => {}
-                Told::Unsafe(why) => return Ok(bad_list(format!("{}/.forward: {why}", user.home))),
+                Told::Unsafe(why) => return Ok(bad_list(format!("mail for {}: {why}", user.name))),
                 Told::Failed(_) => return Ok(Outcome::Refused(Refusal::LookupFailed, self.failures())),
             }
         }
@@ -165,7 +165,7 @@ impl Expansion<'_> {
                 Err(bad) => wrong(&format!("`{bad}` is not an alias")),
             },
             Told::NotFound => wrong("there is no such file"),
-            Told::Unsafe(why) | Told::Failed(why) => wrong(why),
+            Told::Unsafe(why) | Told::Failed(why) => Ok(bad_list(format!("<{}>: {why}", self.facts.recipient))),
         }
     }
 }

@@ -99,6 +99,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The port that a word means (`24`, `lmtp`), moved by `--port-offset`.
+    pub fn port(&self, text: &str) -> Option<u16> {
+        crate::values::port(text).map(|port| port.saturating_add(self.port_offset))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::blocking::Blocking;
+use super::directories::Directories;
 use super::{plain, timer};
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
 use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
@@ -25,6 +26,7 @@ use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
 pub struct RingDisk {
     buffered: Rc<Cell<bool>>,
     blocking: Blocking,
+    directories: Rc<Directories>,
 }
 
 /// A file of fixed size.
@@ -48,7 +50,8 @@ pub struct RingWriter {
 
 impl RingDisk {
     pub(super) fn new(blocking: Blocking) -> Self {
-        Self { buffered: Rc::default(), blocking }
+        let directories = Rc::new(Directories::new(blocking.clone()));
+        Self { buffered: Rc::default(), blocking, directories }
     }
 
     /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
@@ -136,6 +139,14 @@ impl Disk for RingDisk {
         self.blocking.run(move || make_dir(&dir)).await
     }
 
+    async fn make_tree(&self, dir: &Path, parts: &[&'static str]) -> io::Result<()> {
+        let (above, target, parts) = (directory_of(dir).to_owned(), dir.to_owned(), parts.to_vec());
+        // Many trees stand side by side: what is above them is synced for all that are made at the same time.
+        let (above, _) = self.directories.enter(&above);
+        self.blocking.run(move || make_tree(&target, &parts)).await?;
+        above.sync().await
+    }
+
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
         self.blocking
@@ -165,6 +176,24 @@ impl Disk for RingDisk {
         let path = temporary.to_owned();
         let file = self.blocking.run(move || StdFile::create(path)).await?;
         Ok(RingWriter { blocking: self.blocking.clone(), file: Arc::new(file), temporary: temporary.to_owned() })
+    }
+
+    async fn publish(&self, temporary: &Path, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let (temporary, target) = (temporary.to_owned(), path.to_owned());
+        let (directory, alone) = self.directories.enter(directory_of(path));
+        let renamed = self.blocking.run(move || {
+            let written = write_and_rename(&temporary, &target, &bytes);
+            if written.is_err() {
+                // If it cannot be removed, either, it is emptied when the name is used again.
+                let _ = fs::remove_file(&temporary);
+            }
+            written?;
+            if alone { sync_directory_of(&target) } else { Ok(()) }
+        });
+        match (renamed.await, alone) {
+            (Ok(()), false) => directory.sync().await,
+            (ended, _) => ended,
+        }
     }
 }
 
@@ -320,11 +349,22 @@ fn sync_file_and_directory(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
+fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = StdFile::create(temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)
+}
+
 fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+    sync_directory(directory_of(path))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     StdFile::open(dir)?.sync_all()
 }
 
@@ -361,4 +401,16 @@ fn make_dir(dir: &Path) -> io::Result<()> {
         other => other?,
     }
     sync_directory_of(dir)
+}
+
+/// The last step, a sync of the directory above, is the caller's.
+fn make_tree(dir: &Path, parts: &[&'static str]) -> io::Result<()> {
+    make_dir(directory_of(dir))?;
+    for made in std::iter::once(dir.to_owned()).chain(parts.iter().map(|part| dir.join(part))) {
+        match fs::create_dir(&made) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
+            other => other?,
+        }
+    }
+    sync_directory(dir)
 }

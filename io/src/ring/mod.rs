@@ -6,6 +6,7 @@
 
 mod bell;
 mod blocking;
+mod directories;
 mod disk;
 mod executor;
 mod mesh;
@@ -20,6 +21,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -135,6 +137,10 @@ impl Runtime for RingRuntime {
 
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<RingStream> {
         net::connect(self.clone(), to, source, time).await
+    }
+
+    async fn connect_unix(&self, path: &Path, time: Duration) -> io::Result<RingStream> {
+        net::connect_unix(self.clone(), path, time).await
     }
 
     fn disk(&self) -> &RingDisk {

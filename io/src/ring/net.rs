@@ -1,4 +1,4 @@
-//! TCP. Readiness based: a read is one `recv`, and only when nothing is there yet a poll on the ring.
+//! TCP and local sockets. Readiness based: a read is one `recv`, and only when nothing is there yet a poll on the ring.
 //!
 //! System calls: an accepted connection costs `accept4`, which also tells the peer (glommio's own way takes five), and
 //! `TCP_NODELAY` is inherited from the listening socket. Waiting costs one operation on the ring; after a read that did
@@ -10,6 +10,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::{RingRuntime, timer};
+use crate::limits::UNIX_CONNECT_PAUSE;
 use crate::{Listener, Stream, sys};
 
 /// A listening socket of one shard. One task accepts from it at a time.
@@ -103,7 +105,7 @@ impl Drop for RingListener {
     }
 }
 
-/// A TCP connection of one shard.
+/// A connection of one shard.
 pub struct RingStream {
     runtime: RingRuntime,
     stream: TcpStream,
@@ -155,7 +157,7 @@ impl Stream for RingStream {
     }
 
     fn local_addr(&self) -> SocketAddr {
-        // A connected socket has an address; if the peer's reset came first, the one that says "none" must do.
+        // A connected TCP socket has an address; if the peer's reset came first, the one that says "none" must do.
         *self.local.get_or_init(|| sys::local_address(self).unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0))))
     }
 }
@@ -174,4 +176,18 @@ pub(super) async fn connect(
         Some(result) => result.map(|_| connection),
         None => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// A local socket is connected at once, or its server has too many waiting: then again, until the time is over.
+pub(super) async fn connect_unix(runtime: RingRuntime, path: &Path, time: Duration) -> io::Result<RingStream> {
+    let trying = async {
+        loop {
+            match sys::unix_socket(path) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => timer::sleep(UNIX_CONNECT_PAUSE).await,
+                other => return other,
+            }
+        }
+    };
+    let socket = timer::timeout(time, trying).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    Ok(RingStream::new(runtime, socket, None))
 }

@@ -48,6 +48,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -390,9 +391,24 @@ impl Runtime for SimRuntime {
         self.timeout(time, connecting).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    async fn connect_unix(&self, path: &Path, time: Duration) -> io::Result<SimStream> {
+        self.connect(unix_address(path), None, time).await
+    }
+
     fn disk(&self) -> &SimDisk {
         &self.place.disk
     }
+}
+
+/// Where a simulated server listens whose local socket has this path: a loopback address, so that each node has its own.
+pub fn unix_address(path: &Path) -> SocketAddr {
+    let hash = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    SocketAddr::from(([127, 255, a, b], u16::from_be_bytes([c, d]) | 1))
 }
 
 fn crashed() -> io::Error {

@@ -50,6 +50,25 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<O
     Ok((got.bytes, descriptors))
 }
 
+/// No descriptor but the standard three passes to programs that this process starts from now on, whoever opened it and
+/// forgot to say so.
+pub fn keep_descriptors() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: takes numbers, and changes flags of descriptors alone.
+    if unsafe { libc::close_range(FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) } == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.11 there is no such call: one by one.
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        if let Some(number) = number.filter(|number| *number >= FIRST as i32) {
+            // SAFETY: as before. Of a descriptor that is closed by now nothing is passed on.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -106,5 +125,13 @@ mod tests {
         assert_eq!(receive(&theirs, &mut [0; 4]).unwrap().1.len(), DESCRIPTORS_MAX);
         let more = vec![ours.as_fd(); DESCRIPTORS_MAX + 1];
         assert_eq!(send(&ours, b"x", &more).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_was_left_open_does_not_pass_on() {
+        let (ours, _theirs) = packet_pair().unwrap();
+        rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::empty()).unwrap();
+        keep_descriptors().unwrap();
+        assert_eq!(rustix::io::fcntl_getfd(&ours).unwrap(), rustix::io::FdFlags::CLOEXEC);
     }
 }

@@ -7,14 +7,16 @@ mod passwd;
 mod peer;
 mod resources;
 mod sockets;
+mod user;
 
-pub use descriptors::{packet_pair, receive, send};
+pub use descriptors::{keep_descriptors, packet_pair, receive, send};
 pub use identity::{die_with_parent, hide_memory, ignore_broken_pipes, no_new_privileges};
 pub use lock::{Lock, LockError};
 pub use passwd::{User, user, user_below};
 pub use peer::{Credentials, credentials, port_owner};
 pub use resources::{Limit, Resource, limit, raise};
-pub use sockets::{connecting_socket, listen_socket, local_address};
+pub use sockets::{connecting_socket, listen_socket, local_address, unix_socket};
+pub use user::{become_user, groups_of};
 
 /// Tests that hide or read this process's own `/proc` entries take turns.
 #[cfg(test)]

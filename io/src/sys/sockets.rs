@@ -1,10 +1,11 @@
-//! Making TCP sockets as the shards need them: glommio's own lack SO_REUSEADDR and a source address.
+//! Making sockets as the shards need them: glommio's own lack SO_REUSEADDR and a source address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// A listening socket. `reuse_port`: others of this user may listen there too, one per shard. An IPv6 one takes no IPv4
 /// connections, so that `0.0.0.0` and `::` can be had side by side.
@@ -35,6 +36,13 @@ pub fn connecting_socket(to: SocketAddr, source: Option<IpAddr>) -> io::Result<O
     }
 }
 
+/// A non-blocking connection to a local socket; `WouldBlock` while its server lets as many wait as it wants to.
+pub fn unix_socket(path: &Path) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
 /// Where a socket is bound.
 pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
     let address = rustix::net::getsockname(socket)?;
@@ -62,6 +70,7 @@ fn pick_port_at_connect(socket: &Socket) -> io::Result<()> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -98,5 +107,20 @@ mod tests {
         let mut greeting = [0; 3];
         connected.read_exact(&mut greeting).unwrap();
         assert_eq!(&greeting, b"220");
+    }
+
+    #[test]
+    fn a_local_socket_is_there_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        assert_eq!(unix_socket(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = UnixListener::bind(&path).unwrap();
+        unix_socket(&path).expect("it listens");
+        // A backlog is bounded; the kernel lets one more than that wait.
+        rustix::net::listen(&listener, 0).unwrap();
+        let full = (0..4).map(|_| unix_socket(&path)).collect::<Vec<_>>().pop().expect("four");
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let long = dir.path().join("x".repeat(200));
+        assert_eq!(unix_socket(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -11,3 +11,4 @@ mod fold;
 pub mod headers;
 pub mod limits;
 pub mod received;
+pub mod spam;

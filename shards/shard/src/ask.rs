@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringpost_conf::expand::{Told, User};
+use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 
 use crate::limits;
@@ -53,10 +53,8 @@ pub trait Ask: 'static {
     async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told;
     /// The system's record of a user: `name:uid:gid:home`.
     async fn user(&self, name: &str) -> Told;
-    /// The `.forward` of a user, read as that user.
-    async fn forward(&self, user: &User) -> Told;
-    /// A list in a file of its own, read as this user, or as the server's own.
-    async fn list(&self, path: &Path, user: Option<&User>) -> Told;
+    /// A list in a file of its own, read as the server's own user.
+    async fn list(&self, path: &Path) -> Told;
 }
 
 /// A question: MX of a domain, or addresses of a host; with the port that the answer will be used with.

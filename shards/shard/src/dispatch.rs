@@ -2,11 +2,11 @@
 //! queue, as long as there is room in the air.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringpost_address::{split_address, strip_extension};
 use ringpost_conf::ActionKind;
 use ringpost_conf::expand::Way;
 use ringpost_io::{Class, Runtime, Signal};
@@ -14,8 +14,10 @@ use ringpost_queue::{Flags, MessageId, Stored, StoredAction, StoredEnvelope};
 use ringpost_smtp::client::RemoteReply;
 
 use crate::letter::{Delays, Outcome, Results};
+use crate::local::{Addressee, Target};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
+use crate::target::{self, Aim};
 use crate::{limits, local, resolve, settle};
 
 /// A message whose envelopes are claimed: in memory, and nobody else's to deliver.
@@ -69,6 +71,14 @@ impl Envelope {
         })
     }
 
+    /// For whom it is, as local delivery wants to know.
+    fn addressee(&self, delimiter: char) -> Addressee<'_> {
+        let (local, _) = split_address(&self.recipient).unwrap_or((&self.recipient, ""));
+        let extension =
+            strip_extension(local, delimiter).map_or("", |name| &local[name.len() + delimiter.len_utf8()..]);
+        Addressee { index: self.index, recipient: &self.recipient, original: self.original(), extension }
+    }
+
     /// The forward-path that has led to it.
     pub(crate) fn original(&self) -> &str {
         self.original.as_deref().unwrap_or(&self.recipient)
@@ -87,13 +97,6 @@ pub(crate) struct Flight {
     pub(crate) open: usize,
     pub(crate) began: Instant,
     pub(crate) kept_bytes: usize,
-}
-
-/// Local deliveries: how many run, and who waits.
-#[derive(Default)]
-pub(crate) struct Locals {
-    pub(crate) running: Cell<usize>,
-    pub(crate) waiting: RefCell<VecDeque<local::Delivery>>,
 }
 
 /// Sends a message on its way. Does not wait; what it cannot take now goes back to the queue. The numbers of its envelopes'
@@ -123,28 +126,46 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
     let fresh = Rc::new(fresh);
     let mut relays: Vec<(usize, Vec<(u16, &str)>)> = Vec::new();
     for envelope in fresh.envelopes.iter() {
-        let action = envelope.action.and_then(|number| settings.config.actions.get(number).map(|of| (number, of)));
-        let Some((number, action)) = action else {
-            finish_at_once(shard, &fresh, envelope.index, "none", Outcome::Transient(no_action()));
-            continue;
-        };
-        match (&action.kind, &envelope.way) {
-            (ActionKind::Discard, Way::Address) => {
+        let kind = envelope.action.and_then(|number| settings.config.actions.get(number)).map(|action| &action.kind);
+        match (kind, &envelope.way, envelope.action) {
+            (Some(ActionKind::Discard), Way::Address, _) => {
                 finish_at_once(shard, &fresh, envelope.index, "discard", Outcome::Delivered(discarded()));
             }
-            (ActionKind::Maildir(maildir), Way::Address) => local::deliver(shard, &fresh, envelope, maildir),
-            (ActionKind::Relay(_), Way::Address) => match relays.iter_mut().find(|(of, _)| *of == number) {
-                Some((_, list)) => list.push((envelope.index, &envelope.recipient)),
-                None => relays.push((number, vec![(envelope.index, &envelope.recipient)])),
-            },
-            // Of the others, a server that is asked for them does not start (`Config::not_yet`).
-            _ => finish_at_once(shard, &fresh, envelope.index, "none", Outcome::Transient(no_action())),
+            (Some(ActionKind::Relay(_)), Way::Address, Some(number)) => {
+                match relays.iter_mut().find(|(of, _)| *of == number) {
+                    Some((_, list)) => list.push((envelope.index, &envelope.recipient)),
+                    None => relays.push((number, vec![(envelope.index, &envelope.recipient)])),
+                }
+            }
+            _ => deliver(shard, settings, &fresh, envelope),
         }
     }
     for (number, recipients) in relays {
         if let ActionKind::Relay(relay) = &settings.config.actions[number].kind {
             resolve::route(shard, settings, &fresh, relay, &recipients);
         }
+    }
+}
+
+/// Mail that ends here.
+fn deliver<W: World>(shard: &Rc<Shard<W>>, settings: &Settings, fresh: &Rc<Fresh>, envelope: &Envelope) {
+    let delimiter = settings.config.smtp.sub_address_delimiter;
+    match target::aim(settings, &shard.own, fresh, envelope) {
+        Ok(Aim::Known(target)) => local::deliver(shard, fresh, envelope.addressee(delimiter), target),
+        Ok(Aim::Store { host, port, recipient }) => {
+            let (task, fresh, index) = (shard.clone(), fresh.clone(), envelope.index);
+            shard.spawn_counted(Class::Delivery, async move {
+                let Some(envelope) = fresh.envelopes.iter().find(|one| one.index == index) else { return };
+                match resolve::store(&task, &host, port).await {
+                    Ok(store) => {
+                        let target = Target::Lmtp { store, recipient };
+                        local::deliver(&task, &fresh, envelope.addressee(delimiter), target);
+                    }
+                    Err(outcome) => finish_at_once(&task, &fresh, index, &host, outcome),
+                }
+            });
+        }
+        Err(reply) => finish_at_once(shard, fresh, envelope.index, "none", Outcome::Transient(reply)),
     }
 }
 
@@ -162,11 +183,6 @@ fn finish_at_once<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, via
 
 fn discarded() -> RemoteReply {
     RemoteReply::local(250, (2, 0, 0), "discarded as configured")
-}
-
-/// The configuration has changed since the message came, and its action is gone: never lost, tried again later.
-fn no_action() -> RemoteReply {
-    RemoteReply::local(451, (4, 3, 5), "the action of this message is no longer configured")
 }
 
 /// Takes due envelopes out of the queue until the shard stops.

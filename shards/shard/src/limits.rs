@@ -32,8 +32,26 @@ pub const RECIPIENTS_PER_TICKET: usize = 100;
 pub const ROUTE_BUSY: Duration = Duration::from_secs(5);
 /// Tickets that wait for a site to be tried again come back spread over this time.
 pub const ROUTE_SPREAD: Duration = Duration::from_secs(5);
-/// Maildir deliveries of one shard at once: each occupies a thread of the blocking pool for some fsyncs.
-pub const LOCAL_DELIVERIES: usize = 8;
+/// Maildir deliveries of one shard at once: enough to keep the disk's helper threads busy, and their fsyncs together.
+pub const MAILDIRS: usize = 64;
+/// Of them those into one Maildir, whose fsyncs are shared.
+pub const PER_MAILDIR: usize = 32;
+/// Maildirs of which a shard remembers that they are there; then it looks again.
+pub const KNOWN_MAILDIRS: usize = 50_000;
+/// Deliveries of one shard that are with the supervisor at once; it does 32 and lets 64 wait.
+pub const HANDED: usize = 64;
+/// Of them those of one user, so that his program that hangs leaves room for others.
+pub const HANDED_PER_USER: usize = 4;
+/// Bytes of their texts, which are in memory; a larger one goes alone.
+pub const HANDED_BYTES: u64 = 64 << 20;
+/// LMTP connections of one shard at once.
+pub const STORE_CONNECTIONS: usize = 64;
+/// Of them those to one mail store.
+pub const PER_STORE: usize = 8;
+/// Messages on one connection to a mail store, which may have a bound of its own and does not say so.
+pub const STORE_MESSAGES: u32 = 1000;
+/// How long a mail store that could not be reached is left alone.
+pub const STORE_AWAY: Duration = Duration::from_secs(30);
 /// Bytes of a message's text that a bounce's header part is taken from.
 pub const BOUNCED_HEADER_BYTES: usize = 64 * 1024;
 /// Bytes of a message's text that `queue show` prints.
@@ -64,6 +82,8 @@ pub const SPACE_CHECK: Duration = Duration::from_secs(1);
 pub const DELIVERIES_PER_MESSAGE: usize = ringpost_conf::limits::EXPANSION_NODES_MAX as usize;
 /// How long a client may wait for the reply to RCPT: RFC 5321 §4.5.3.2.3 has him wait for five minutes.
 pub const EXPANSION: Duration = Duration::from_secs(120);
+/// Nodes of an expansion (some 50 µs) after which others have their turn.
+pub const EXPANSION_TURN: usize = 64;
 /// How much longer than the table's own time a shard waits for its answer.
 pub const TABLE_ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How long it waits for the text of a `.forward` or a list: the supervisor gives up after half a minute.

@@ -1,205 +1,238 @@
-//! Maildir deliveries, on the shard's own ring: a bounded number at once, each written to `tmp/`, made durable and renamed
-//! into `new/`, so that a reader never sees half a message and a delivered one survives a power cut.
+//! Mail that ends here: Maildirs of virtual users on the shard's own ring (`maildir.rs`), mailboxes and programs of system
+//! users by way of the supervisor (`handed.rs`), mail stores by LMTP (`lmtp.rs`). Each of the three has its own bound, and
+//! within it mailboxes, users and stores take turns (`turns.rs`): a program that hangs delays no Maildir.
 
-use std::io;
-use std::path::{Path, PathBuf};
+mod handed;
+mod lmtp;
+mod maildir;
+mod text;
+mod turns;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringpost_conf::{FormatValues, Maildir};
-use ringpost_io::{Class, Disk, Runtime, Writer};
+use ringpost_io::{Class, Runtime};
+use ringpost_message::{headers, spam};
 use ringpost_perf::Stage;
-use ringpost_queue::MessageId;
-use ringpost_smtp::client::RemoteReply;
+use ringpost_queue::{Flags, MessageId};
 
-use crate::dispatch::{Envelope, Fresh};
+pub use self::lmtp::Store;
+use self::turns::{Bounds, Turns};
+use crate::dispatch::Fresh;
+use crate::handover::{How, UserRecord};
 use crate::letter::{Delays, Outcome, Results};
 use crate::shard::{Shard, World};
 use crate::{limits, settle};
 
-/// A delivery that waits for its turn.
+/// Where one recipient's copy goes: what the action says, with everything expanded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A Maildir of this server's own user.
+    Maildir {
+        /// The directory.
+        dir: PathBuf,
+        /// What a filter has marked as spam goes to its folder `.Junk`.
+        junk: bool,
+    },
+    /// As another user; of a Maildir its `junk` says whether spam is to be told apart.
+    User {
+        /// Who.
+        user: UserRecord,
+        /// How.
+        how: How,
+    },
+    /// To a mail store.
+    Lmtp {
+        /// Where it is.
+        store: Store,
+        /// The address that is told to it.
+        recipient: String,
+    },
+}
+
+/// Whose copy it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressee<'a> {
+    /// Index of the envelope.
+    pub index: u16,
+    /// The address after expansion.
+    pub recipient: &'a str,
+    /// The address of the RCPT command.
+    pub original: &'a str,
+    /// The sub-address of `recipient`, without its delimiter.
+    pub extension: &'a str,
+}
+
+/// A delivery that waits for its turn, or has it.
 pub(crate) struct Delivery {
     id: MessageId,
     index: u16,
     recipient: String,
+    original: String,
+    extension: String,
     sender: String,
-    dir: PathBuf,
+    target: Target,
     received_ms: u64,
+    flags: Flags,
     body_bytes: u64,
     body: Option<Arc<[u8]>>,
 }
 
-/// Delivers when it is this delivery's turn.
-pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, envelope: &Envelope, maildir: &Maildir) {
-    let (id, index) = (fresh.id.to_string(), envelope.index);
-    let values = FormatValues {
-        sender: &fresh.sender,
-        recipient: envelope.original(),
-        destination: &envelope.recipient,
-        tag: &fresh.tag,
-        message_id: &id,
-        envelope_id: &id,
-        delimiter: shard.settings().config.smtp.sub_address_delimiter,
-        ..FormatValues::default()
-    };
-    let dir = match maildir.path.expand_path(&values) {
-        Ok(dir) => dir,
-        Err(error) => {
-            // An address that makes no path names no mailbox, today or tomorrow.
-            let reply = RemoteReply::local(550, (5, 1, 3), format!("no mailbox path for this address: {error}"));
-            return finish(shard, fresh.id, index, Outcome::Permanent(reply), Delays::default());
+impl Delivery {
+    /// Unique without asking anybody: an envelope is delivered by one shard only, and again only under its own name.
+    fn copy_name(&self, hostname: &str) -> String {
+        let host = hostname.replace(['/', ':'], "_");
+        format!("{}.{}_{}.{host}", self.received_ms / 1000, self.id, self.index)
+    }
+
+    /// For the log: how, and as whom.
+    fn via(&self) -> String {
+        match &self.target {
+            Target::Maildir { .. } => "maildir".into(),
+            Target::User { user, how } => format!("{} as={}:{}", how.name(), user.uid, user.gid),
+            Target::Lmtp { store, .. } => format!("lmtp:{store}"),
         }
-    };
-    shard.locals.waiting.borrow_mut().push_back(Delivery {
-        id: fresh.id,
-        index,
-        recipient: envelope.recipient.clone(),
-        sender: fresh.sender.clone(),
-        dir,
-        received_ms: fresh.received_ms,
-        body_bytes: fresh.body_bytes,
-        body: fresh.body.clone(),
-    });
-    start(shard);
+    }
 }
 
-fn start<W: World>(shard: &Rc<Shard<W>>) {
-    let locals = &shard.locals;
-    while locals.running.get() < limits::LOCAL_DELIVERIES {
-        let Some(delivery) = locals.waiting.borrow_mut().pop_front() else { return };
-        locals.running.set(locals.running.get() + 1);
-        let task_shard = shard.clone();
+/// Local deliveries of a shard, by the way they go.
+pub(crate) struct Locals {
+    maildirs: RefCell<Turns<PathBuf, Delivery>>,
+    known: maildir::Known,
+    users: RefCell<Turns<(String, u32), Delivery>>,
+    stores: RefCell<Turns<Store, Delivery>>,
+    /// A task is about to look at the stores.
+    stores_start: Cell<bool>,
+    away: RefCell<HashMap<Store, lmtp::Away>>,
+}
+
+impl Default for Locals {
+    fn default() -> Self {
+        let bounds = |at_once, per_kind, bytes| Bounds { at_once, per_kind, bytes };
+        Self {
+            maildirs: RefCell::new(Turns::new(bounds(limits::MAILDIRS, limits::PER_MAILDIR, u64::MAX))),
+            known: maildir::Known::default(),
+            users: RefCell::new(Turns::new(bounds(limits::HANDED, limits::HANDED_PER_USER, limits::HANDED_BYTES))),
+            stores: RefCell::new(Turns::new(bounds(limits::STORE_CONNECTIONS, limits::PER_STORE, u64::MAX))),
+            stores_start: Cell::new(false),
+            away: RefCell::default(),
+        }
+    }
+}
+
+/// Delivers when it is this delivery's turn.
+pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Addressee<'_>, target: Target) {
+    let delivery = Delivery {
+        id: fresh.id,
+        index: to.index,
+        recipient: to.recipient.to_owned(),
+        original: to.original.to_owned(),
+        extension: to.extension.to_owned(),
+        sender: fresh.sender.clone(),
+        target: target.clone(),
+        received_ms: fresh.received_ms,
+        flags: fresh.flags,
+        body_bytes: fresh.body_bytes,
+        body: fresh.body.clone(),
+    };
+    let (locals, bytes) = (&shard.locals, fresh.body_bytes);
+    match target {
+        Target::Maildir { dir, .. } => {
+            locals.maildirs.borrow_mut().push(dir, bytes, delivery);
+            start_maildirs(shard);
+        }
+        Target::User { user, .. } => {
+            locals.users.borrow_mut().push((user.name, user.uid), bytes, delivery);
+            start_users(shard);
+        }
+        Target::Lmtp { store, .. } => match lmtp::pause(shard, &store) {
+            Some(outcome) => finish(shard, &delivery, outcome, Delays::default()),
+            None => {
+                locals.stores.borrow_mut().push(store, bytes, delivery);
+                start_stores_soon(shard);
+            }
+        },
+    }
+}
+
+fn start_maildirs<W: World>(shard: &Rc<Shard<W>>) {
+    while let Some((dir, bytes, delivery)) = next(&shard.locals.maildirs) {
+        let task = shard.clone();
         shard.spawn_counted(Class::Delivery, async move {
-            one(&task_shard, delivery).await;
-            task_shard.locals.running.set(task_shard.locals.running.get() - 1);
-            start(&task_shard);
+            if let Target::Maildir { dir, junk } = &delivery.target {
+                timed(&task, &delivery, maildir::deliver(&task, &delivery, dir, *junk)).await;
+            }
+            task.locals.maildirs.borrow_mut().done(&dir, bytes);
+            start_maildirs(&task);
         });
     }
 }
 
-async fn one<W: World>(shard: &Rc<Shard<W>>, delivery: Delivery) {
-    let began = shard.runtime.now();
-    let outcome = if shard.stopping.get() {
-        Outcome::Untried
-    } else {
-        match write(shard, &delivery).await {
-            Ok(()) => Outcome::Delivered(RemoteReply::local(250, (2, 0, 0), "delivered to mailbox")),
-            Err(error) => {
-                Outcome::Transient(RemoteReply::local(451, (4, 3, 0), format!("{}: {error}", delivery.dir.display())))
+fn start_users<W: World>(shard: &Rc<Shard<W>>) {
+    while let Some((name, bytes, delivery)) = next(&shard.locals.users) {
+        let task = shard.clone();
+        shard.spawn_counted(Class::Delivery, async move {
+            if let Target::User { user, how } = &delivery.target {
+                timed(&task, &delivery, handed::deliver(&task, &delivery, user, how)).await;
             }
-        }
-    };
+            task.locals.users.borrow_mut().done(&name, bytes);
+            start_users(&task);
+        });
+    }
+}
+
+/// Not at once: the other recipients of the message come right behind, and go with it.
+fn start_stores_soon<W: World>(shard: &Rc<Shard<W>>) {
+    if !shard.locals.stores_start.replace(true) {
+        let task = shard.clone();
+        shard.spawn_counted(Class::Delivery, async move {
+            task.locals.stores_start.set(false);
+            start_stores(&task);
+        });
+    }
+}
+
+fn start_stores<W: World>(shard: &Rc<Shard<W>>) {
+    while let Some((store, bytes, first)) = next(&shard.locals.stores) {
+        let message = lmtp::gather(&mut shard.locals.stores.borrow_mut(), &store, first);
+        let task = shard.clone();
+        shard.spawn_counted(Class::Delivery, async move {
+            lmtp::carry(&task, &store, message).await;
+            task.locals.stores.borrow_mut().done(&store, bytes);
+            start_stores(&task);
+        });
+    }
+}
+
+/// The borrow ends before the work begins.
+fn next<K: Clone + Eq + std::hash::Hash, T>(turns: &RefCell<Turns<K, T>>) -> Option<(K, u64, T)> {
+    turns.borrow_mut().next()
+}
+
+async fn timed<W: World>(shard: &Rc<Shard<W>>, delivery: &Delivery, work: impl Future<Output = Outcome>) {
+    let began = shard.runtime.now();
+    let outcome = if shard.stopping.get() { Outcome::Untried } else { work.await };
     let talk = shard.runtime.now() - began;
     shard.stages.record(Stage::Local, talk);
-    finish(shard, delivery.id, delivery.index, outcome, Delays { talk, ..Delays::default() });
+    finish(shard, delivery, outcome, Delays { talk, ..Delays::default() });
 }
 
-fn finish<W: World>(shard: &Rc<Shard<W>>, id: MessageId, index: u16, outcome: Outcome, delays: Delays) {
-    let recipients = vec![(index, outcome)];
-    settle::settle(shard, Results { message: id.0, recipients, remote: "maildir".into(), delays });
+fn finish<W: World>(shard: &Rc<Shard<W>>, delivery: &Delivery, outcome: Outcome, delays: Delays) {
+    let (message, recipients) = (delivery.id.0, vec![(delivery.index, outcome)]);
+    settle::settle(shard, Results { message, recipients, remote: delivery.via(), delays });
 }
 
-async fn write<W: World>(shard: &Shard<W>, delivery: &Delivery) -> io::Result<()> {
-    let disk = shard.runtime.disk();
-    // Unique without asking anybody: an envelope is delivered by one shard only, and again only under its own name.
-    let host = shard.hostname.replace(['/', ':'], "_");
-    let name = format!("{}.{}_{}.{host}", delivery.received_ms / 1000, delivery.id, delivery.index);
-    let (temporary, new) = (delivery.dir.join("tmp").join(&name), delivery.dir.join("new").join(&name));
-    let mut writer = match disk.writer(&temporary).await {
-        Ok(writer) => writer,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(disk, &delivery.dir).await?;
-            disk.writer(&temporary).await?
-        }
-        Err(error) => return Err(error),
-    };
-    match fill(shard, delivery, &mut writer).await {
-        Ok(()) => writer.publish(&new).await,
-        Err(error) => {
-            writer.discard().await;
-            Err(error)
-        }
-    }
-}
-
-async fn make(disk: &impl Disk, dir: &Path) -> io::Result<()> {
-    // `tmp` last: another delivery that finds it there needs the others as well.
-    for part in ["new", "cur", "tmp"] {
-        disk.make_dir(&dir.join(part)).await?;
-    }
-    Ok(())
-}
-
-/// The message with the line ends of a file, after what only final delivery knows (RFC 5321 §4.4).
-async fn fill<W: World>(shard: &Shard<W>, delivery: &Delivery, writer: &mut impl Writer) -> io::Result<()> {
-    let head = format!("Return-Path: <{}>\nDelivered-To: {}\n", delivery.sender, delivery.recipient);
-    let mut lines = Lines { out: head.into_bytes(), pending_cr: false };
-    if let Some(body) = &delivery.body {
-        lines.add(body);
-        return writer.append(lines.finish()).await;
-    }
-    let mut at = 0;
-    while at < delivery.body_bytes {
-        let len = (delivery.body_bytes - at).min(limits::BODY_PIECE_BYTES);
-        let piece = shard.queue.read_body(delivery.id, at, len as usize).await.map_err(io::Error::other)?;
-        if piece.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        at += piece.len() as u64;
-        lines.add(&piece);
-        writer.append(std::mem::take(&mut lines.out)).await?;
-    }
-    writer.append(lines.finish()).await
-}
-
-/// CRLF becomes LF, across pieces; a CR alone stays.
-struct Lines {
-    out: Vec<u8>,
-    pending_cr: bool,
-}
-
-impl Lines {
-    fn add(&mut self, piece: &[u8]) {
-        self.out.reserve(piece.len());
-        for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            if self.pending_cr && part != b"\n" {
-                self.out.push(b'\r');
-            }
-            self.pending_cr = false;
-            match part {
-                [line @ .., b'\r', b'\n'] => {
-                    self.out.extend_from_slice(line);
-                    self.out.push(b'\n');
-                }
-                [line @ .., b'\r'] => {
-                    self.out.extend_from_slice(line);
-                    self.pending_cr = true;
-                }
-                line => self.out.extend_from_slice(line),
-            }
-        }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if self.pending_cr {
-            self.out.push(b'\r');
-        }
-        self.out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn line_ends_are_the_same_however_the_text_is_cut() {
-        let text = b"a\r\n\r\nb\rc\r\n.\r\nlast\r";
-        for cut in 0..=text.len() {
-            let mut lines = Lines { out: Vec::new(), pending_cr: false };
-            lines.add(&text[..cut]);
-            lines.add(&text[cut..]);
-            assert_eq!(lines.finish(), b"a\n\nb\rc\n.\nlast\r", "cut at {cut}");
+/// Whether a filter has marked the message as spam. A text that cannot be read now is not looked at: it will not be
+/// delivered now either.
+async fn is_junk<W: World>(shard: &Shard<W>, delivery: &Delivery) -> bool {
+    match &delivery.body {
+        Some(body) => spam::is_marked(headers::of_message(body)),
+        None => {
+            let start = shard.queue.read_body(delivery.id, 0, limits::BOUNCED_HEADER_BYTES).await;
+            start.is_ok_and(|start| spam::is_marked(headers::of_message(&start)))
         }
     }
 }

@@ -97,16 +97,16 @@ fn open_connections<W: World>(shard: &Rc<Shard<W>>) {
 }
 
 /// A connection to a site.
-struct Connection<S> {
-    stream: S,
-    session: Session,
-    input: Vec<u8>,
-    out: Vec<u8>,
-    remote: String,
+pub(crate) struct Connection<S> {
+    pub(crate) stream: S,
+    pub(crate) session: Session,
+    pub(crate) input: Vec<u8>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) remote: String,
 }
 
 /// Why a connection is over.
-struct Broken(String);
+pub(crate) struct Broken(pub(crate) String);
 
 /// One connection from its opening to its end.
 async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site, hosts: &[Host]) {
@@ -258,7 +258,7 @@ async fn greet<W: World>(
 }
 
 /// Sends what the session has to say, then reads until it has something to tell.
-async fn converse<W: World>(
+pub(crate) async fn converse<W: World>(
     shard: &Rc<Shard<W>>,
     connection: &mut Connection<<W::R as Runtime>::Stream>,
 ) -> Result<Said, Broken> {
@@ -284,7 +284,7 @@ async fn converse<W: World>(
     }
 }
 
-async fn send<W: World>(
+pub(crate) async fn send<W: World>(
     shard: &Rc<Shard<W>>,
     connection: &mut Connection<<W::R as Runtime>::Stream>,
     patience: Duration,

@@ -189,6 +189,9 @@ pub(crate) async fn expand<W: World>(
             }
         }
     };
+    if expansion.size() > limits::EXPANSION_TURN {
+        shard.runtime.yield_now().await;
+    }
     expansion.take_notes().iter().for_each(|note| shard.warn(note));
     outcome
 }

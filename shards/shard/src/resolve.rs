@@ -14,6 +14,7 @@ use ringpost_smtp::client::RemoteReply;
 use crate::ask::{Ask, Exchanger, MxAnswer, Question};
 use crate::dispatch::Fresh;
 use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
+use crate::local::Store;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::{limits, outbound, settle};
@@ -130,6 +131,32 @@ async fn ask_and_send<W: World>(
             send(shard, fresh, site, hosts, recipients);
         }
         Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
+    }
+}
+
+/// Where a mail store of this name is, for LMTP.
+///
+/// # Errors
+/// It cannot be known now; the host is the administrator's, so that is temporary.
+pub(crate) async fn store<W: World>(shard: &Rc<Shard<W>>, host: &str, port: u16) -> Result<Store, Outcome> {
+    let question = Question::Addresses(host.to_owned(), port);
+    let known = shard.cache.get(shard.runtime.now(), &question);
+    let resolved = match known {
+        Some(known) => known,
+        None => {
+            let plan = Plan { fixed: true, sources: Vec::new(), helo: String::new() };
+            ask(shard, &plan, question).await
+        }
+    };
+    match &*resolved {
+        Resolved::Hosts(hosts) => match hosts.iter().flat_map(|host| &host.addresses).next() {
+            Some(address) => Ok(Store::Address(*address)),
+            None => {
+                let reply = RemoteReply::local(451, (4, 4, 4), "the mail store's host has no address");
+                Err(Outcome::Transient(reply))
+            }
+        },
+        Resolved::Refused(outcome) => Err(outcome.clone()),
     }
 }
 

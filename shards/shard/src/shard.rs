@@ -8,16 +8,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringpost_conf::Config;
+use ringpost_conf::expand::User;
 use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
 use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
 
 use crate::ask::{Ask, Cache};
-use crate::dispatch::{Flight, Locals};
+use crate::dispatch::Flight;
 use crate::event::Event;
+use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
+use crate::local::Locals;
 use crate::lookups::Lookups;
 use crate::outbound::Idle;
 use crate::outbox::Outbox;
@@ -33,6 +36,8 @@ pub trait World: 'static {
     type M: Mesh<Letter>;
     /// The coordinator.
     type A: Ask;
+    /// The supervisor.
+    type H: HandOver;
 }
 
 /// What a shard is started with.
@@ -43,6 +48,10 @@ pub struct Start<W: World> {
     pub mesh: W::M,
     /// Its way to the coordinator.
     pub ask: W::A,
+    /// Its way to the supervisor.
+    pub hand: W::H,
+    /// The user that this server is, or an unprivileged one where it is root: for files and programs of aliases.
+    pub own: User,
     /// Sockets with the number of the listener in `config.listeners` that they belong to.
     pub listeners: Vec<(<W::R as Runtime>::Listener, usize)>,
     /// What the administrator wants.
@@ -87,6 +96,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) runtime: W::R,
     pub(crate) mesh: W::M,
     pub(crate) ask: W::A,
+    pub(crate) hand: W::H,
+    pub(crate) own: User,
     pub(crate) queue: Queue<<W::R as Runtime>::Disk>,
     pub(crate) settings: RefCell<Rc<Settings>>,
     pub(crate) hostname: String,
@@ -124,8 +135,22 @@ pub(crate) struct Shard<W: World> {
 /// # Errors
 /// See [`ShardError`]; `ready` has been told, too.
 pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
-    let Start { runtime, mesh, ask, listeners, config, state, hostname, orders, events, counters, ready, plant } =
-        start;
+    let Start {
+        runtime,
+        mesh,
+        ask,
+        hand,
+        own,
+        listeners,
+        config,
+        state,
+        hostname,
+        orders,
+        events,
+        counters,
+        ready,
+        plant,
+    } = start;
     let settings = Rc::new(Settings::new(config, &hostname));
     let (me, peers) = (mesh.me(), mesh.peers());
     let dir = state.join("queue");
@@ -169,6 +194,8 @@ pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
         runtime,
         mesh,
         ask,
+        hand,
+        own,
     });
     let committed = shard.clone().start_committer();
     shard.clone().start_loops();

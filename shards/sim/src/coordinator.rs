@@ -1,16 +1,17 @@
 //! Names in the simulated world: each domain has some of the receivers as its mail exchangers. And a table: whoever writes to
 //! a list reaches its members, who are made of the list's name, so that the judge knows them without asking.
+//! There are no other users, hence nobody to hand deliveries to.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringpost_conf::expand::{Told, User};
+use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::Runtime;
-use ringpost_shard::{Ask, Exchanger, MxAnswer};
+use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, UserRecord};
 
 use crate::limits::{DOMAINS, RECEIVERS};
 
@@ -95,11 +96,30 @@ impl<R: Runtime> Ask for Names<R> {
         Told::NotFound
     }
 
-    async fn forward(&self, _user: &User) -> Told {
+    async fn list(&self, _path: &Path) -> Told {
         Told::NotFound
     }
+}
 
-    async fn list(&self, _path: &Path, _user: Option<&User>) -> Told {
-        Told::NotFound
+/// No supervisor.
+pub(crate) struct Nobody;
+
+impl HandOver for Nobody {
+    type Text = Vec<u8>;
+
+    fn text(&self) -> std::io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    async fn deliver(&self, _handover: Handover, _text: Vec<u8>) -> Handed {
+        Handed::temporary((4, 3, 0), "no supervisor in this world")
+    }
+
+    async fn forward(&self, _user: UserRecord) -> Forwarding {
+        Forwarding::NotThere
+    }
+
+    async fn list(&self, _user: UserRecord, _path: PathBuf) -> Forwarding {
+        Forwarding::NotThere
     }
 }

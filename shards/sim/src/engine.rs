@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringpost_conf::expand::User;
 use ringpost_conf::tables::{DomainSet, MemoryTable, ServiceKind};
 use ringpost_conf::{
     ActionKind, Among, Backend, Config, Dest, Keyed, Line, Mapping, Match, Quickstart, Table, TableId, TableOptions,
@@ -16,7 +17,7 @@ use ringpost_perf::Counters;
 use ringpost_queue::Plant;
 use ringpost_shard::{Letter, Order, Start, World};
 
-use crate::coordinator::{LISTS, MEMBERS, Names};
+use crate::coordinator::{LISTS, MEMBERS, Names, Nobody};
 use crate::limits;
 
 /// Name of the engine's node.
@@ -29,6 +30,7 @@ impl World for Simulated {
     type R = SimRuntime;
     type M = SimMesh<Letter>;
     type A = Names<SimRuntime>;
+    type H = Nobody;
 }
 
 /// One life of the engine.
@@ -93,6 +95,8 @@ impl Engine {
                 runtime: runtime.clone(),
                 mesh,
                 ask: Names { runtime: runtime.clone(), fails_one_in: site.names_fail_one_in.clone() },
+                hand: Nobody,
+                own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
                 listeners: vec![(listener, 0)],
                 config: site.config.clone(),
                 state: PathBuf::from("/state"),

@@ -1,9 +1,11 @@
 //! The client's side, the mirror image of `server`. `session.rs` holds state and dispatch; `incoming.rs` gathers replies;
-//! `hello.rs` opens; `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient.
+//! `hello.rs` opens; `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient; `lmtp.rs` is the
+//! variant with a reply for each of them.
 
 mod envelope;
 mod hello;
 mod incoming;
+mod lmtp;
 mod session;
 
 pub use envelope::{Envelope, RecipientResult};

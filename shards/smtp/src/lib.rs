@@ -1,4 +1,5 @@
-//! RFC 5321 as two state machines: what a server and what a client says, and nothing else.
+//! RFC 5321 as two state machines: what a server and what a client says, and nothing else. The client also speaks LMTP
+//! (RFC 2033).
 //!
 //! A session is fed bytes and says what must be done next. It never does I/O, never reads a clock (it is told `now`), never
 //! logs, and never panics on what a peer sends: a mistake of the peer becomes a reply, in the end a closed connection.

@@ -142,7 +142,7 @@ fn s28_forward() {
     let wrong = base().says("forward gilles", Told::Unsafe("others may write".into()));
     assert_eq!(
         wrong.noted("gilles@poolp.org"),
-        ("451 4.2.4".into(), vec!["/home/gilles/.forward: others may write".to_owned()])
+        ("451 4.2.4".into(), vec!["mail for gilles: others may write".to_owned()])
     );
     let down = base().says("forward gilles", Told::Failed("no answer".into()));
     down.check(&[("gilles@poolp.org", "451 4.3.0"), ("eric@poolp.org", "mbox eric")]);
@@ -317,7 +317,7 @@ fn lists_in_files() {
     with(":include:/etc/list").check(&[("list@poolp.org", "550 5.4.6")]);
     setup().check(&[("list@poolp.org", "451 4.2.4")]);
     let unsafe_ = setup().says("include /etc/list", Told::Unsafe("others may write".into()));
-    assert_eq!(unsafe_.noted("list@poolp.org").1, [":include:/etc/list: others may write"]);
+    assert_eq!(unsafe_.noted("list@poolp.org").1, ["<list@poolp.org>: others may write"]);
     // In a user's `.forward` it is read as that user.
     setup()
         .forward("gilles", ":include:/home/gilles/list")

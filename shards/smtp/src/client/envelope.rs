@@ -76,6 +76,24 @@ impl Recipients {
         });
     }
 
+    /// The first undecided recipient from `from` on.
+    pub(super) fn next_open(&self, from: usize) -> Option<usize> {
+        (from..self.offered).find(|index| self.results[*index].is_none())
+    }
+
+    /// The reply for recipient number `index` to the end of the message (LMTP).
+    pub(super) fn decide(&mut self, index: usize, reply: RemoteReply) {
+        self.results[index] = Some(match reply.is_positive() {
+            true => RecipientResult::Delivered(reply),
+            false => RecipientResult::refused(reply),
+        });
+    }
+
+    /// Whether the server has taken the message for somebody (LMTP, while the transaction is open).
+    pub(super) fn any_delivered(&self) -> bool {
+        self.results.iter().any(|result| matches!(result, Some(RecipientResult::Delivered(_))))
+    }
+
     /// All that are undecided share the fate of the message; returns one result per recipient.
     pub(super) fn conclude(&mut self, fate: RecipientResult) -> Vec<RecipientResult> {
         std::mem::take(self).results.into_iter().map(|result| result.unwrap_or_else(|| fate.clone())).collect()

@@ -1,14 +1,18 @@
-//! Greeting, EHLO and its fall-back HELO (RFC 5321 §3.1, §3.2).
+//! Greeting, EHLO and its fall-back HELO (RFC 5321 §3.1, §3.2), or LHLO, which has none (RFC 2033 §4.1).
 
 use super::incoming::RemoteReply;
-use super::session::{Event, Session, State};
+use super::session::{Event, Protocol, Session, State};
 
 impl Session {
     pub(super) fn greeted(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
         if reply.code() != 220 {
             return Some(self.fail(reply));
         }
-        self.say_hello(b"EHLO ", out);
+        let verb: &[u8] = match self.protocol {
+            Protocol::Smtp => b"EHLO ",
+            Protocol::Lmtp => b"LHLO ",
+        };
+        self.say_hello(verb, out);
         self.state = State::Ehlo;
         None
     }
@@ -19,7 +23,8 @@ impl Session {
             return Some(Event::Ready);
         }
         // Only a server that does not know the word gets the older one.
-        if !matches!(reply.code(), 500 | 501 | 502 | 503 | 504 | 550 | 554) {
+        let older = self.protocol == Protocol::Smtp;
+        if !older || !matches!(reply.code(), 500 | 501 | 502 | 503 | 504 | 550 | 554) {
             return Some(self.fail(reply));
         }
         self.offered = crate::Offered::default();

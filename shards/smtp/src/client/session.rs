@@ -38,35 +38,52 @@ pub(super) enum State {
     Sending,
     /// The reply to the end of the message.
     End,
+    /// The same in LMTP, where each accepted recipient has one: of this recipient.
+    RecipientEnd(usize),
     /// The same for a message to nobody: its reply counts for nothing.
     EmptyEnd,
     Quit,
     Closed,
 }
 
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 2033; `lmtp.rs` says what is different.
+    Lmtp,
+}
+
 /// One connection to a server, for any number of messages, one after the other.
 #[derive(Debug)]
 pub struct Session {
+    pub(super) protocol: Protocol,
     pub(super) name: Box<str>,
     pub(super) state: State,
     pub(super) offered: Offered,
     gathering: Gathering,
-    recipients: Recipients,
+    pub(super) recipients: Recipients,
     /// Commands that wait for a reply to the one before: without PIPELINING they leave one by one.
     unsent: Vec<u8>,
     sent: usize,
     /// What MAIL was refused with, while the replies to the RCPTs sent along still come in.
     mail_refusal: Option<RemoteReply>,
     /// A transaction is open on the server's side that came to nothing.
-    dirty: bool,
-    messages: u32,
+    pub(super) dirty: bool,
+    pub(super) messages: u32,
 }
 
 impl Session {
     /// A connection that was just made; `name` goes into EHLO. The server speaks first.
     pub fn new(name: impl Into<String>) -> Self {
+        Self::speaking(Protocol::Smtp, name.into())
+    }
+
+    pub(super) fn speaking(protocol: Protocol, name: String) -> Self {
         Self {
-            name: name.into().into_boxed_str(),
+            protocol,
+            name: name.into_boxed_str(),
             state: State::Greeting,
             offered: Offered::default(),
             gathering: Gathering::default(),
@@ -142,7 +159,10 @@ impl Session {
     /// The whole message and its final dot are written.
     pub fn body_sent(&mut self) {
         if self.state == State::Sending {
-            self.state = State::End;
+            self.state = match self.protocol {
+                Protocol::Smtp => State::End,
+                Protocol::Lmtp => self.first_end(),
+            };
         }
     }
 
@@ -174,7 +194,7 @@ impl Session {
             }
             State::Data => limits::DATA_START_TIMEOUT,
             State::Sending => limits::DATA_BLOCK_TIMEOUT,
-            State::End | State::EmptyEnd => limits::DATA_END_TIMEOUT,
+            State::End | State::RecipientEnd(_) | State::EmptyEnd => limits::DATA_END_TIMEOUT,
             State::Reset | State::Quit | State::Closed => limits::PARTING_TIMEOUT,
         }
     }
@@ -222,6 +242,7 @@ impl Session {
             State::Data => self.on_data(reply, out),
             State::Sending => Some(self.on_early_end(reply)),
             State::End => Some(self.on_end(reply)),
+            State::RecipientEnd(index) => self.on_recipient_end(index, reply),
             State::EmptyEnd => Some(self.done(RecipientResult::refused(reply))),
             State::Quit | State::Closed => Some(self.fail(reply)),
         }
@@ -276,6 +297,12 @@ impl Session {
                 self.state = State::Sending;
                 Some(Event::SendBody)
             }
+            // RFC 2033 §4.2 has no such reply, nor one to the dot that would follow.
+            (true, true) if self.protocol == Protocol::Lmtp => {
+                let event = self.done(nobody());
+                self.state = State::Closed;
+                Some(event)
+            }
             (true, true) => {
                 // The server wants a message for nobody (RFC 2920 §3.1): it gets an empty one.
                 out.extend_from_slice(b".\r\n");
@@ -294,7 +321,10 @@ impl Session {
         if !matches!(reply.code() / 100, 4 | 5) {
             return self.lose(unexpected());
         }
-        let event = self.done(RecipientResult::refused(reply));
+        let event = match self.protocol {
+            Protocol::Smtp => self.done(RecipientResult::refused(reply)),
+            Protocol::Lmtp => self.early_recipient_end(reply),
+        };
         self.state = State::Closed;
         event
     }
@@ -311,7 +341,7 @@ impl Session {
         }
     }
 
-    fn done(&mut self, fate: RecipientResult) -> Event {
+    pub(super) fn done(&mut self, fate: RecipientResult) -> Event {
         if self.state == State::EmptyEnd {
             self.dirty = false;
         }
@@ -325,7 +355,7 @@ impl Session {
     }
 
     /// The connection is over. In a transaction that is a matter of its recipients, else of the connection.
-    fn lose(&mut self, why: RemoteReply) -> Event {
+    pub(super) fn lose(&mut self, why: RemoteReply) -> Event {
         match self.abandon(why.clone()) {
             Some(results) => Event::Done(results),
             None => Event::Failed(why),
@@ -338,8 +368,8 @@ impl Session {
     }
 
     fn in_transaction(&self) -> bool {
-        use State::{Data, EmptyEnd, End, Mail, Rcpt, Reset, Sending};
-        matches!(self.state, Reset | Mail | Rcpt(_) | Data | Sending | End | EmptyEnd)
+        use State::{Data, EmptyEnd, End, Mail, Rcpt, RecipientEnd, Reset, Sending};
+        matches!(self.state, Reset | Mail | Rcpt(_) | Data | Sending | End | RecipientEnd(_) | EmptyEnd)
     }
 
     /// Sends the next command that was held back; none with PIPELINING.
@@ -356,7 +386,7 @@ fn nobody() -> RecipientResult {
     RecipientResult::Transient(unexpected())
 }
 
-fn unexpected() -> RemoteReply {
+pub(super) fn unexpected() -> RemoteReply {
     RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED)
 }
 

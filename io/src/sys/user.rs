@@ -1,0 +1,96 @@
+//! Becoming somebody else, for good: what a helper process does before it touches that user's files.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use crate::limits::{GROUPS_MAX, USER_RECORD_BYTES_MAX};
+
+/// The groups of a user. For a system user, one whose number has this name in the system's own list, these are the groups
+/// that it lists; anybody else has `gid` alone, so that a table's `root:1000:1000` gets nothing of root's.
+///
+/// It may ask name services, which may wait.
+///
+/// # Errors
+/// The list cannot be read. That is not the same as a user who is not in it.
+pub fn groups_of(name: &str, uid: u32, gid: u32) -> io::Result<Vec<u32>> {
+    let Ok(name) = CString::new(name) else { return Ok(vec![gid]) };
+    if !is_system_user(&name, uid)? {
+        return Ok(vec![gid]);
+    }
+    let mut groups = [0; GROUPS_MAX];
+    let mut count = GROUPS_MAX as libc::c_int;
+    // SAFETY: the name ends with NUL, and `count` says how many numbers the array holds.
+    if unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) } < 0 {
+        return Err(io::Error::other(format!("a user in more than {GROUPS_MAX} groups")));
+    }
+    Ok(groups[..count as usize].to_vec())
+}
+
+/// Gives up this process's identity for another: groups, then group, then user, so that each step may still be done. There
+/// is no way back; that is tried. Of an unprivileged process only what it is already is possible.
+///
+/// # Errors
+/// Not permitted. The identity is then in between: the process must end.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the pointer and length are those of the slice.
+    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    // SAFETY: takes numbers, changes no memory.
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: as before.
+    check(unsafe { libc::setresuid(uid, uid, uid) })?;
+    // SAFETY: as before.
+    if uid != 0 && unsafe { libc::setuid(0) } == 0 {
+        return Err(io::Error::other("the way back to root is open"));
+    }
+    Ok(())
+}
+
+/// Whether the system's list gives this name to this number.
+fn is_system_user(name: &CStr, uid: u32) -> io::Result<bool> {
+    let mut record = MaybeUninit::<libc::passwd>::uninit();
+    let mut text = [0; USER_RECORD_BYTES_MAX];
+    let mut found: *mut libc::passwd = ptr::null_mut();
+    // SAFETY: all pointers are to our own variables, of the sizes that are given.
+    let error = unsafe { libc::getpwuid_r(uid, record.as_mut_ptr(), text.as_mut_ptr(), text.len(), &raw mut found) };
+    match error {
+        0 if found.is_null() => Ok(false),
+        // SAFETY: a record was found, so it is filled in, and its name is a string in `text`.
+        0 => Ok(unsafe { CStr::from_ptr((*found).pw_name) } == name),
+        // What some name services say of a user whom they do not know: getpwnam(3).
+        libc::ENOENT | libc::ESRCH => Ok(false),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_system_user_of_that_number_has_its_groups() {
+        assert!(groups_of("root", 0, 0).expect("the list is readable").contains(&0));
+        assert_eq!(
+            groups_of("root", 61_001, 61_002).expect("not in the list"),
+            [61_002],
+            "a name alone is worth nothing"
+        );
+        assert_eq!(groups_of("ringpost-nobody", 0, 7).expect("the list is readable"), [7]);
+        assert_eq!(groups_of("a\0b", 0, 7).expect("no name"), [7]);
+    }
+
+    #[test]
+    fn an_unprivileged_process_cannot_become_another() {
+        // As root it would succeed, for the whole test process: the tests of the helper do it in one of their own.
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        let error = become_user(0, 0, &[0]).expect_err("not permitted");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+}

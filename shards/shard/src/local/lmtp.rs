@@ -1,0 +1,271 @@
+//! LMTP: a connection to a mail store carries what waits for it, one message after the other, each with all its recipients
+//! there. It is opened when there is something to carry and closed when there is not: the store is near.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ringpost_io::Runtime;
+use ringpost_perf::Stage;
+use ringpost_queue::Flags;
+use ringpost_smtp::Stuffer;
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
+
+use super::text::Pieces;
+use super::turns::Turns;
+use super::{Delivery, Target, finish};
+use crate::letter::{Delays, Outcome};
+use crate::limits;
+use crate::outbound::{Broken, Connection, converse, send};
+use crate::shard::{Shard, World};
+
+/// Where a mail store listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Store {
+    /// TCP.
+    Address(SocketAddr),
+    /// A local socket.
+    Socket(PathBuf),
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A store that could not be reached a short time ago.
+pub(super) struct Away {
+    pub(super) until: Instant,
+    why: String,
+}
+
+/// Carries a message, and what else waits for the same store.
+pub(super) async fn carry<W: World>(shard: &Rc<Shard<W>>, store: &Store, first: Vec<Delivery>) {
+    let mut next = Some(first);
+    while let Some(message) = next {
+        let began = shard.runtime.now();
+        let mut open = match reach(shard, store).await {
+            Ok(connection) => connection,
+            Err(why) => return away(shard, store, message, &why),
+        };
+        let connect = shard.runtime.now() - began;
+        shard.stages.record(Stage::Connect, connect);
+        next = match use_up(shard, &mut open, store, message, connect).await {
+            Ok(next) => next,
+            Err(message) => return away(shard, store, message, "the server closed the connection"),
+        };
+        leave(shard, &mut open).await;
+    }
+}
+
+/// Carries messages while the connection is good for them; what is left for another. `Err`: not even the first.
+async fn use_up<W: World>(
+    shard: &Rc<Shard<W>>,
+    open: &mut Open<W>,
+    store: &Store,
+    first: Vec<Delivery>,
+    connect: Duration,
+) -> Result<Option<Vec<Delivery>>, Vec<Delivery>> {
+    if let Carried::Stale(message) = transact(shard, open, store, first, connect).await {
+        return Err(message);
+    }
+    for _ in 1..limits::STORE_MESSAGES {
+        let Some(message) = more(shard, store) else { return Ok(None) };
+        if !open.session.is_ready() {
+            return Ok(Some(message));
+        }
+        // One that it has closed after the last message is no fault of this one.
+        if let Carried::Stale(message) = transact(shard, open, store, message, Duration::ZERO).await {
+            return Ok(Some(message));
+        }
+    }
+    Ok(more(shard, store))
+}
+
+/// The next message that waits for this store.
+fn more<W: World>(shard: &Shard<W>, store: &Store) -> Option<Vec<Delivery>> {
+    let mut stores = shard.locals.stores.borrow_mut();
+    let first = stores.next_of(store, |_| true)?;
+    Some(gather(&mut stores, store, first))
+}
+
+/// With all recipients of it that wait behind the first.
+pub(super) fn gather(stores: &mut Turns<Store, Delivery>, store: &Store, first: Delivery) -> Vec<Delivery> {
+    let id = first.id;
+    let mut all = vec![first];
+    while all.len() < limits::RECIPIENTS_PER_TICKET
+        && let Some(next) = stores.next_of(store, |next| next.id == id)
+    {
+        all.push(next);
+    }
+    all
+}
+
+/// The store cannot be reached: what waits for it is not tried for a while, so that each need not find out by itself.
+fn away<W: World>(shard: &Rc<Shard<W>>, store: &Store, message: Vec<Delivery>, why: &str) {
+    let why = format!("{store}: {why}");
+    let until = shard.runtime.now() + limits::STORE_AWAY;
+    let mut all = shard.locals.away.borrow_mut();
+    all.retain(|_, away| away.until > shard.runtime.now());
+    all.insert(store.clone(), Away { until, why: why.clone() });
+    drop(all);
+    let outcome = Outcome::Transient(RemoteReply::local(451, (4, 4, 1), why));
+    message.iter().for_each(|delivery| finish(shard, delivery, outcome.clone(), Delays::default()));
+    while let Some(message) = more(shard, store) {
+        let outcome = pause(shard, store).unwrap_or(Outcome::Untried);
+        message.iter().for_each(|delivery| finish(shard, delivery, outcome.clone(), Delays::default()));
+    }
+}
+
+/// The outcome of a delivery to a store that is away.
+pub(super) fn pause<W: World>(shard: &Shard<W>, store: &Store) -> Option<Outcome> {
+    let all = shard.locals.away.borrow();
+    let away = all.get(store).filter(|away| away.until > shard.runtime.now())?;
+    let reply = RemoteReply::local(451, (4, 4, 1), away.why.clone());
+    Some(Outcome::Paused { wait: away.until - shard.runtime.now(), reply })
+}
+
+type Open<W> = Connection<<<W as World>::R as Runtime>::Stream>;
+
+async fn reach<W: World>(shard: &Rc<Shard<W>>, store: &Store) -> Result<Open<W>, String> {
+    let connected = match store {
+        Store::Address(address) => shard.runtime.connect(*address, None, limits::CONNECT).await,
+        Store::Socket(path) => shard.runtime.connect_unix(path, limits::CONNECT).await,
+    };
+    let stream = connected.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => "connection timed out".to_owned(),
+        _ => error.to_string(),
+    })?;
+    let session = Session::lmtp(shard.hostname.clone());
+    let mut open = Connection { stream, session, input: Vec::new(), out: Vec::new(), remote: store.to_string() };
+    match converse(shard, &mut open).await {
+        Ok(Event::Ready) => Ok(open),
+        Ok(Event::Failed(reply)) => Err(format!("greeted with {reply}")),
+        Ok(_) => Err("the server's greeting makes no sense".into()),
+        Err(Broken(why)) => Err(why),
+    }
+}
+
+async fn leave<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>) {
+    open.session.quit(&mut open.out);
+    // A server that does not wait for our QUIT has lost nothing.
+    let _ = send(shard, open, limits::QUIT).await;
+}
+
+/// What became of a message on a connection.
+enum Carried {
+    /// Every recipient has its outcome.
+    All,
+    /// The connection was gone before the server had said anything of it.
+    Stale(Vec<Delivery>),
+}
+
+async fn transact<W: World>(
+    shard: &Rc<Shard<W>>,
+    open: &mut Open<W>,
+    store: &Store,
+    message: Vec<Delivery>,
+    connect: Duration,
+) -> Carried {
+    let began = shard.runtime.now();
+    let outcomes = if shard.stopping.get() {
+        vec![Outcome::Untried; message.len()]
+    } else {
+        match speak(shard, open, &message).await {
+            Some(outcomes) => outcomes,
+            None => return Carried::Stale(message),
+        }
+    };
+    let talk = shard.runtime.now() - began;
+    shard.stages.record(Stage::Local, talk);
+    for (delivery, outcome) in message.iter().zip(outcomes) {
+        let outcome = named(store, outcome);
+        finish(shard, delivery, outcome, Delays { connect, talk, ..Delays::default() });
+    }
+    Carried::All
+}
+
+/// A reply of the store is told as it came; what went wrong on the way names it.
+fn named(store: &Store, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Transient(reply) if reply.status() == Some((4, 4, 2)) => {
+            Outcome::Transient(RemoteReply::local(451, (4, 4, 2), format!("{store}: {}", reply.text())))
+        }
+        other => other,
+    }
+}
+
+/// One message. None: the connection broke before the server had answered anything.
+async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>, message: &[Delivery]) -> Option<Vec<Outcome>> {
+    let first = &message[0];
+    let recipients: Vec<&str> = message.iter().map(told_recipient).collect();
+    let envelope = Envelope {
+        sender: &first.sender,
+        recipients: &recipients,
+        size: first.body_bytes,
+        eightbit: first.flags.contains(Flags::EIGHTBIT),
+        smtputf8: first.flags.contains(Flags::SMTPUTF8),
+    };
+    let outcomes = |results: Vec<RecipientResult>| Some(results.into_iter().map(outcome).collect());
+    if let Err(results) = open.session.begin(&envelope, &mut open.out) {
+        return outcomes(results);
+    }
+    let mut answered = false;
+    loop {
+        match converse(shard, open).await {
+            Ok(Event::SendBody) => {
+                answered = true;
+                match send_body(shard, open, first).await {
+                    Ok(()) => open.session.body_sent(),
+                    Err(why) => return outcomes(abandon(open, &why, message.len())),
+                }
+            }
+            Ok(Event::Done(results)) => return outcomes(results),
+            Ok(Event::Failed(reply)) => return Some(vec![Outcome::Transient(reply); message.len()]),
+            Ok(Event::Ready | Event::NeedInput) => {}
+            Err(Broken(_)) if !answered => return None,
+            Err(Broken(why)) => return outcomes(abandon(open, &why, message.len())),
+        }
+    }
+}
+
+/// What RCPT says: by the action's `rcpt-to`, or the address after expansion.
+fn told_recipient(delivery: &Delivery) -> &str {
+    match &delivery.target {
+        Target::Lmtp { recipient, .. } => recipient,
+        Target::Maildir { .. } | Target::User { .. } => &delivery.recipient,
+    }
+}
+
+/// The connection broke in the middle: recipients whose result has come keep it.
+fn abandon<S>(open: &mut Connection<S>, why: &str, count: usize) -> Vec<RecipientResult> {
+    let reply = RemoteReply::local(451, (4, 4, 2), why);
+    open.session.abandon(reply.clone()).unwrap_or_else(|| vec![RecipientResult::Transient(reply); count])
+}
+
+fn outcome(result: RecipientResult) -> Outcome {
+    match result {
+        RecipientResult::Delivered(reply) => Outcome::Delivered(reply),
+        RecipientResult::Transient(reply) => Outcome::Transient(reply),
+        RecipientResult::Permanent(reply) => Outcome::Permanent(reply),
+    }
+}
+
+async fn send_body<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>, delivery: &Delivery) -> Result<(), String> {
+    let mut stuffer = Stuffer::new();
+    let mut pieces = Pieces::of(delivery);
+    while let Some(piece) = pieces.next(shard).await.map_err(|error| format!("cannot read the message: {error}"))? {
+        stuffer.stuff(&piece, &mut open.out);
+        if open.out.len() >= limits::READ_BYTES {
+            send(shard, open, limits::BODY_WRITE).await.map_err(|Broken(why)| why)?;
+        }
+    }
+    stuffer.finish(&mut open.out);
+    send(shard, open, limits::BODY_WRITE).await.map_err(|Broken(why)| why)
+}
