@@ -34,6 +34,7 @@ pub(crate) struct Fresh {
 }
 
 /// One delivery of a message.
+#[derive(Clone)]
 pub(crate) struct Envelope {
     /// Its place in the message.
     pub(crate) index: u16,
@@ -99,6 +100,23 @@ pub(crate) struct Flight {
     pub(crate) kept_bytes: usize,
 }
 
+impl Flight {
+    /// Takes over the envelopes of a later flight of the same message.
+    fn join(&mut self, later: Flight) {
+        let is_new = |index: u16| later.envelopes.iter().any(|new| new.index == index);
+        let mut envelopes: Vec<Envelope> = self.envelopes.iter().filter(|old| !is_new(old.index)).cloned().collect();
+        if !Rc::ptr_eq(&self.settings, &later.settings) {
+            // Their numbers are those of an older configuration: from now on they have no action of their own.
+            envelopes.iter_mut().for_each(|old| old.action = None);
+            self.settings = later.settings;
+        }
+        envelopes.extend(later.envelopes.iter().cloned());
+        self.envelopes = envelopes.into();
+        self.open += later.open;
+        self.kept_bytes += later.kept_bytes;
+    }
+}
+
 /// Sends a message on its way. Does not wait; what it cannot take now goes back to the queue. The numbers of its envelopes'
 /// actions are those of `settings`.
 pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, fresh: Fresh) {
@@ -121,8 +139,7 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
         began: shard.runtime.now(),
         kept_bytes: bytes,
     };
-    shard.flights.borrow_mut().insert(fresh.id.0, flight);
-    shard.queue.pin(fresh.id);
+    take_off(shard, fresh.id, flight);
     let fresh = Rc::new(fresh);
     let mut relays: Vec<(usize, Vec<(u16, &str)>)> = Vec::new();
     for envelope in fresh.envelopes.iter() {
@@ -143,6 +160,18 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
     for (number, recipients) in relays {
         if let ActionKind::Relay(relay) = &settings.config.actions[number].kind {
             resolve::route(shard, settings, &fresh, relay, &recipients);
+        }
+    }
+}
+
+/// Some envelopes of a message may be due again while others are still in the air; then both are one flight.
+fn take_off<W: World>(shard: &Shard<W>, id: MessageId, flight: Flight) {
+    let mut flights = shard.flights.borrow_mut();
+    match flights.get_mut(&id.0) {
+        Some(earlier) => earlier.join(flight),
+        None => {
+            flights.insert(id.0, flight);
+            shard.queue.pin(id);
         }
     }
 }
@@ -279,4 +308,47 @@ async fn load<W: World>(
 pub(crate) fn ttl(settings: &Settings, action: Option<usize>) -> Duration {
     let own = action.and_then(|action| settings.config.actions.get(action)).map(|action| action.ttl);
     own.unwrap_or(settings.config.queue.ttl)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ringpost_conf::{Config, Quickstart};
+
+    use super::*;
+
+    fn flight(settings: &Rc<Settings>, indexes: &[u16], attempts: u16) -> Flight {
+        let envelope = |index: &u16| Envelope {
+            attempts,
+            ..Envelope::new(*index, "b@sink.example", "b@sink.example", Some(0), Way::Address)
+        };
+        Flight {
+            received_ms: 1,
+            sender: String::new(),
+            flags: Flags::default(),
+            envelopes: indexes.iter().map(envelope).collect(),
+            settings: settings.clone(),
+            open: indexes.len(),
+            began: Instant::now(),
+            kept_bytes: 10,
+        }
+    }
+
+    #[test]
+    fn a_later_flight_of_a_message_joins_the_one_in_the_air() {
+        let config = || Arc::new(Config::quickstart(Path::new("state"), &Quickstart::default()));
+        let settings = Rc::new(Settings::new(config(), "host.example"));
+        // Envelope 1 was refused for now, and is due again while 0 is still in the air.
+        let mut both = flight(&settings, &[0, 1], 0);
+        both.open = 1;
+        both.join(flight(&settings, &[1, 2], 1));
+        assert_eq!((both.open, both.kept_bytes), (3, 20));
+        let known: Vec<(u16, u16, Option<usize>)> =
+            both.envelopes.iter().map(|one| (one.index, one.attempts, one.action)).collect();
+        assert_eq!(known, [(0, 0, Some(0)), (1, 1, Some(0)), (2, 1, Some(0))]);
+        both.join(flight(&Rc::new(Settings::new(config(), "host.example")), &[3], 0));
+        let actions: Vec<Option<usize>> = both.envelopes.iter().map(|one| one.action).collect();
+        assert_eq!(actions, [None, None, None, Some(0)], "numbers of a configuration that has been replaced");
+    }
 }
