@@ -278,3 +278,6 @@ async fn is_junk<W: World>(shard: &Shard<W>, delivery: &Delivery) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
