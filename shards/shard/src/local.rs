@@ -236,3 +236,6 @@ async fn is_junk<W: World>(shard: &Shard<W>, delivery: &Delivery) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,6 +135,32 @@ pub(crate) struct Shard<W: World> {
 /// # Errors
 /// See [`ShardError`]; `ready` has been told, too.
 pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
+    let (shard, begin) = open(start).await?;
+    let Begin { listeners, orders, ready, report } = begin;
+    let committed = shard.clone().start_committer();
+    shard.clone().start_loops();
+    for (listener, number) in listeners {
+        shard.spawn_counted(Class::Session, listen::accept(shard.clone(), listener, number));
+    }
+    ready(Ok(shard.opened(&report)));
+    shard.obey(orders).await;
+    shard.drain().await;
+    shard.queue.stop();
+    // An error here means that the committer has ended already.
+    let _ = committed.await;
+    Ok(())
+}
+
+/// What an open shard needs to begin.
+pub(crate) struct Begin<W: World> {
+    listeners: Vec<(<W::R as Runtime>::Listener, usize)>,
+    orders: Mailbox<Order>,
+    ready: Box<dyn FnOnce(Result<Opened, String>)>,
+    report: ringpost_queue::Report,
+}
+
+/// Opens the queue; nothing runs yet.
+pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Begin<W>), ShardError> {
     let Start {
         runtime,
         mesh,
@@ -164,7 +190,7 @@ pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
             return Err(ShardError::Queue(error.to_string()));
         }
     };
-    let shard: Rc<Shard<W>> = Rc::new(Shard {
+    let shard = Rc::new(Shard {
         routes: RefCell::new(Routes::new(ringpost_routes::Limits::default())),
         settings: RefCell::new(settings),
         queue,
@@ -197,18 +223,7 @@ pub async fn run<W: World>(start: Start<W>) -> Result<(), ShardError> {
         hand,
         own,
     });
-    let committed = shard.clone().start_committer();
-    shard.clone().start_loops();
-    for (listener, number) in listeners {
-        shard.spawn_counted(Class::Session, listen::accept(shard.clone(), listener, number));
-    }
-    ready(Ok(shard.opened(&report)));
-    shard.obey(orders).await;
-    shard.drain().await;
-    shard.queue.stop();
-    // An error here means that the committer has ended already.
-    let _ = committed.await;
-    Ok(())
+    Ok((shard, Begin { listeners, orders, ready, report }))
 }
 
 /// Free space now; what cannot be asked is taken for none, so that a reserve in percent is none, too.
@@ -225,7 +240,7 @@ impl<W: World> Shard<W> {
         Opened { messages: counts.messages, envelopes: counts.envelopes, damage: report.damage.clone() }
     }
 
-    fn start_committer(self: Rc<Self>) -> futures_channel::oneshot::Receiver<()> {
+    pub(crate) fn start_committer(self: Rc<Self>) -> futures_channel::oneshot::Receiver<()> {
         let (done, wait) = futures_channel::oneshot::channel();
         let shard = self.clone();
         self.runtime.spawn(Class::Commit, async move {

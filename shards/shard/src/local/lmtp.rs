@@ -72,7 +72,7 @@ async fn use_up<W: World>(
     first: Vec<Delivery>,
     connect: Duration,
 ) -> Result<Option<Vec<Delivery>>, Vec<Delivery>> {
-    if let Carried::Stale(message) = transact(shard, open, store, first, connect).await {
+    if let Carried::Stale(message) = transact(shard, open, store, first, Some(connect)).await {
         return Err(message);
     }
     for _ in 1..limits::STORE_MESSAGES {
@@ -81,7 +81,7 @@ async fn use_up<W: World>(
             return Ok(Some(message));
         }
         // One that it has closed after the last message is no fault of this one.
-        if let Carried::Stale(message) = transact(shard, open, store, message, Duration::ZERO).await {
+        if let Carried::Stale(message) = transact(shard, open, store, message, None).await {
             return Ok(Some(message));
         }
     }
@@ -158,7 +158,7 @@ async fn leave<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>) {
     let _ = send(shard, open, limits::QUIT).await;
 }
 
-/// What became of a message on a connection.
+/// What became of a message on a connection. `connect` of `transact` is the time that it took to open, for the first.
 enum Carried {
     /// Every recipient has its outcome.
     All,
@@ -171,24 +171,31 @@ async fn transact<W: World>(
     open: &mut Open<W>,
     store: &Store,
     message: Vec<Delivery>,
-    connect: Duration,
+    connect: Option<Duration>,
 ) -> Carried {
     let began = shard.runtime.now();
     let outcomes = if shard.stopping.get() {
         vec![Outcome::Untried; message.len()]
     } else {
         match speak(shard, open, &message).await {
-            Some(outcomes) => outcomes,
-            None => return Carried::Stale(message),
+            Some(outcomes) if connect.is_some() || !is_farewell(open, &outcomes) => outcomes,
+            _ => return Carried::Stale(message),
         }
     };
     let talk = shard.runtime.now() - began;
     shard.stages.record(Stage::Local, talk);
     for (delivery, outcome) in message.iter().zip(outcomes) {
         let outcome = named(store, outcome);
+        let connect = connect.unwrap_or_default();
         finish(shard, delivery, outcome, Delays { connect, talk, ..Delays::default() });
     }
     Carried::All
+}
+
+/// The store has had enough of this connection, and says so when it hears of another message.
+fn is_farewell<S>(open: &Connection<S>, outcomes: &[Outcome]) -> bool {
+    let says_so = |outcome: &Outcome| matches!(outcome, Outcome::Transient(reply) if reply.code() == 421);
+    open.session.is_closing() && outcomes.iter().all(says_so)
 }
 
 /// A reply of the store is told as it came; what went wrong on the way names it.
