@@ -22,6 +22,7 @@ use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::{self, Errands, News, Shards};
 use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut, from_memory};
+use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
 use crate::limits::{ORDERS, QUEUE_LOCK};
 use crate::plan::Plan;
@@ -81,6 +82,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let coordination = coordinator::Start {
         shards: Arc::new(Shards::new(orders, counters.clone())),
         log: log.clone(),
+        door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
         tables: given.plan.tables.clone(),
@@ -141,6 +143,14 @@ fn start(channel: &Channel) -> Result<(), String> {
     let _ = writing.join();
     coordinated.map_err(|error| format!("coordinator: {error}"))?;
     failed.map_or(Ok(()), Err)
+}
+
+/// Each address once, whatever the number of shards. A socket whose address cannot be asked for is left out.
+fn door(config: &ringpost_conf::Config, sockets: &[(usize, usize, OwnedFd)]) -> Door {
+    let mut smtp: Vec<_> = sockets.iter().filter_map(|(.., socket)| sys::local_address(socket).ok()).collect();
+    smtp.sort();
+    smtp.dedup();
+    Door { hostname: config.names.server.clone(), smtp }
 }
 
 fn receive(channel: &Channel) -> Result<Given, String> {

@@ -19,8 +19,12 @@ pub enum Code {
     Failed = 1,
     /// EX_USAGE: the command line makes no sense.
     Usage = 64,
+    /// EX_DATAERR: what was given is malformed.
+    Data = 65,
     /// EX_NOINPUT: what was named does not exist.
     NoInput = 66,
+    /// EX_NOUSER: a recipient is not known.
+    NoUser = 67,
     /// EX_UNAVAILABLE: something needed is taken or not running.
     Unavailable = 69,
     /// EX_SOFTWARE: our own fault.

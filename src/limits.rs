@@ -94,6 +94,12 @@ pub const MAILBOX_LOCK_LOOK: Duration = Duration::from_millis(100);
 pub const MAILBOX_LOCK_STALE: Duration = Duration::from_secs(300);
 /// Size of a `.forward`.
 pub const FORWARD_BYTES: u64 = 64 * 1024;
+/// Time to connect to a server on this machine.
+pub const SUBMIT_CONNECT: Duration = Duration::from_secs(10);
+/// A message on the standard input of `sendmail`: more than any server of ours takes, and less than memory holds.
+pub const SUBMIT_BYTES: u64 = 256 << 20;
+/// How often the server looks for messages that were sent while it was down.
+pub const PICKUP: Duration = Duration::from_secs(10);
 
 const _: () = assert!(HELPER.as_secs() > MAILBOX_LOCK.as_secs() * 2, "a lock leaves time to write");
 const _: () = assert!(LANES_END.as_secs() > PROGRAM_END.as_secs());

@@ -11,6 +11,7 @@ mod keyholder;
 mod limits;
 mod plan;
 mod reading;
+mod sendmail;
 mod supervisor;
 
 use std::process::ExitCode;
@@ -30,9 +31,12 @@ fn main() -> ExitCode {
         Command::Table(command) => cli::table::run(command, &seams, &cli::state_dir(&seams, state)),
         Command::Stats(options) => cli::stats::run(&options, &cli::state_dir(&seams, state)),
         Command::Reload => cli::reload::run(&cli::state_dir(&seams, state)),
+        Command::Sendmail(options) => cli::sendmail::run(options, &seams, state),
+        Command::Mailq(options) => cli::mailq::run(&options, &cli::state_dir(&seams, state)),
         Command::Stop => cli::stop::run(&cli::state_dir(&seams, state)),
         Command::Makemap(options) => cli::makemap::run(&options),
         Command::Newaliases(options) => cli::newaliases::run(&options, &seams),
+        Command::Pickup => cli::sendmail::pickup(&seams, &cli::state_dir(&seams, state)),
         Command::Bench(tool) => cli::bench::run(tool),
         Command::Sim(options) => cli::sim::run(&options),
         Command::Engine => return cli::role::engine(),

@@ -5,11 +5,13 @@ pub mod check;
 mod client;
 pub mod convert;
 pub mod explain;
+pub mod mailq;
 pub mod makemap;
 pub mod newaliases;
 pub mod queue;
 pub mod reload;
 pub mod role;
+pub mod sendmail;
 pub mod serve;
 pub mod sim;
 pub mod stats;
@@ -80,6 +82,12 @@ pub enum Command {
     Stats(stats::Options),
     /// Have a running server read its configuration again
     Reload,
+    /// Send the message on standard input, as `sendmail` does
+    #[command(hide = true)]
+    Sendmail(sendmail::Options),
+    /// The queue, as `queue list`
+    #[command(hide = true)]
+    Mailq(mailq::Options),
     /// Stop a running server: what is open is finished first
     Stop,
     /// Make a database of a text, for `db:` tables
@@ -98,6 +106,8 @@ pub enum Command {
     Keyholder,
     #[command(hide = true)]
     Errand,
+    #[command(hide = true)]
+    Pickup,
 }
 
 impl Default for Command {
@@ -108,13 +118,24 @@ impl Default for Command {
 
 /// The command line; a program that is called by another name is the command of that name.
 pub fn arguments() -> Vec<OsString> {
-    under_its_name(std::env::args_os().collect())
+    let installed = std::env::var_os("RINGPOST_STATE").unwrap_or_else(|| ringpost_conf::limits::STORE_PATH.into());
+    under_its_name(std::env::args_os().collect(), installed)
 }
 
-fn under_its_name(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let name = arguments.first().and_then(|first| Path::new(first).file_name()).map(|name| name.to_owned());
-    if let Some(name) = name.filter(|name| name == "makemap" || name == "newaliases") {
-        arguments.insert(1, name);
+/// Names that are about a server mean the one that is installed, never one in the directory where the caller happens to
+/// be: anybody may have made that.
+fn under_its_name(mut arguments: Vec<OsString>, installed: OsString) -> Vec<OsString> {
+    let name = arguments.first().and_then(|first| Path::new(first).file_name()).and_then(|name| name.to_str());
+    let (command, is_of_server) = match name {
+        Some("makemap") => ("makemap", false),
+        Some("newaliases") => ("newaliases", false),
+        Some("sendmail" | "send-mail") => ("sendmail", true),
+        Some("mailq") => ("mailq", true),
+        _ => return arguments,
+    };
+    arguments.insert(1, command.into());
+    if is_of_server {
+        arguments.splice(1..1, ["--state".into(), installed]);
     }
     arguments
 }
@@ -176,10 +197,16 @@ mod tests {
     #[test]
     fn names_of_the_program_are_commands() {
         let as_written = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let under_its_name = |arguments| under_its_name(arguments, "/s".into());
         let called = under_its_name(as_written(&["/usr/sbin/makemap", "-t", "set", "f"]));
         assert_eq!(called, as_written(&["/usr/sbin/makemap", "makemap", "-t", "set", "f"]));
         assert!(matches!(Cli::parse_from(called).command, Some(Command::Makemap(_))));
         assert_eq!(under_its_name(as_written(&["ringpost", "stop"])), as_written(&["ringpost", "stop"]));
+        let called = under_its_name(as_written(&["/usr/sbin/sendmail", "-t", "-oi", "-V", "-h", "x"]));
+        let cli = Cli::parse_from(called);
+        assert!(matches!(cli.command, Some(Command::Sendmail(_))), "what follows is not ours to read");
+        assert_eq!(cli.state, Some("/s".into()));
+        assert_eq!(under_its_name(as_written(&["mailq"])), as_written(&["mailq", "--state", "/s", "mailq"]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::exit::{Code, Failure};
 /// Where aliases are; the first that is there is meant.
 const PLACES: [&str; 2] = ["/etc/mail/aliases", "/etc/aliases"];
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Options {
     /// The aliases [default: /etc/mail/aliases or /etc/aliases]
     file: Option<PathBuf>,

@@ -41,6 +41,13 @@ pub struct ShowOptions {
     json: bool,
 }
 
+impl Command {
+    /// The list, as other names of this program give it.
+    pub fn list_as(json: bool) -> Self {
+        Self::List(ListOptions { json })
+    }
+}
+
 pub fn run(command: Command, state: &Path) -> Result<(), Failure> {
     match command {
         Command::List(options) => list(&options, state),

@@ -111,6 +111,10 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             Ok(Err(text)) => Answer::Error(text),
             Err(_) => Answer::Error("the supervisor does not answer".into()),
         },
+        Request::Door => {
+            out.line(&Answer::Door(coordinator.door.clone())).await?;
+            Answer::Done(String::new())
+        }
         Request::Stop => {
             coordinator.ask_to_stop();
             Answer::Done("stopping".into())

@@ -31,6 +31,7 @@ use self::tables::{Declared, Surroundings, Tables};
 pub use self::zone::Zone;
 use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut};
+use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Ready};
 use crate::plan::Plan;
 
@@ -43,6 +44,7 @@ pub struct Coordinator {
     /// Tables that are looked up here.
     tables: RwLock<Arc<Tables>>,
     surroundings: Surroundings,
+    door: Door,
     supervisor: Channel,
     reloads: reload::Waiting,
 }
@@ -53,6 +55,8 @@ pub struct Start {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// Where mail is taken.
+    pub door: Door,
     /// To the supervisor.
     pub supervisor: Channel,
     /// The shards' questions.
@@ -111,7 +115,7 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
+    let Start { shards, log, door, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
@@ -125,7 +129,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     });
     let tables = RwLock::new(Arc::new(tables));
     let reloads = reload::Waiting::default();
-    let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, supervisor, reloads });
+    let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, door, supervisor, reloads });
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));

@@ -1,6 +1,8 @@
 //! Administrators and the engine, over the control socket: a line of JSON asks, lines of JSON answer, the last of which
 //! is `done` or `error`.
 
+use std::net::SocketAddr;
+
 use ringpost_perf::Snapshot;
 use ringpost_shard::{ListedEnvelope, ShownMessage};
 use serde::{Deserialize, Serialize};
@@ -43,8 +45,19 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// Where mail is taken that is made on this machine.
+    Door,
     /// Stop.
     Stop,
+}
+
+/// Where mail is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// The server's name.
+    pub hostname: String,
+    /// Where it speaks SMTP.
+    pub smtp: Vec<SocketAddr>,
 }
 
 /// A line of an answer.
@@ -61,6 +74,8 @@ pub enum Answer {
     Lookup(tables::Answer),
     /// How a table fares.
     Table(Box<Figures>),
+    /// Where mail is taken.
+    Door(Door),
     /// That was all; what was done, if there is something to say.
     Done(String),
     /// It was not done, and why.

@@ -5,6 +5,7 @@ mod banner;
 pub mod delivery;
 pub mod forward;
 pub mod interfaces;
+mod pickup;
 mod programs;
 mod resources;
 mod sockets;
@@ -22,6 +23,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
 use self::delivery::Lane;
+use self::pickup::Pickup;
 use self::sockets::Sockets;
 use self::spawn::{Child, Role};
 use self::state::StateDir;
@@ -65,6 +67,7 @@ struct Supervisor {
     pinged: u64,
     ping_answered: u64,
     ping_due: Instant,
+    pickup: Pickup,
     on_terminal: bool,
     watch: Watch,
     /// When the text files of tables are read again.
@@ -111,6 +114,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         pinged: 0,
         ping_answered: 0,
         ping_due: Instant::now() + PING,
+        pickup: Pickup::default(),
         watch,
         tables_due: None,
     };
@@ -173,8 +177,9 @@ impl Supervisor {
     }
 
     fn wait(&self) -> Duration {
-        let dues = [Some(self.ping_due), self.engine.due(), self.keyholder.due(), self.stopping, self.tables_due];
-        let first = dues.into_iter().flatten().min().unwrap_or(self.ping_due);
+        let dues = [Some(self.ping_due), self.pickup.due(), self.engine.due(), self.keyholder.due()];
+        let dues = dues.into_iter().chain([self.stopping, self.tables_due]);
+        let first = dues.flatten().min().unwrap_or(self.ping_due);
         first.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
@@ -200,6 +205,7 @@ impl Supervisor {
             self.tables_due = None;
             self.read_tables(None);
         }
+        self.pickup.look(&self.plan.state);
         if now >= self.ping_due {
             self.ping_due = now + PING;
             self.ping();
@@ -263,6 +269,7 @@ impl Supervisor {
                     banner::print(&self.plan, &self.config, &self.sockets, &ready, &self.notes);
                 }
                 self.was_ready = true;
+                self.pickup.begin();
                 self.engine.is_well();
             }
             FromEngine::Failed(why) if self.was_ready => eprintln!("ringpost: the engine cannot start: {why}"),
@@ -305,6 +312,7 @@ impl Supervisor {
     /// Begins to stop; whether there is nothing to wait for.
     fn stop(&mut self) -> bool {
         self.stopping = Some(Instant::now() + STOP);
+        self.pickup.end();
         // What has not been accepted by now is refused by the kernel, not left waiting.
         self.sockets.close();
         self.engine.tell(&ToEngine::Stop);

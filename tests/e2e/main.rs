@@ -13,6 +13,7 @@ mod first_run;
 mod lifecycle;
 mod relay;
 mod rules;
+mod sendmail;
 mod stress;
 mod tables;
 mod users;

@@ -16,7 +16,7 @@ pub use passwd::{User, user, user_below};
 pub use peer::{Credentials, credentials, port_owner};
 pub use resources::{Limit, Resource, limit, raise};
 pub use sockets::{connecting_socket, listen_socket, local_address, unix_socket};
-pub use user::{become_user, groups_of};
+pub use user::{become_user, groups_of, name_of};
 
 /// Tests that hide or read this process's own `/proc` entries take turns.
 #[cfg(test)]

@@ -47,19 +47,41 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Login name and comment, which begins with the full name, of a user of the system; `None`: the list does not have him.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn name_of(uid: u32) -> io::Result<Option<(String, String)>> {
+    system_user(uid, |record| {
+        let text = |text: *const libc::c_char| match text.is_null() {
+            true => String::new(),
+            // SAFETY: the texts of a record are strings for as long as the record is.
+            false => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
+        };
+        (text(record.pw_name), text(record.pw_gecos))
+    })
+}
+
 /// Whether the system's list gives this name to this number.
 fn is_system_user(name: &CStr, uid: u32) -> io::Result<bool> {
+    // SAFETY: the name of a record is a string for as long as the record is.
+    let found = system_user(uid, |record| (unsafe { CStr::from_ptr(record.pw_name) }) == name)?;
+    Ok(found.unwrap_or(false))
+}
+
+/// Looks at a user's record.
+fn system_user<T>(uid: u32, look: impl FnOnce(&libc::passwd) -> T) -> io::Result<Option<T>> {
     let mut record = MaybeUninit::<libc::passwd>::uninit();
     let mut text = [0; USER_RECORD_BYTES_MAX];
     let mut found: *mut libc::passwd = ptr::null_mut();
     // SAFETY: all pointers are to our own variables, of the sizes that are given.
     let error = unsafe { libc::getpwuid_r(uid, record.as_mut_ptr(), text.as_mut_ptr(), text.len(), &raw mut found) };
     match error {
-        0 if found.is_null() => Ok(false),
-        // SAFETY: a record was found, so it is filled in, and its name is a string in `text`.
-        0 => Ok(unsafe { CStr::from_ptr((*found).pw_name) } == name),
+        0 if found.is_null() => Ok(None),
+        // SAFETY: a record was found, so it is filled in; what it points to is in `text`.
+        0 => Ok(Some(look(unsafe { record.assume_init_ref() }))),
         // What some name services say of a user whom they do not know: getpwnam(3).
-        libc::ENOENT | libc::ESRCH => Ok(false),
+        libc::ENOENT | libc::ESRCH => Ok(None),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
@@ -82,6 +104,8 @@ mod tests {
         );
         assert_eq!(groups_of("ringpost-nobody", 0, 7).expect("the list is readable"), [7]);
         assert_eq!(groups_of("a\0b", 0, 7).expect("no name"), [7]);
+        assert_eq!(name_of(0).expect("readable").expect("root is there").0, "root");
+        assert_eq!(name_of(4_000_000_000).expect("readable"), None);
     }
 
     #[test]

@@ -1,0 +1,220 @@
+//! Speaking to the server: what the outgoing sessions of the engine say, over a socket that may keep us waiting.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+
+use ringpost_smtp::Stuffer;
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
+
+use super::submission::Composed;
+use crate::limits::SUBMIT_CONNECT;
+
+/// A connection that has been greeted.
+pub struct Dialogue {
+    stream: TcpStream,
+    session: Session,
+    input: Vec<u8>,
+    out: Vec<u8>,
+}
+
+/// Connects to the first of a server's addresses that answers, those of this machine alone first.
+///
+/// # Errors
+/// None does.
+pub fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut near: Vec<SocketAddr> = addresses.iter().copied().map(reachable).collect();
+    near.sort_by_key(|address| !address.ip().is_loopback());
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the server speaks SMTP nowhere");
+    for address in near {
+        match TcpStream::connect_timeout(&address, SUBMIT_CONNECT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(failed)
+}
+
+/// Who listens everywhere listens here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+impl Dialogue {
+    /// Waits for the greeting, and says who we are: `hostname`.
+    ///
+    /// # Errors
+    /// The connection breaks, or the server does not want us.
+    pub fn begin(stream: TcpStream, hostname: &str) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let mut dialogue = Self { stream, session: Session::new(hostname), input: Vec::new(), out: Vec::new() };
+        match dialogue.converse()? {
+            Event::Ready => Ok(dialogue),
+            Event::Failed(reply) => Err(io::Error::other(format!("greeted with {reply}"))),
+            _ => Err(io::Error::other("the server's greeting makes no sense")),
+        }
+    }
+
+    /// Sends a message; what became of each recipient. The connection may be of no more use then.
+    pub fn send(&mut self, message: &Composed) -> Vec<RecipientResult> {
+        let recipients: Vec<&str> = message.recipients.iter().map(String::as_str).collect();
+        let ascii = message.sender.is_ascii() && recipients.iter().all(|recipient| recipient.is_ascii());
+        let envelope = Envelope {
+            sender: &message.sender,
+            recipients: &recipients,
+            size: message.text.len() as u64,
+            eightbit: !message.text.is_ascii(),
+            smtputf8: !ascii,
+        };
+        if let Err(results) = self.session.begin(&envelope, &mut self.out) {
+            return results;
+        }
+        loop {
+            let failed = match self.converse() {
+                Ok(Event::SendBody) => match self.send_body(&message.text) {
+                    Ok(()) => continue,
+                    Err(error) => error.to_string(),
+                },
+                Ok(Event::Done(results)) => return results,
+                Ok(Event::Failed(reply)) => reply.to_string(),
+                Ok(Event::Ready | Event::NeedInput) => continue,
+                Err(error) => error.to_string(),
+            };
+            let reply = RemoteReply::local(451, (4, 4, 2), failed);
+            let all = vec![RecipientResult::Transient(reply.clone()); recipients.len()];
+            return self.session.abandon(reply).unwrap_or(all);
+        }
+    }
+
+    /// Whether another message may be sent.
+    pub fn is_ready(&self) -> bool {
+        self.session.is_ready()
+    }
+
+    /// Says good-bye.
+    pub fn quit(mut self) {
+        self.session.quit(&mut self.out);
+        // A server that does not wait for our QUIT has lost nothing.
+        let _ = self.stream.write_all(&self.out);
+    }
+
+    fn send_body(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut stuffer = Stuffer::new();
+        stuffer.stuff(text, &mut self.out);
+        stuffer.finish(&mut self.out);
+        self.flush()?;
+        self.session.body_sent();
+        Ok(())
+    }
+
+    fn converse(&mut self) -> io::Result<Event> {
+        loop {
+            self.flush()?;
+            let (used, event) = self.session.on_input(&self.input, &mut self.out);
+            self.input.drain(..used);
+            if event != Event::NeedInput {
+                return Ok(event);
+            }
+            if !self.out.is_empty() {
+                continue;
+            }
+            self.stream.set_read_timeout(Some(self.session.timeout()))?;
+            let mut piece = [0; 4096];
+            match self.stream.read(&mut piece)? {
+                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+                count => self.input.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(self.session.timeout()))?;
+        let written = self.stream.write_all(&self.out);
+        self.out.clear();
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers each line by the script's next reply; what it was told.
+    fn server(script: &'static [&'static str]) -> (SocketAddr, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut heard = String::new();
+            for reply in script {
+                stream.write_all(reply.as_bytes()).unwrap();
+                if reply.starts_with("354") {
+                    while !heard.ends_with("\r\n.\r\n") && lines.read_line(&mut heard).unwrap() > 0 {}
+                } else if lines.read_line(&mut heard).unwrap() == 0 {
+                    break;
+                }
+            }
+            heard
+        });
+        (address, thread)
+    }
+
+    fn message() -> Composed {
+        Composed {
+            sender: "s@x.test".into(),
+            recipients: vec!["a@x.test".into(), "b@x.test".into()],
+            text: b"Subject: x\r\n\r\n.dot\r\n".to_vec(),
+        }
+    }
+
+    #[test]
+    fn each_recipient_has_its_result() {
+        let script = &[
+            "220 mx\r\n",
+            "250 mx\r\n",
+            "250 ok\r\n",
+            "250 ok\r\n",
+            "550 5.1.1 no\r\n",
+            "354 go\r\n",
+            "250 taken\r\n",
+        ];
+        let (address, serving) = server(script);
+        let mut dialogue = Dialogue::begin(connect(&[address]).unwrap(), "us.test").unwrap();
+        let results = dialogue.send(&message());
+        assert!(matches!(&results[..], [RecipientResult::Delivered(_), RecipientResult::Permanent(_)]), "{results:?}");
+        assert!(dialogue.is_ready());
+        dialogue.quit();
+        let expected = "EHLO us.test\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n\
+                        Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n";
+        assert_eq!(serving.join().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lost_connection_is_a_reason_to_try_again() {
+        let (address, serving) = server(&["220 mx\r\n", "250 mx\r\n", "250 ok\r\n"]);
+        let mut dialogue = Dialogue::begin(connect(&[address]).unwrap(), "us.test").unwrap();
+        let results = dialogue.send(&message());
+        assert!(results.iter().all(|result| matches!(result, RecipientResult::Transient(_))), "{results:?}");
+        serving.join().unwrap();
+        let (address, serving) = server(&["554 go away\r\n"]);
+        assert!(Dialogue::begin(connect(&[address]).unwrap(), "us.test").is_err());
+        serving.join().unwrap();
+        assert!(connect(&[]).is_err());
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_spoken_to_here() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reachable(address("0.0.0.0:25")), address("127.0.0.1:25"));
+        assert_eq!(reachable(address("[::]:25")), address("[::1]:25"));
+        assert_eq!(reachable(address("192.0.2.1:25")), address("192.0.2.1:25"));
+    }
+}
