@@ -11,6 +11,7 @@ mod disk_full;
 mod expansion;
 mod first_run;
 mod lifecycle;
+mod local;
 mod relay;
 mod rules;
 mod sendmail;
