@@ -17,7 +17,7 @@ use super::{engine, ports};
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringpost");
 /// A server that does not listen by then, in this build and on a busy machine, has failed.
-const STARTS: Duration = Duration::from_secs(20);
+const STARTS: Duration = Duration::from_secs(60);
 /// Promised are 10 s to finish what is open.
 const STOPS: Duration = Duration::from_secs(15);
 /// Where the quickstart listens: SMTP, page.
