@@ -131,9 +131,9 @@ impl World<'_> {
                 Ok(None) => Told::NotFound,
                 Err(error) => Told::Failed(error.to_string()),
             },
-            Question::Forward(user) => list::told(block_on(self.helpers()?.forward(record(user)))),
+            Question::Forward(user) => block_on(self.helpers()?.forward(record(user))).into(),
             Question::Include { path, user: Some(user) } => {
-                list::told(block_on(self.helpers()?.list(record(user), path.clone())))
+                block_on(self.helpers()?.list(record(user), path.clone())).into()
             }
             Question::Include { path, user: None } => list::look(path),
         })
@@ -149,7 +149,7 @@ impl World<'_> {
     }
 
     fn table(&self, name: &str, service: ServiceKind, keys: Vec<String>) -> Result<Told, Failure> {
-        let Some(service) = tables::Service::named(service.name()) else {
+        let Some(service) = tables::Service::of(service) else {
             return Ok(Told::Failed(format!("tables do not answer {service} lookups")));
         };
         for key in keys {
@@ -169,11 +169,9 @@ impl World<'_> {
                 }
                 Ok(())
             })?;
-            match found {
-                Some(tables::Answer::Found(text)) => return Ok(Told::Found(text)),
-                Some(tables::Answer::NotFound) => {}
-                Some(tables::Answer::Failed(why)) => return Ok(Told::Failed(why)),
-                None => return Ok(Told::Failed("the server gave no answer".into())),
+            let told = found.map_or_else(|| Told::Failed("the server gave no answer".into()), Told::from);
+            if told != Told::NotFound {
+                return Ok(told);
             }
         }
         Ok(Told::NotFound)

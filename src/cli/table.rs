@@ -10,7 +10,7 @@ use ringpost_perf::report::duration;
 use super::Seams;
 use super::client::{Server, print};
 use crate::coordinator::tables::direct::Direct;
-use crate::coordinator::tables::{self, Backend, Declared, Figures, Problem, Service, Surroundings};
+use crate::coordinator::tables::{self, Backend, Declared, Figures, Problem, Service, Surroundings, Tally};
 use crate::exit::{Code, Failure};
 use crate::ipc::control::{Answer, Request};
 
@@ -230,7 +230,8 @@ fn shown(figures: &Figures) -> String {
 }
 
 fn counted(figures: &Figures) -> String {
-    let Figures { name, hits, joined, asked, found, not_found, failures, stale, kept, waiting, latency, .. } = figures;
+    let Figures { name, tally, kept, waiting, latency, .. } = figures;
+    let Tally { hits, joined, asked, found, not_found, failures, stale } = tally;
     let (p50, p99) = (duration(latency.quantile_us(0.5)), duration(latency.quantile_us(0.99)));
     let max = duration(latency.max_us());
     format!(

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use ringpost_conf::expand::Told;
-use ringpost_shard::Forwarding;
 
 use crate::supervisor::forward;
 
@@ -15,15 +14,5 @@ pub async fn read(path: PathBuf) -> Told {
 
 /// What is in the file.
 pub fn look(path: &Path) -> Told {
-    told(forward::read_list(path))
-}
-
-/// What was found of a user's file, as an expansion is told.
-pub fn told(read: Forwarding) -> Told {
-    match read {
-        Forwarding::Text(text) => Told::Found(text),
-        Forwarding::NotThere => Told::NotFound,
-        Forwarding::Unsafe(why) => Told::Unsafe(why),
-        Forwarding::Failed(why) => Told::Failed(why),
-    }
+    forward::read_list(path).into()
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
 use super::list;
-use super::tables::{Answer, SYSTEM_USERS, Service, Tables};
+use super::tables::{SYSTEM_USERS, Service, Tables};
 use crate::limits::{LOOKUPS, QUESTIONS};
 
 /// A question about names.
@@ -157,14 +157,13 @@ async fn told(tables: &Tables, lookup: Lookup) -> Told {
 
 /// The first key that is found decides, and a failure before it ends the search: no later key may decide instead.
 async fn first_found(tables: &Tables, table: &str, service: ServiceKind, keys: Vec<String>) -> Told {
-    let Some(service) = Service::named(service.name()) else {
+    let Some(service) = Service::of(service) else {
         return Told::Failed(format!("tables do not answer {service} lookups"));
     };
     for key in keys {
-        match tables.lookup(table, service, &key).await {
-            Answer::Found(text) => return Told::Found(text),
-            Answer::NotFound => {}
-            Answer::Failed(why) => return Told::Failed(why),
+        let told = Told::from(tables.lookup(table, service, &key).await);
+        if told != Told::NotFound {
+            return told;
         }
     }
     Told::NotFound

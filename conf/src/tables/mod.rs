@@ -25,7 +25,7 @@ pub use entry::{
 };
 pub use key::{Key, Keys};
 pub use list::{List, SourceAddresses};
-pub use lookup::{Answer, Need, Walk};
+pub use lookup::Answer;
 pub use memory::{Mapped, MemoryTable, Part};
 pub use patterns::Patterns;
 pub use relay_url::RelayUrlError;

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use ringpost_conf::expand::Told;
 use ringpost_smtp::Status;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,17 @@ pub enum Forwarding {
     Unsafe(String),
     /// It could not be looked at: temporary.
     Failed(String),
+}
+
+impl From<Forwarding> for Told {
+    fn from(read: Forwarding) -> Self {
+        match read {
+            Forwarding::Text(text) => Self::Found(text),
+            Forwarding::NotThere => Self::NotFound,
+            Forwarding::Unsafe(why) => Self::Unsafe(why),
+            Forwarding::Failed(why) => Self::Failed(why),
+        }
+    }
 }
 
 /// The way to the supervisor.

@@ -13,7 +13,7 @@ use ringpost_conf::{Config, Lookup, TableOptions};
 use ringpost_io::{Class, Runtime};
 
 use crate::ask::Ask;
-use crate::handover::{Forwarding, HandOver};
+use crate::handover::HandOver;
 use crate::shard::{Shard, World};
 use crate::{limits, target};
 
@@ -204,18 +204,11 @@ async fn put<W: World>(shard: &Shard<W>, asked: &Asked, delimiter: char) -> Told
         // No rule asks for it: a server with such rules does not start (`Config::not_yet`).
         Question::Lookup(Lookup::ReverseName) => Told::Failed("the client's name is not looked up".to_owned()),
         Question::User(name) => shard.ask.user(name).await,
-        Question::Forward(user) => told(shard.hand.forward(target::record(user)).await),
-        Question::Include { path, user: Some(user) } => told(shard.hand.list(target::record(user), path.clone()).await),
+        Question::Forward(user) => shard.hand.forward(target::record(user)).await.into(),
+        Question::Include { path, user: Some(user) } => {
+            shard.hand.list(target::record(user), path.clone()).await.into()
+        }
         Question::Include { path, user: None } => shard.ask.list(path).await,
-    }
-}
-
-fn told(read: Forwarding) -> Told {
-    match read {
-        Forwarding::Text(text) => Told::Found(text),
-        Forwarding::NotThere => Told::NotFound,
-        Forwarding::Unsafe(why) => Told::Unsafe(why),
-        Forwarding::Failed(why) => Told::Failed(why),
     }
 }
 

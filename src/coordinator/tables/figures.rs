@@ -15,13 +15,7 @@ const DIGITS: u8 = 2;
 
 /// Counted as it happens.
 pub struct Counts {
-    pub hits: u64,
-    pub joined: u64,
-    pub asked: u64,
-    pub found: u64,
-    pub not_found: u64,
-    pub failures: u64,
-    pub stale: u64,
+    pub tally: Tally,
     took: Histogram<u32>,
     sum_us: u64,
 }
@@ -30,7 +24,7 @@ impl Counts {
     /// Nothing yet.
     pub fn new() -> Self {
         let took = Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("bounds and digits are constants that fit");
-        Self { hits: 0, joined: 0, asked: 0, found: 0, not_found: 0, failures: 0, stale: 0, took, sum_us: 0 }
+        Self { tally: Tally::default(), took, sum_us: 0 }
     }
 
     /// How long a backend took.
@@ -45,6 +39,25 @@ impl Counts {
         let buckets = self.took.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value().into()));
         Buckets::new(buckets.collect(), self.sum_us)
     }
+}
+
+/// How lookups went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Lookups that were answered from what is kept.
+    pub hits: u64,
+    /// Lookups that waited for another one with the same key.
+    pub joined: u64,
+    /// Lookups that the backend was asked for.
+    pub asked: u64,
+    /// Entries that it had.
+    pub found: u64,
+    /// Keys that it does not have.
+    pub not_found: u64,
+    /// Lookups that it did not answer.
+    pub failures: u64,
+    /// Old answers that were given because the backend failed.
+    pub stale: u64,
 }
 
 /// The state of a table, for people.
@@ -62,20 +75,9 @@ pub struct Figures {
     pub kept: u64,
     /// Lookups under way now.
     pub waiting: u64,
-    /// Lookups that were answered from what is kept.
-    pub hits: u64,
-    /// Lookups that waited for another one with the same key.
-    pub joined: u64,
-    /// Lookups that the backend was asked for.
-    pub asked: u64,
-    /// Entries that it had.
-    pub found: u64,
-    /// Keys that it does not have.
-    pub not_found: u64,
-    /// Lookups that it did not answer.
-    pub failures: u64,
-    /// Old answers that were given because the backend failed.
-    pub stale: u64,
+    /// How lookups went.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// How long it took.
     pub latency: Buckets,
 }

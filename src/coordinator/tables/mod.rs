@@ -28,13 +28,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringpost_conf::expand::Told;
 use serde::{Deserialize, Serialize};
 
 pub use self::backend::Backend;
 use self::cache::Question;
 pub use self::declare::declare;
 pub use self::events::Event;
-pub use self::figures::Figures;
+pub use self::figures::{Figures, Tally};
 pub use self::service::Service;
 pub use self::settings::Problem;
 pub use self::system::system_user;
@@ -88,6 +89,16 @@ pub enum Answer {
     NotFound,
     /// It could not be asked, or gave nonsense; and why. Always temporary.
     Failed(String),
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Found(text) => Self::Found(text),
+            Answer::NotFound => Self::NotFound,
+            Answer::Failed(why) => Self::Failed(why),
+        }
+    }
 }
 
 /// What tables need of the world.

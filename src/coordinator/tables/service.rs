@@ -1,5 +1,6 @@
 //! What a table is asked for (grammar §7.1), and the form of the rows that answer it. Pure.
 
+use ringpost_conf::tables::ServiceKind;
 use serde::{Deserialize, Serialize};
 
 /// A kind of question. Those that need all entries at once (regular expressions) are not asked of a backend.
@@ -48,42 +49,45 @@ pub enum Rows {
     Any,
 }
 
-/// Name in configuration files, and service.
-const NAMES: [(&str, Service); 16] = [
-    ("alias", Service::Alias),
-    ("domain", Service::Domain),
-    ("credentials", Service::Credentials),
-    ("auth", Service::Auth),
-    ("userinfo", Service::UserInfo),
-    ("netaddr", Service::NetAddr),
-    ("source", Service::SourceAddr),
-    // The article's name of the same.
-    ("sourceaddr", Service::SourceAddr),
-    ("addrname", Service::AddrName),
-    ("mailaddr", Service::MailAddr),
-    ("mailaddrmap", Service::MailAddrMap),
-    ("relayhost", Service::RelayHost),
-    ("string", Service::String),
-    ("cert", Service::Cert),
-    ("dkim", Service::Dkim),
-    // Told from the listener's kind by who asks, not by name; last, so that the name means the other.
-    ("credentials", Service::RelayCredentials),
-];
+/// The article's name of [`Service::SourceAddr`].
+const SOURCE_ADDR: &str = "sourceaddr";
 
 impl Service {
+    /// What a configuration calls so; `None`: it is not asked of a backend. Credentials are a listener's: the stricter kind.
+    pub fn of(kind: ServiceKind) -> Option<Self> {
+        Some(match kind {
+            ServiceKind::Alias => Self::Alias,
+            ServiceKind::Domain => Self::Domain,
+            ServiceKind::Credentials => Self::Credentials,
+            ServiceKind::Auth => Self::Auth,
+            ServiceKind::UserInfo => Self::UserInfo,
+            ServiceKind::NetAddr => Self::NetAddr,
+            ServiceKind::SourceAddr => Self::SourceAddr,
+            ServiceKind::AddrName => Self::AddrName,
+            ServiceKind::MailAddr => Self::MailAddr,
+            ServiceKind::MailAddrMap => Self::MailAddrMap,
+            ServiceKind::RelayHost => Self::RelayHost,
+            ServiceKind::String => Self::String,
+            ServiceKind::Regex => return None,
+            ServiceKind::Cert => Self::Cert,
+            ServiceKind::Dkim => Self::Dkim,
+        })
+    }
+
     /// All names, each once; for suggestions.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        NAMES[..NAMES.len() - 1].iter().map(|(name, _)| *name)
+        ServiceKind::ALL.into_iter().filter_map(Self::of).map(Self::name).chain([SOURCE_ADDR])
     }
 
-    /// The service of a name. `credentials` are a listener's: the stricter kind.
+    /// The service of a name.
     pub fn named(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(known, _)| *known == name).map(|(_, service)| *service)
+        if name == SOURCE_ADDR { Some(Self::SourceAddr) } else { ServiceKind::parse(name).and_then(Self::of) }
     }
 
-    /// Its name.
+    /// Its name in configuration files.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(_, service)| *service == self).map_or("", |(name, _)| name)
+        let is_this = |kind: &ServiceKind| Self::of(*kind) == Some(self.asked_as());
+        ServiceKind::ALL.into_iter().find(is_this).map_or("", ServiceKind::name)
     }
 
     /// The service whose query or filter answers it: both kinds of credentials have one.

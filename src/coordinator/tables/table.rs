@@ -137,13 +137,7 @@ impl Table {
             failing: state.health.is_down().then(|| state.health.reason().to_owned()),
             kept: state.cache.len() as u64,
             waiting: state.flights.len() as u64,
-            hits: counts.hits,
-            joined: counts.joined,
-            asked: counts.asked,
-            found: counts.found,
-            not_found: counts.not_found,
-            failures: counts.failures,
-            stale: counts.stale,
+            tally: counts.tally,
             latency: counts.latency(),
         }
     }
@@ -156,27 +150,27 @@ impl Table {
             let time = if kept.value.is_some() { self.declared.cache } else { self.declared.negative };
             if now.saturating_duration_since(kept.at) < time {
                 let answer = kept.value.clone().map_or(Answer::NotFound, Answer::Found);
-                state.counts.hits += 1;
+                state.counts.tally.hits += 1;
                 return Turn::Answered(answer);
             }
         }
         let (answer, wait) = oneshot::channel();
         if let Some(waiting) = state.flights.get_mut(question) {
-            state.counts.joined += 1;
+            state.counts.tally.joined += 1;
             waiting.push(answer);
             return Turn::Wait(wait);
         }
         if !state.health.may_ask(now, self.declared.timeout) {
-            state.counts.failures += 1;
+            state.counts.tally.failures += 1;
             let reason = format!("not asked, since it fails: {}", state.health.reason());
             return Turn::Answered(self.old_or_failed(state, question, now, reason));
         }
         if state.flights.len() >= WAITING + self.opened.places(self.declared.pool) {
-            state.counts.failures += 1;
+            state.counts.tally.failures += 1;
             let reason = format!("{WAITING} lookups wait already");
             return Turn::Answered(self.old_or_failed(state, question, now, reason));
         }
-        state.counts.asked += 1;
+        state.counts.tally.asked += 1;
         state.flights.insert(question.clone(), vec![answer]);
         Turn::Ask(wait)
     }
@@ -213,7 +207,8 @@ impl Table {
         let state = &mut *state;
         match looked {
             Ok(value) => {
-                let counter = if value.is_some() { &mut state.counts.found } else { &mut state.counts.not_found };
+                let counter =
+                    if value.is_some() { &mut state.counts.tally.found } else { &mut state.counts.tally.not_found };
                 *counter += 1;
                 self.tell(state.health.answered(now));
                 if question.service.is_kept() && self.opened.is_kept(question.service) {
@@ -222,7 +217,7 @@ impl Table {
                 value.map_or(Answer::NotFound, Answer::Found)
             }
             Err(trouble) => {
-                state.counts.failures += 1;
+                state.counts.tally.failures += 1;
                 match trouble {
                     Trouble::Backend(reason) => {
                         let change = state.health.failed(now, &reason);
@@ -253,7 +248,7 @@ impl Table {
             && now.saturating_duration_since(kept.at) < self.declared.stale
         {
             let answer = Answer::Found(value.clone());
-            state.counts.stale += 1;
+            state.counts.tally.stale += 1;
             return answer;
         }
         Answer::Failed(reason)

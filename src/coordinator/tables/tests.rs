@@ -169,7 +169,7 @@ fn one_question_is_asked_once_and_its_answer_kept() {
             set.spawn(async move { tables.lookup("t", Service::Alias, "slow").await });
         }
         until("the server was asked", async |_| server.asked() == ["a:slow"]).await;
-        until("all others wait", async |_| tables.figures("t").unwrap().joined == 49).await;
+        until("all others wait", async |_| tables.figures("t").unwrap().tally.joined == 49).await;
         server.go.notify_one();
         while let Some(answer) = set.join_next().await {
             assert_eq!(answer.unwrap(), found("slow"));
@@ -180,7 +180,8 @@ fn one_question_is_asked_once_and_its_answer_kept() {
         assert_eq!(tables.lookup("t", Service::Alias, "absent").await, Answer::NotFound);
         assert_eq!(server.asked(), ["a:slow", "d:x", "a:absent"]);
         let figures = tables.figures("t").unwrap();
-        let Figures { hits, joined, asked, found, not_found, failures, kept, waiting, .. } = figures;
+        let Figures { kept, waiting, tally, .. } = figures;
+        let Tally { hits, joined, asked, found, not_found, failures, .. } = tally;
         assert_eq!((hits, joined, asked, found, not_found, failures, kept, waiting), (2, 49, 3, 2, 1, 0, 3, 0));
         assert_eq!(figures.latency.count(), 3);
         tables.update("t").await.unwrap();
