@@ -57,18 +57,18 @@ impl Plan {
     /// # Errors
     /// A file that is not there or cannot be read; a configuration with errors, which the text reports.
     pub fn read(wish: &Wish) -> Result<Self, Failure> {
+        let (mut tables, mut store) = (Vec::new(), None);
         let text = match &wish.options.config {
-            Some(path) => Text::Files(Reading::read(path, &wish.seams, &wish.options.define)?),
+            Some(path) => {
+                let (reading, config) = Reading::read(path, &wish.seams, &wish.options.define)?;
+                let declared = tables::declare(&config, wish.seams.root.as_deref());
+                tables = declared.map_err(|wrong| broken(wrong.join("\n")))?;
+                store = Some(config.store.path);
+                Text::Files(reading)
+            }
             None => quickstart(&wish.options, wish.seams.port_offset),
         };
         let zone = wish.seams.dns.as_ref().map(|path| read_zone(path)).transpose()?;
-        let (mut tables, mut store) = (Vec::new(), None);
-        if let Text::Files(reading) = &text {
-            let (config, _) = reading.config().map_err(broken)?;
-            let declared = tables::declare(&config, wish.seams.root.as_deref());
-            tables = declared.map_err(|wrong| broken(wrong.join("\n")))?;
-            store = Some(config.store.path);
-        }
         let state = match (&wish.state, store) {
             (None, Some(store)) => store,
             (state, _) => cli::state_dir(&wish.seams, state.clone()),

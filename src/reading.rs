@@ -38,16 +38,16 @@ enum Found {
 }
 
 impl Reading {
-    /// Reads a configuration and all that it names.
+    /// Reads a configuration and all that it names; with what it says.
     ///
     /// # Errors
     /// The report of all its errors, code 78.
-    pub fn read(path: &Path, seams: &Seams, defines: &[(String, String)]) -> Result<Self, Failure> {
+    pub fn read(path: &Path, seams: &Seams, defines: &[(String, String)]) -> Result<(Self, Config), Failure> {
         let (reading, loaded) = Self::load_from_disk(path, seams, defines);
         match loaded {
             Ok((config, _)) => match not_yet(&config) {
                 Some(list) => Err(Failure::new(Code::Configuration, list)),
-                None => Ok(reading),
+                None => Ok((reading, config)),
             },
             Err(reports) => Err(Failure::new(Code::Configuration, summary(&reports, path))),
         }
@@ -241,7 +241,7 @@ mod tests {
         put("domains", "example.org\n");
         let defines = [("name".to_owned(), "a".to_owned())];
         let path = dir.path().join("ringpost.conf");
-        let read =
+        let (read, _) =
             Reading::read(&path, &Seams::default(), &defines).unwrap_or_else(|failure| panic!("{}", failure.text));
         let travelled: Reading = crate::ipc::codec::from_memory(crate::ipc::codec::to_memory(&read).unwrap()).unwrap();
         assert_eq!(travelled, read);

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures_channel::oneshot;
+use ringpost_conf::Config;
 
 use super::Coordinator;
 use crate::ipc::engine::FromEngine;
@@ -60,37 +61,36 @@ impl Coordinator {
 
     /// The supervisor has sent a plan.
     pub async fn apply(&self, plan: &Plan, notes: Vec<String>) {
-        let checked = plan.config().and_then(|(config, _)| self.renew_tables(plan).map(|()| config));
-        let outcome = match checked {
-            Ok(config) => {
-                self.shards.reload(&Arc::new(config)).await;
-                let mut text = "reloaded: sessions that begin from now on follow it".to_owned();
-                for note in &notes {
-                    self.log.warn(&format_args!("reload: {note}"));
-                    text.push('\n');
-                    text.push_str(note);
-                }
-                self.log.push(&"conf   reloaded");
-                Ok(text)
+        let renewed = plan.config().and_then(|(config, _)| self.renew_tables(plan).map(|()| config));
+        let outcome = self.give(renewed, || {
+            let mut text = "reloaded: sessions that begin from now on follow it".to_owned();
+            for note in &notes {
+                self.log.warn(&format_args!("reload: {note}"));
+                text.push('\n');
+                text.push_str(note);
             }
-            Err(report) => Err(report),
-        };
-        self.settle(outcome, |table| table.is_none());
+            self.log.push(&"conf   reloaded");
+            text
+        });
+        self.settle(outcome.await, |table| table.is_none());
     }
 
     /// The supervisor has sent a plan in which only entries of these tables are new.
     pub async fn apply_tables(&self, plan: &Plan, tables: &[String]) {
-        let outcome = match plan.config() {
-            Ok((config, _)) => {
-                self.shards.reload(&Arc::new(config)).await;
-                let names: Vec<String> = tables.iter().map(|name| format!("<{name}>")).collect();
-                let text = format!("read again: {}", names.join(", "));
-                self.log.push(&format_args!("conf   {text}"));
-                Ok(text)
-            }
-            Err(report) => Err(report),
-        };
+        let outcome = self.give(plan.config().map(|(config, _)| config), || {
+            let names: Vec<String> = tables.iter().map(|name| format!("<{name}>")).collect();
+            let text = format!("read again: {}", names.join(", "));
+            self.log.push(&format_args!("conf   {text}"));
+            text
+        });
+        let outcome = outcome.await;
         self.settle(outcome, |table| table.is_some_and(|table| tables.iter().any(|read| read == table)));
+    }
+
+    /// Gives a configuration that was found good to every shard; then it is told.
+    async fn give(&self, config: Result<Config, String>, tell: impl FnOnce() -> String) -> Result<String, String> {
+        self.shards.reload(&Arc::new(config?)).await;
+        Ok(tell())
     }
 
     /// Before the shards have the configuration that asks them.

@@ -336,10 +336,8 @@ impl Supervisor {
         if plan::shards(&config, ringpost_io::ring::available_cpus().len()) != self.shards {
             notes.push("the number of shards changes at the next start".into());
         }
-        self.follow(plan, config, |notes_of_files| {
-            notes.extend(notes_of_files);
-            ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() }
-        });
+        notes.extend(self.watch.follow(&config));
+        self.hand_on(plan, config, &ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() });
     }
 
     /// Reads text files of tables again, the named one or those that are watched; the rest of the configuration stays as it
@@ -351,17 +349,17 @@ impl Supervisor {
         });
         match outcome {
             Ok((_, _, tables)) if tables.is_empty() => {}
-            Ok((plan, config, tables)) => self.follow(plan, config, |_| ToEngine::TablesRead(tables)),
+            Ok((plan, config, tables)) => self.hand_on(plan, config, &ToEngine::TablesRead(tables)),
             Err(report) => self.engine.tell(&ToEngine::ReloadRefused(cut(report))),
         }
     }
 
-    fn follow(&mut self, plan: Plan, config: Config, letter: impl FnOnce(Vec<String>) -> ToEngine) {
+    /// From now on this plan holds, here and in the engine, which is told so by `letter`.
+    fn hand_on(&mut self, plan: Plan, config: Config, letter: &ToEngine) {
         match to_memory(&plan) {
             Ok(memory) => {
-                let problems = self.watch.follow(&config);
                 self.engine.give(Purpose::Plan, memory.as_fd());
-                self.engine.tell(&letter(problems));
+                self.engine.tell(letter);
                 (self.plan, self.config) = (plan, config);
             }
             Err(error) => self.engine.tell(&ToEngine::ReloadRefused(error.to_string())),

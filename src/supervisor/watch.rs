@@ -51,20 +51,22 @@ impl Watch {
     pub fn follow(&self, config: &Config) -> Vec<String> {
         let files: BTreeSet<PathBuf> = files(config).map(Path::to_owned).collect();
         let mut watched = self.watched.lock().expect("nobody panics with it");
-        for (number, _) in std::mem::take(&mut watched.folders) {
-            // A folder that was removed is watched no more anyway.
-            let _ = inotify::remove_watch(&self.inotify, number);
-        }
-        let mut problems = Vec::new();
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-        for folder in folders {
+        let (mut folders, mut problems) = (Vec::new(), Vec::new());
+        for folder in files.iter().filter_map(|file| file.parent()).collect::<BTreeSet<_>>() {
             let changes = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
+            // One that is watched already keeps its number, and no change in it is missed.
             match inotify::add_watch(&self.inotify, folder, changes) {
-                Ok(number) => watched.folders.push((number, folder.to_owned())),
+                Ok(number) => folders.push((number, folder.to_owned())),
                 Err(error) => problems.push(format!("changes in {} will not be noticed: {error}", folder.display())),
             }
         }
-        watched.files = files;
+        for (number, _) in &watched.folders {
+            if folders.iter().all(|(wanted, _)| wanted != number) {
+                // A folder that was removed is watched no more anyway.
+                let _ = inotify::remove_watch(&self.inotify, *number);
+            }
+        }
+        *watched = Watched { folders, files };
         problems
     }
 }
