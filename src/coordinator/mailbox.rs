@@ -10,10 +10,12 @@ use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
 use ringpost_shard::{Ask, MxAnswer};
+use ringpost_tls::{Channel, Flight, Refused};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
 use super::list;
+use super::signing::Signers;
 use super::tables::{SYSTEM_USERS, Service, Tables};
 use crate::limits::{LOOKUPS, QUESTIONS};
 
@@ -40,12 +42,12 @@ enum Kind {
 
 /// A shard's way to the coordinator.
 #[derive(Clone)]
-pub struct Line(Sender<Asked>);
+pub struct Line(Sender<Asked>, Signers);
 
 /// The shards' end and the coordinator's.
-pub fn questions() -> (Line, Mailbox<Asked>) {
+pub fn questions(signers: Signers) -> (Line, Mailbox<Asked>) {
     let (sender, mailbox) = Mailbox::new(QUESTIONS);
-    (Line(sender), mailbox)
+    (Line(sender, signers), mailbox)
 }
 
 /// Said when nobody is there to answer any more.
@@ -89,6 +91,14 @@ impl Ask for Line {
 
     async fn list(&self, path: &Path) -> Told {
         self.lookup(Lookup::List(path.to_owned())).await
+    }
+
+    fn can_sign(&self) -> bool {
+        self.1.have_room()
+    }
+
+    async fn sign(&self, flight: Flight) -> Result<Channel, Refused> {
+        self.1.sign(flight).await
     }
 }
 
@@ -184,7 +194,7 @@ mod tests {
         let desk = Desk { names: Arc::new(Names::Zone(zone)), tables: Box::new(move || tables.clone()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (line, mailbox) = questions();
+            let (line, mailbox) = questions(Signers::start(1).unwrap());
             let answering = tokio::spawn(answer(mailbox, desk));
             ask(line).await;
             answering.await.unwrap();

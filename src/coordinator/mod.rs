@@ -10,6 +10,7 @@ pub mod log;
 pub mod mailbox;
 mod reload;
 mod shards;
+mod signing;
 mod status;
 pub mod tables;
 mod zone;
@@ -27,6 +28,7 @@ pub use self::errands::Errands;
 use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;
+pub use self::signing::{Handshakes, Signers};
 use self::tables::{Declared, Surroundings, Tables};
 pub use self::zone::Zone;
 use crate::disk::Look;
@@ -46,6 +48,7 @@ pub struct Coordinator {
     surroundings: Surroundings,
     door: Door,
     supervisor: Channel,
+    handshakes: Handshakes,
     reloads: reload::Waiting,
 }
 
@@ -61,6 +64,8 @@ pub struct Start {
     pub supervisor: Channel,
     /// The shards' questions.
     pub questions: Mailbox<Asked>,
+    /// What makes handshakes of certificates.
+    pub handshakes: Handshakes,
     /// Tables that are looked up here.
     pub tables: Vec<Declared>,
     /// Absolute paths of configurations are below this directory.
@@ -115,7 +120,8 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, door, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
+    let Start { shards, log, door, supervisor, questions, handshakes, tables, root, zone, control, pages, news, ready } =
+        start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
@@ -129,7 +135,8 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     });
     let tables = RwLock::new(Arc::new(tables));
     let reloads = reload::Waiting::default();
-    let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, door, supervisor, reloads });
+    let coordinator =
+        Arc::new(Coordinator { shards, log, tables, surroundings, door, supervisor, handshakes, reloads });
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));

@@ -2,6 +2,7 @@
 //! when they die, reads the configuration, and obeys signals. It never parses mail and never talks to the network.
 
 mod banner;
+mod custody;
 pub mod delivery;
 pub mod forward;
 pub mod interfaces;
@@ -22,6 +23,7 @@ use ringpost_conf::Config;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
+use self::custody::Custody;
 use self::delivery::Lane;
 use self::pickup::Pickup;
 use self::sockets::Sockets;
@@ -32,7 +34,7 @@ use self::watch::Watch;
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
-use crate::ipc::keyholder::{FromKeyholder, ToKeyholder};
+use crate::ipc::keyholder::{self, FromKeyholder, ToKeyholder};
 use crate::limits::{PING, SETTLE, STOP};
 use crate::plan::{self, Plan, Wish};
 
@@ -57,6 +59,7 @@ struct Supervisor {
     news: Receiver<News>,
     engine: Child,
     keyholder: Child,
+    custody: Custody,
     /// What does its errands; those of engines that are gone end by themselves.
     lanes: Vec<Lane>,
     /// The engine has been ready once: from then on its failures are survived.
@@ -97,6 +100,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let mut supervisor = Supervisor {
         engine: Child::new(Role::Engine, sender.clone()),
         keyholder: Child::new(Role::Keyholder, sender),
+        custody: Custody::default(),
         on_terminal: std::io::stderr().is_terminal(),
         wish,
         plan,
@@ -141,6 +145,9 @@ fn watch_signals(news: Sender<News>) -> Result<(), Failure> {
 impl Supervisor {
     fn supervise(&mut self) -> Result<(), Failure> {
         self.start_keyholder()?;
+        let taken = self.custody.take_up(&self.config, &self.plan.state).map_err(plan::broken)?;
+        self.plan.identities = taken.identities;
+        self.notes.extend(taken.notes);
         self.start_engine()?;
         loop {
             match self.news.recv_timeout(self.wait()) {
@@ -217,6 +224,22 @@ impl Supervisor {
         self.keyholder.start()?;
         (self.pinged, self.ping_answered) = (0, 0);
         self.keyholder.tell(&ToKeyholder::Start { parent: std::process::id() });
+        for problem in self.custody.connect(&self.keyholder) {
+            eprintln!("ringpost: {problem}");
+        }
+        self.link_engine_and_keyholder()
+    }
+
+    /// Lanes between the two, once both run: a process that has been started again needs them anew.
+    fn link_engine_and_keyholder(&self) -> Result<(), Failure> {
+        if !self.engine.is_running() || !self.keyholder.is_running() {
+            return Ok(());
+        }
+        for _ in 0..plan::signers(ringpost_io::ring::available_cpus().len()) {
+            let (ours, theirs) = ringpost_io::sys::packet_pair()?;
+            self.keyholder.hand(&ToKeyholder::Lane(keyholder::Lane::Signing), theirs.as_fd());
+            self.engine.give(Purpose::Signing, ours.as_fd());
+        }
         Ok(())
     }
 
@@ -252,6 +275,7 @@ impl Supervisor {
             self.engine.give(purpose, end.as_fd());
             self.lanes.push(lane);
         }
+        self.link_engine_and_keyholder()?;
         self.engine.tell(&ToEngine::Start { parent: std::process::id() });
         Ok(())
     }
@@ -325,6 +349,16 @@ impl Supervisor {
             Ok((config, warnings)) => Ok((plan, config, warnings)),
             Err(report) => Err(plan::broken(report)),
         });
+        let read = read.and_then(|(mut plan, config, mut notes)| {
+            let taken = self.custody.take_up(&config, &plan.state).map_err(plan::broken)?;
+            plan.identities = taken.identities;
+            notes.extend(taken.notes);
+            Ok((plan, config, notes))
+        });
+        if self.custody.is_cut_off() {
+            // Its end is on its way as news, and then it is started again.
+            self.keyholder.kill();
+        }
         let (plan, config, mut notes) = match read {
             Ok(read) => read,
             Err(failure) => {

@@ -17,5 +17,6 @@ mod rules;
 mod sendmail;
 mod stress;
 mod tables;
+mod tls;
 mod users;
 mod wire;

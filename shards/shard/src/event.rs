@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ringpost_queue::MessageId;
 use ringpost_smtp::client::RemoteReply;
+use ringpost_tls::Secured;
 
 use crate::letter::Delays;
 
@@ -21,6 +22,24 @@ pub enum Event<'a> {
     },
     /// A client was turned away or broke the rules so often that the session was closed.
     Refused {
+        /// Session.
+        session: u64,
+        /// Peer.
+        from: SocketAddr,
+        /// Why.
+        why: &'a str,
+    },
+    /// A client's connection is encrypted now.
+    Encrypted {
+        /// Session.
+        session: u64,
+        /// Peer.
+        from: SocketAddr,
+        /// With what.
+        secured: &'a Secured,
+    },
+    /// A client's TLS handshake has failed, and its connection is over.
+    HandshakeFailed {
         /// Session.
         session: u64,
         /// Peer.
@@ -94,6 +113,17 @@ impl Display for Event<'_> {
             Event::Connected { session, from } => write!(f, "smtp   s={session:016x} connected from={}", from.ip()),
             Event::Refused { session, from, why } => {
                 write!(f, "smtp   s={session:016x} refused from={} why=\"{why}\"", from.ip())
+            }
+            Event::Encrypted { session, from, secured } => {
+                let Secured { version, cipher, server_name, resumed, .. } = secured;
+                write!(f, "smtp   s={session:016x} tls from={} version={version} cipher={cipher}", from.ip())?;
+                if let Some(name) = server_name {
+                    write!(f, " sni={name}")?;
+                }
+                write!(f, " resumed={} verify=none", if *resumed { "yes" } else { "no" })
+            }
+            Event::HandshakeFailed { session, from, why } => {
+                write!(f, "smtp   s={session:016x} tls-failed from={} why=\"{why}\"", from.ip())
             }
             Event::RecipientRefused { session, sender, recipient, reply } => {
                 write!(f, "smtp   s={session:016x} refused from=<{sender}> to=<{recipient}> reply=\"{reply}\"")

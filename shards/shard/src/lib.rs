@@ -24,6 +24,7 @@ mod outbox;
 mod recipient;
 mod replies;
 mod resolve;
+mod secure;
 mod settings;
 mod settle;
 mod shard;
@@ -36,4 +37,5 @@ pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, User
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
 pub use letter::{Delays, Letter, Outcome, Results, Ticket};
 pub use local::{Addressee, Store, Target};
+pub use secure::Servers;
 pub use shard::{Opened, ShardError, Start, World, run};

@@ -10,6 +10,7 @@ use ringpost_conf::tables::{Answer, ServiceKind};
 use ringpost_conf::{Decision, Facts, FormatValues, TableId};
 use ringpost_io::Runtime;
 use ringpost_smtp::{Reply, Transaction};
+use ringpost_tls::Secured;
 
 use crate::dispatch::Envelope;
 use crate::event::Event;
@@ -23,6 +24,8 @@ pub(crate) struct Client {
     pub(crate) local: SocketAddr,
     pub(crate) listener: usize,
     pub(crate) session: u64,
+    /// What encrypts the session.
+    pub(crate) secured: Option<Box<Secured>>,
 }
 
 /// What the accepted recipients have become, in the transaction's order.
@@ -210,6 +213,7 @@ fn facts<'a>(
         tag: &settings.policies[client.listener].tag,
         sender: tx.reverse_path(),
         recipient,
+        tls: client.secured.is_some(),
         ..Facts::default()
     }
 }

@@ -1,18 +1,25 @@
 //! The configuration in the terms of the rooms below: what each listener's sessions, the queue and the routes are told.
 
 use ringpost_conf::expand::Outlines;
-use ringpost_conf::{Config, Reserve};
+use ringpost_conf::{Config, Reserve, TlsMode};
 use ringpost_queue::{Options, Plant};
-use ringpost_smtp::server::Policy;
+use ringpost_smtp::server::{Encryption, Policy};
+use ringpost_tls::Server;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use crate::secure::Servers;
 
 /// One listener's sessions.
 pub(crate) struct ListenerPolicy {
     pub(crate) smtp: Arc<Policy>,
     pub(crate) hostname: String,
     pub(crate) tag: String,
+    /// What handshakes are made with.
+    pub(crate) tls: Option<Server>,
+    /// `smtps`: the handshake comes first.
+    pub(crate) tls_first: bool,
     /// Port 587: our own users, whose messages are completed (RFC 6409 §8).
     pub(crate) submission: bool,
 }
@@ -30,8 +37,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(config: Arc<Config>, hostname: &str) -> Self {
-        let policies = config.listeners.iter().map(|listener| {
+    pub(crate) fn new(config: Arc<Config>, servers: &Servers, hostname: &str) -> Self {
+        let policies = config.listeners.iter().enumerate().map(|(number, listener)| {
+            let tls = servers.get(number).cloned().flatten();
             let hostname = listener.hostname.clone();
             let smtp = &config.smtp;
             let policy = Policy {
@@ -41,6 +49,12 @@ impl Settings {
                 mails_max: smtp.mails_max,
                 errors_max: smtp.errors_max,
                 command_bytes_max: smtp.line_bytes_max as usize,
+                encryption: match listener.tls.mode {
+                    TlsMode::Offered if tls.is_some() => Encryption::Offered,
+                    // Without a certificate nothing is taken there, rather than everything in the clear.
+                    TlsMode::Required => Encryption::Required,
+                    TlsMode::Off | TlsMode::Offered | TlsMode::Implicit => Encryption::Never,
+                },
                 command_timeout: smtp.command_timeout,
                 data_timeout: smtp.data_timeout,
             };
@@ -49,6 +63,8 @@ impl Settings {
                 hostname,
                 tag: listener.tag.clone(),
                 submission: listener.port == 587,
+                tls,
+                tls_first: listener.tls.mode == TlsMode::Implicit,
             }
         });
         Self {

@@ -8,6 +8,7 @@ pub mod ports;
 pub mod server;
 pub mod sink;
 pub mod text;
+pub mod tls;
 pub mod wait;
 
 pub use client::Client;
