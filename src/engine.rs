@@ -79,7 +79,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let signers = Signers::start(plan::signers(ring::available_cpus().len()))
         .map_err(|error| format!("cannot start the threads that wait for signatures: {error}"))?;
     given.signing.into_iter().for_each(|lane| signers.connect(lane));
-    let handshakes = Handshakes::new()?;
+    let handshakes = Handshakes::new().map_err(|error| format!("cannot start a thread: {error}"))?;
     let servers = handshakes.servers(&config, &given.plan.identities)?;
     let (line, questions) = mailbox::questions(signers.clone());
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
 
 use futures_channel::oneshot;
@@ -215,6 +215,29 @@ impl Signs for Keyholder {
     }
 }
 
+/// Tickets, as soon as there are keys for them: the first randomness of a process takes the library some 40 ms, for which
+/// nobody should have to wait when the server starts. Whoever comes before gets none.
+#[derive(Debug, Default)]
+struct Tickets(OnceLock<Arc<dyn ProducesTickets>>);
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.get().map_or(0, |tickets| tickets.lifetime())
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.get()?.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.0.get()?.decrypt(cipher)
+    }
+}
+
 /// What makes handshakes of certificates.
 pub struct Handshakes {
     provider: Arc<CryptoProvider>,
@@ -227,9 +250,17 @@ impl Handshakes {
     /// Nothing is offered yet.
     ///
     /// # Errors
-    /// There is no randomness for the tickets' keys.
-    pub fn new() -> Result<Self, String> {
-        let tickets = aws_lc_rs::Ticketer::new().map_err(|error| format!("cannot make keys for tickets: {error}"))?;
+    /// A thread cannot be had.
+    pub fn new() -> io::Result<Self> {
+        let tickets = Arc::new(Tickets::default());
+        let made = tickets.clone();
+        let make = move || {
+            // Without randomness there are no handshakes either, and so no need for tickets.
+            if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+                let _ = made.0.set(ticketer);
+            }
+        };
+        std::thread::Builder::new().name("tickets".into()).spawn(make)?;
         Ok(Self { provider: Arc::new(aws_lc_rs::default_provider()), tickets, holder: Arc::new(Keyholder) })
     }
 
@@ -254,5 +285,107 @@ impl Handshakes {
         }
         let server = Server::new(self.provider.clone(), offer, self.tickets.clone());
         server.map(Some).map_err(|failure| failure.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringpost_tls::Hello;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+    use crate::certificates::Name;
+    use crate::keyholder::keys::{self, Key};
+
+    /// A server whose key is with `key`, and what a client says first.
+    struct Scene {
+        server: Server,
+        hello: Vec<u8>,
+        key: Key,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut text = Vec::new();
+            let certificate = keys::make("localhost", &mut text).unwrap();
+            let der = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            let config = Config::quickstart(std::path::Path::new("/x"), &Default::default());
+            let identity = Identity { name: Name::SelfSigned("localhost".into()), chain: vec![der.to_vec()], key: 7 };
+            let servers = Handshakes::new().unwrap().servers(&config, &[identity]).unwrap();
+            let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+            let builder = builder.with_safe_default_protocol_versions().unwrap();
+            let client = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            Self { server: servers[0].clone().unwrap(), hello, key: keys::parse(&text).unwrap() }
+        }
+
+        fn flight(&self) -> Flight {
+            Hello::new().receive(&self.hello, &self.server).unwrap_or_else(|_| panic!()).unwrap()
+        }
+
+        /// The other end of a lane, which answers so many requests, each after an old answer, and closes it.
+        fn lane(&self, answers: usize) -> Channel {
+            let (ours, theirs) = Channel::pair().unwrap();
+            let (theirs, key) = (Channel::of(theirs), self.key.clone());
+            std::thread::spawn(move || {
+                for _ in 0..answers {
+                    let Ok(Some((request, _))) = theirs.receive::<SignRequest>() else { return };
+                    assert_eq!(request.key, 7);
+                    let signer = key.choose_scheme(&[SignatureScheme::from(request.scheme)]).unwrap();
+                    theirs.send(&Signature { number: 0, outcome: Err("too late".into()) }).unwrap();
+                    let outcome = Ok(signer.sign(&request.transcript).unwrap());
+                    theirs.send(&Signature { number: request.number, outcome }).unwrap();
+                }
+            });
+            ours
+        }
+    }
+
+    #[test]
+    fn a_lane_that_breaks_is_replaced_and_old_answers_are_passed_over() {
+        let scene = Scene::new();
+        let signers = Signers::start(1).unwrap();
+        signers.connect(scene.lane(2));
+        for _ in 0..2 {
+            assert!(block_on(signers.sign(scene.flight())).is_ok());
+        }
+        // The next comes when the handshake waits already.
+        let (later, lane) = (signers.clone(), scene.lane(1));
+        std::thread::spawn(move || {
+            while later.0.waiting.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            later.connect(lane);
+        });
+        assert!(block_on(signers.sign(scene.flight())).is_ok());
+        assert_eq!(signers.0.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_thread_that_must_not_wait_is_refused() {
+        let refused = Scene::new().flight().complete().map(|_| ()).unwrap_err();
+        assert_eq!(refused.failure, Failure::key("this thread must not wait for a signature"));
+    }
+
+    #[test]
+    fn only_so_many_wait_and_those_who_give_up_make_room() {
+        let scene = Scene::new();
+        // Nobody has a lane, so that the first keeps all others waiting.
+        let signers = Signers::start(1).unwrap();
+        let mut waiting: Vec<_> = (0..HANDSHAKES_WAITING).map(|_| Box::pin(signers.sign(scene.flight()))).collect();
+        for (number, one) in waiting.iter_mut().enumerate() {
+            assert!(signers.have_room(), "after {number}");
+            assert!(block_on(futures_lite::future::poll_once(one)).is_none());
+        }
+        assert!(!signers.have_room());
+        waiting.pop();
+        assert!(signers.have_room());
+        drop(waiting);
+        assert_eq!(signers.0.waiting.load(Ordering::Relaxed), 0);
     }
 }

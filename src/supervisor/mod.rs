@@ -145,10 +145,12 @@ fn watch_signals(news: Sender<News>) -> Result<(), Failure> {
 impl Supervisor {
     fn supervise(&mut self) -> Result<(), Failure> {
         self.start_keyholder()?;
+        // Both processes make themselves ready at the same time.
+        self.engine.start()?;
         let taken = self.custody.take_up(&self.config, &self.plan.state).map_err(plan::broken)?;
         self.plan.identities = taken.identities;
         self.notes.extend(taken.notes);
-        self.start_engine()?;
+        self.equip_engine()?;
         loop {
             match self.news.recv_timeout(self.wait()) {
                 Ok(News::Signal(SIGHUP)) if !self.terminal_is_gone() => self.reload(),
@@ -262,6 +264,11 @@ impl Supervisor {
 
     fn start_engine(&mut self) -> Result<(), Failure> {
         self.engine.start()?;
+        self.equip_engine()
+    }
+
+    /// Gives a new engine all that it needs, and has it begin.
+    fn equip_engine(&mut self) -> Result<(), Failure> {
         let plan = to_memory(&self.plan)?;
         self.engine.give(Purpose::Plan, plan.as_fd());
         for (purpose, socket) in self.sockets.all() {

@@ -75,6 +75,8 @@ pub(crate) async fn serve<W: World>(
     while let End::Transaction = transaction(shard, &mut connection, &arena).await {
         arena.reset();
     }
+    // Whoever no longer reads has no use for it either.
+    shard.runtime.timeout(limits::TURN_AWAY, connection.wire.end()).await;
 }
 
 /// From one clean state of the session to the next: at most one message.
@@ -146,7 +148,6 @@ async fn transaction<W: World>(
             Step::Close => {
                 // The farewell is a courtesy; the peer may be gone.
                 let _ = flush(shard, connection).await;
-                connection.wire.end().await;
                 return End::Connection;
             }
         }
