@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use futures_lite::future::block_on;
@@ -106,7 +106,7 @@ impl Drop for Waits<'_> {
 }
 
 fn work(jobs: &Mailbox<Job>, lanes: Arc<Lanes>) {
-    OWN_LANE.with(|own| *own.borrow_mut() = Some(OwnLane { lanes, lane: None, number: 0 }));
+    OWN_LANE.with(|own| *own.borrow_mut() = Some(OwnLane { lanes, lane: None, number: 0, gave_up: false }));
     while let Some(Job { flight, answer }) = block_on(jobs.receive()) {
         // The client may have given up meanwhile.
         if !answer.is_canceled() {
@@ -156,6 +156,8 @@ struct OwnLane {
     lanes: Arc<Lanes>,
     lane: Option<Channel>,
     number: u64,
+    /// One has waited in vain: those behind it fail at once, until there is a lane.
+    gave_up: bool,
 }
 
 thread_local! {
@@ -168,12 +170,11 @@ impl OwnLane {
     fn sign(&mut self, key: u32, scheme: u16, transcript: &[u8]) -> Result<Vec<u8>, String> {
         self.number += 1;
         let request = SignRequest { number: self.number, key, scheme, transcript: transcript.to_vec() };
-        let deadline = Instant::now() + SIGNATURE;
+        let deadline = Instant::now() + if self.gave_up { Duration::ZERO } else { SIGNATURE };
         loop {
-            let lane = match self.lane.take() {
-                Some(lane) => lane,
-                None => self.lanes.take(deadline).ok_or("the keyholder is not there")?,
-            };
+            let lane = self.lane.take().or_else(|| self.lanes.take(deadline));
+            self.gave_up = lane.is_none();
+            let lane = lane.ok_or("the keyholder is not there")?;
             match ask(&lane, &request) {
                 Ok(outcome) => {
                     self.lane = Some(lane);

@@ -5,7 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -29,7 +29,12 @@ pub struct Custody {
     before: Vec<Held>,
     /// Number of the last key.
     last: u32,
+    /// How the files were when they were looked at.
+    stamps: Vec<Stamp>,
 }
+
+/// A file as far as its change shows: its place behind all links, size and time.
+type Stamp = Option<(u64, u64, SystemTime)>;
 
 #[derive(Debug)]
 struct Held {
@@ -72,6 +77,7 @@ impl Custody {
     /// # Errors
     /// The report of what is wrong with files; nothing has changed then.
     pub fn take_up(&mut self, config: &Config, state: &Path) -> Result<Taken, String> {
+        self.stamps = stamps(config, state);
         let mut taken = Taken::default();
         let mut fresh = Vec::new();
         let mut wrong = Vec::new();
@@ -94,6 +100,11 @@ impl Custody {
         // One that keeps too much does no harm.
         let _ = ask(&mut self.lane, &Order::Keep(keys), None);
         if wrong.is_empty() { Ok(taken) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Whether a file has changed since [`Custody::take_up`] has looked at it.
+    pub fn has_news(&self, config: &Config, state: &Path) -> bool {
+        self.stamps != stamps(config, state)
     }
 
     /// The keyholder did not answer: what it says from now on would be about something else. A new one is needed.
@@ -170,6 +181,16 @@ fn ask(lane: &mut Option<Channel>, order: &Order, file: Option<BorrowedFd<'_>>) 
     };
     *lane = None;
     Err(format!("{why}; it is started again, try once more"))
+}
+
+fn stamps(config: &Config, state: &Path) -> Vec<Stamp> {
+    let given = certificates::places(config, state).into_iter().filter(|place| matches!(place.name, Name::Pki(_)));
+    let files = given.flat_map(|place| [place.cert, place.key]);
+    let stamp = |path: std::path::PathBuf| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.len(), found.modified().ok()?))
+    };
+    files.map(stamp).collect()
 }
 
 /// A copy of a file that nobody can change; its bytes stay in the kernel.

@@ -213,6 +213,7 @@ impl Supervisor {
         if self.tables_due.is_some_and(|due| due <= now) {
             self.tables_due = None;
             self.read_tables(None);
+            self.renew_certificates();
         }
         self.pickup.look(&self.plan.state);
         if now >= self.ping_due {
@@ -392,6 +393,30 @@ impl Supervisor {
             Ok((_, _, tables)) if tables.is_empty() => {}
             Ok((plan, config, tables)) => self.hand_on(plan, config, &ToEngine::TablesRead(tables)),
             Err(report) => self.engine.tell(&ToEngine::ReloadRefused(cut(report))),
+        }
+    }
+
+    /// Takes up certificates that have been renewed. As long as they do not fit each other, those that are there stay.
+    fn renew_certificates(&mut self) {
+        if !self.custody.has_news(&self.config, &self.plan.state) {
+            return;
+        }
+        let taken = self.custody.take_up(&self.config, &self.plan.state);
+        let renewed = taken.and_then(|taken| {
+            let mut plan = self.plan.clone();
+            plan.identities = taken.identities;
+            let (config, _) = plan.config()?;
+            Ok((plan, config, taken.notes))
+        });
+        match renewed {
+            Ok((plan, config, mut notes)) => {
+                notes.insert(0, "certificates have been renewed".into());
+                self.hand_on(plan, config, &ToEngine::Reload { notes });
+            }
+            Err(why) => eprintln!("ringpost: certificates have changed, and the old ones stay in use: {why}"),
+        }
+        if self.custody.is_cut_off() {
+            self.keyholder.kill();
         }
     }
 

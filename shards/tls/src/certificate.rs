@@ -114,7 +114,7 @@ impl Certificate {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err("there is something behind the certificate".to_owned()),
         Err(_) => Err("it is not an X.509 certificate".to_owned()),
     }
