@@ -2,7 +2,7 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode, Where,
+    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode, Where,
 };
 use crate::rules::Origin;
 use crate::tables::ServiceKind;
@@ -81,7 +81,7 @@ impl Config {
     }
 }
 
-/// What remote tables are asked for: by rules, and by the expansion of recipients.
+/// What remote tables are asked for: by rules, by the expansion of recipients, and by relays.
 fn is_asked(service: ServiceKind) -> bool {
     matches!(
         service,
@@ -91,6 +91,9 @@ fn is_asked(service: ServiceKind) -> bool {
             | ServiceKind::NetAddr
             | ServiceKind::MailAddr
             | ServiceKind::String
+            | ServiceKind::SourceAddr
+            | ServiceKind::AddrName
+            | ServiceKind::RelayHost
     )
 }
 
@@ -114,23 +117,31 @@ fn relay_has(relay: &Relay, line: &Line, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, line, || format!("relay {what}"));
     has(relay.backup.is_some(), "backup");
     for host in &relay.hosts {
-        let built = matches!(host.scheme, Scheme::Opportunistic | Scheme::Plain);
-        has(!built, &format!("host {}://", host.scheme.name()));
+        has(!is_built(host.scheme), &format!("host {}://", host.scheme.name()));
     }
-    has(relay.domain.is_some(), "domain");
+    if let Some(Keyed::Memory(routes)) = &relay.domain {
+        let mut hosts: Vec<&str> =
+            routes.values().map(|host| host.scheme).filter(|one| !is_built(*one)).map(Scheme::name).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.iter().for_each(|scheme| has(true, &format!("domain {scheme}://")));
+    }
     has(relay.pool.is_some(), "src pool");
-    has(relay.helo_by_source.is_some(), "helo-src");
     has(relay.auth.is_some(), "auth");
     has(relay.tls != RelayTls::Opportunistic, "tls");
     has(relay.pki.is_some(), "pki");
     has(relay.ca.is_some(), "ca");
     has(relay.protocols.is_some(), "protocols");
     has(relay.ciphers.is_some(), "ciphers");
-    has(relay.mail_from.is_some(), "mail-from");
     has(relay.srs, "srs");
     has(!relay.filters.is_empty(), "filter");
     has(relay.shaping.is_some(), "shaping");
     has(!relay.dkim.is_empty(), "dkim");
+}
+
+/// Whether mail can be sent over such a channel. What remote tables say is held against it, too.
+pub(crate) fn is_built(scheme: Scheme) -> bool {
+    matches!(scheme, Scheme::Opportunistic | Scheme::Plain)
 }
 
 /// What was found, each once for a line.
