@@ -57,10 +57,12 @@ pub trait Ask: 'static {
     async fn list(&self, path: &Path) -> Told;
 }
 
-/// A question: MX of a domain, or addresses of a host; with the port that the answer will be used with.
+/// A question: MX of a domain, those of a name that an administrator has given, or addresses of a host; with the port that
+/// the answer will be used with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Question {
     Exchangers(String, u16),
+    RelayExchangers(String, u16),
     Addresses(String, u16),
 }
 

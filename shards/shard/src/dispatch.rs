@@ -158,9 +158,7 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
         }
     }
     for (number, recipients) in relays {
-        if let ActionKind::Relay(relay) = &settings.config.actions[number].kind {
-            resolve::route(shard, settings, &fresh, relay, &recipients);
-        }
+        resolve::route(shard, settings, &fresh, number, &recipients);
     }
 }
 

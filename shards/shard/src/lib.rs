@@ -21,6 +21,7 @@ mod local;
 mod lookups;
 mod outbound;
 mod outbox;
+mod reach;
 mod recipient;
 mod replies;
 mod resolve;
