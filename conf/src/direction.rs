@@ -25,6 +25,13 @@ pub struct Direction {
     pub sources: Vec<IpAddr>,
 }
 
+impl Direction {
+    /// The domain of a forward-path, as directions are asked for it.
+    pub fn domain_of(address: &str) -> String {
+        address.rsplit_once('@').map_or("localhost", |(_, domain)| domain).to_ascii_lowercase()
+    }
+}
+
 impl Relay {
     /// Whether [`Self::direction`] of any domain is known without asking anybody.
     pub fn is_near(&self) -> bool {

@@ -11,6 +11,7 @@ mod canonical;
 mod check;
 mod command;
 mod convert;
+mod describe;
 mod direction;
 pub mod expand;
 mod explain;

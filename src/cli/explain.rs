@@ -100,6 +100,18 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
             }
         }
     };
+    if let Ok(deliveries) = &outcome {
+        loop {
+            let questions = expansion.directions(deliveries);
+            if questions.is_empty() {
+                break;
+            }
+            for question in questions {
+                let told = world.ask(&question)?;
+                expansion.tell(question, told);
+            }
+        }
+    }
     let explanation = Explanation::new(expansion, outcome);
     print(&if options.json { explanation.json() + "\n" } else { explanation.to_string() })
 }

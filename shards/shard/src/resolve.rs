@@ -50,7 +50,8 @@ pub(crate) fn route<W: World>(
     let (task_shard, settings, fresh) = (shard.clone(), settings.clone(), fresh.clone());
     shard.spawn_counted(Class::Delivery, async move {
         let ActionKind::Relay(relay) = &settings.config.actions[action].kind else { return };
-        let domains: BTreeSet<String> = recipients.iter().map(|(_, recipient)| domain_of(recipient)).collect();
+        let domains: BTreeSet<String> =
+            recipients.iter().map(|(_, recipient)| Direction::domain_of(recipient)).collect();
         let mut questions: Vec<Lookup> = domains.iter().flat_map(|domain| relay.questions(domain)).collect();
         let mut seen = HashSet::new();
         questions.retain(|question| seen.insert(question.clone()));
@@ -74,7 +75,7 @@ fn head<W: World>(
     let look = |lookup: &Lookup| told.get(&expand::Question::Lookup(lookup.clone())).cloned();
     let mut wanted: BTreeMap<(Vec<Question>, Vec<IpAddr>), Indexed> = BTreeMap::new();
     for (index, recipient) in recipients {
-        let domain = domain_of(&recipient);
+        let domain = Direction::domain_of(&recipient);
         match relay.direction(&settings.config, &domain, &look) {
             Ok(Direction { hosts, sources }) => {
                 let questions = questions(&hosts, domain, settings.config.mx_port());
@@ -131,10 +132,6 @@ impl Plan {
         };
         Self { helo, sender: relay.reverse_path(sender).into_owned() }
     }
-}
-
-fn domain_of(recipient: &str) -> String {
-    recipient.rsplit_once('@').map_or("localhost", |(_, domain)| domain).to_ascii_lowercase()
 }
 
 /// One question for each host that is named, or one for the domain's mail exchangers.
