@@ -4,7 +4,6 @@
 use crate::model::{
     ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode, Where,
 };
-use crate::rules::Origin;
 use crate::tables::ServiceKind;
 
 impl Config {
@@ -18,7 +17,6 @@ impl Config {
                 relay_has(relay, &action.line, &mut found);
             }
         }
-        self.rules(&mut found);
         self.named(&mut found);
         self.settings(&mut found);
         found.0.sort_by(|(a, _), (b, _)| (&a.file, a.number).cmp(&(&b.file, b.number)));
@@ -31,14 +29,6 @@ impl Config {
             for service in table.services.iter().filter(|service| remote && !is_asked(**service)) {
                 found.when(true, &table.line, || format!("table {}: for {service}", table.backend.name()));
             }
-        }
-    }
-
-    fn rules(&self, found: &mut Found) {
-        for rule in &self.matches {
-            // What depends on logins and TLS is false as long as there are none, and needs no mention.
-            let asks = matches!(rule.from.1, Origin::ReverseName(_));
-            found.when(asks, &rule.line, || "match from rdns".to_owned());
         }
     }
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod check;
+mod client_names;
 mod commits;
 mod crash;
 mod deferred;

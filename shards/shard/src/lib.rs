@@ -9,6 +9,7 @@
 mod ask;
 mod body;
 mod bounce;
+mod client_name;
 mod dispatch;
 mod event;
 mod handover;
@@ -31,7 +32,7 @@ mod shard;
 mod submit;
 mod target;
 
-pub use ask::{Ask, Exchanger, MxAnswer};
+pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer};
 pub use event::{Event, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};

@@ -207,7 +207,7 @@ async fn put<W: World>(shard: &Shard<W>, asked: &Asked, delimiter: char) -> Told
             let keys = Keys::new(*service, key, delimiter).map(|key| key.as_str().to_owned()).collect();
             shard.ask.look_up(&asked.table, *service, keys).await
         }
-        // No rule asks for it: a server with such rules does not start (`Config::not_yet`).
+        // It is not a table's, and asked elsewhere (`client_name.rs`).
         Question::Lookup(Lookup::ReverseName) => Told::Failed("the client's name is not looked up".to_owned()),
         Question::User(name) => shard.ask.user(name).await,
         Question::Forward(user) => shard.hand.forward(target::record(user)).await.into(),

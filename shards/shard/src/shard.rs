@@ -14,7 +14,7 @@ use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
 
-use crate::ask::{Ask, Cache};
+use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
 use crate::event::Event;
 use crate::handover::HandOver;
@@ -105,7 +105,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) stages: Stages,
     pub(crate) outbox: Outbox,
-    pub(crate) cache: Cache<Resolved>,
+    pub(crate) cache: Cache<Question, Resolved>,
+    pub(crate) client_names: Cache<IpAddr, NameAnswer>,
     pub(crate) lookups: Lookups,
     pub(crate) routes: RefCell<Routes<Box<Ticket>>>,
     pub(crate) idle: Idle,
@@ -199,6 +200,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         stages: Stages::new(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),
+        client_names: Cache::new(),
         lookups: Lookups::default(),
         idle: Idle::default(),
         flights: RefCell::default(),
