@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -75,7 +76,11 @@ fn unreachable(why: &str) -> RemoteReply {
 fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome: &Outcome) {
     let recipients = ticket.recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     let delays = Delays { wait: shard.runtime.now() - ticket.ready, ..Delays::default() };
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote: ticket.site.name, delays });
+    send_home(
+        shard,
+        ticket.home,
+        Results { message: ticket.message, recipients, remote: ticket.site.name, source: None, delays },
+    );
 }
 
 fn send_home<W: World>(shard: &Rc<Shard<W>>, home: usize, results: Results) {
@@ -102,6 +107,8 @@ pub(crate) struct Connection<S> {
     pub(crate) input: Vec<u8>,
     pub(crate) out: Vec<u8>,
     pub(crate) remote: String,
+    /// The address that it leaves from, for the log.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// Why a connection is over.
@@ -269,8 +276,8 @@ async fn deliver<W: World>(
         Ended::NoBody => (same(&ticket, &Outcome::Untried), false),
     };
     let recipients = ticket.recipients.iter().map(|(index, _)| *index).zip(results).collect();
-    let remote = connection.remote.clone();
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, delays });
+    let (remote, source) = (connection.remote.clone(), connection.source);
+    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, source, delays });
     go_on
 }
 

@@ -91,9 +91,10 @@ async fn greet<W: World>(
     address: SocketAddr,
     stream: <W::R as Runtime>::Stream,
 ) -> Result<Connection<<W::R as Runtime>::Stream>, String> {
+    let source = stream.local_addr().ip();
     let helo = match &site.helo {
         Helo::Name(name) => name.clone(),
-        Helo::BySource { action } => name_at(shard, action, stream.local_addr().ip()).await?,
+        Helo::BySource { action } => name_at(shard, action, source).await?,
     };
     let mut connection = Connection {
         stream,
@@ -101,6 +102,7 @@ async fn greet<W: World>(
         input: Vec::new(),
         out: Vec::new(),
         remote: format!("{}[{}]:{}", host.name, address.ip(), address.port()),
+        source: Some(source),
     };
     match converse(shard, &mut connection).await {
         Ok(Said::Ready) => Ok(connection),

@@ -301,7 +301,8 @@ fn combine(answers: &[Rc<Resolved>]) -> Resolved {
 
 fn refuse<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, recipients: &[(u16, String)], outcome: &Outcome) {
     let recipients = recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
-    let results = Results { message: fresh.id.0, recipients, remote: "none".into(), delays: Delays::default() };
+    let results =
+        Results { message: fresh.id.0, recipients, remote: "none".into(), source: None, delays: Delays::default() };
     settle::settle(shard, results);
 }
 
