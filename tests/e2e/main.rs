@@ -19,5 +19,6 @@ mod sendmail;
 mod sources;
 mod stress;
 mod tables;
+mod tags;
 mod users;
 mod wire;
