@@ -3,6 +3,7 @@
 
 mod support;
 
+mod bounces;
 mod check;
 mod client_names;
 mod commits;
