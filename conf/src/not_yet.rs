@@ -53,11 +53,8 @@ impl Config {
         has(self.queue.encryption.is_some(), "queue encryption");
         has(self.srs.key.is_some(), "srs key");
         has(self.machinery.deferred_max.is_some(), "mta max-deferred");
-        has(self.machinery.deliveries_max.is_some(), "mda limit");
-        has(self.machinery.deliveries_per_user_max.is_some(), "mda limit");
         has(self.machinery.in_flight_max.is_some(), "scheduler limit");
         has(self.machinery.schedule_max.is_some(), "scheduler limit");
-        has(self.machinery.never_tries, "scheduler backend");
         has(self.metrics.hlog.is_some(), "metrics hlog");
         has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");

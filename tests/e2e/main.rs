@@ -13,6 +13,7 @@ mod disk_full;
 mod expansion;
 mod first_run;
 mod lifecycle;
+mod limits;
 mod local;
 mod relay;
 mod rules;

@@ -145,6 +145,12 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Address
             start_maildirs(shard);
         }
         Target::User { user, .. } => {
+            // The supervisor keeps to `mda limit`; it must get as many as that allows.
+            let machinery = &shard.settings().config.machinery;
+            let at_least = |bound: usize, limit: Option<u32>| bound.max(limit.map_or(0, |limit| limit as usize));
+            let at_once = at_least(limits::HANDED, machinery.deliveries_max);
+            let per_user = at_least(limits::HANDED_PER_USER, machinery.deliveries_per_user_max);
+            locals.users.borrow_mut().allow(at_once, per_user);
             locals.users.borrow_mut().push((user.name, user.uid), bytes, delivery);
             start_users(shard);
         }

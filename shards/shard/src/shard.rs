@@ -294,6 +294,8 @@ impl<W: World> Shard<W> {
                 Order::Reload(config) => {
                     *self.settings.borrow_mut() = Rc::new(Settings::new(config, &self.hostname));
                     self.lookups.forget();
+                    // What nothing was tried of may be tried now.
+                    self.landed.raise();
                 }
                 Order::ForgetTable(name) => self.lookups.forget_table(&name),
                 Order::Stop => return,
