@@ -1,6 +1,7 @@
 //! `mda limit` and `scheduler backend`: how much is done at once, and whether anything is.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,19 +37,29 @@ fn overlap(log: &Path) -> (usize, usize) {
 
 #[test]
 fn mda_limit_bounds_the_programs_that_run_at_once() {
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    // Programs are not run as root.
+    let (uid, gid) = match geteuid().is_root() {
+        true => (23_456, 23_457),
+        false => (geteuid().as_raw(), getegid().as_raw()),
+    };
     let users = ["u0", "u1", "u2", "u3", "u4"];
     let table: Vec<String> = users.iter().map(|user| format!("{user} => {user}:{uid}:{gid}:/")).collect();
     let rules = |limit: &str| {
         format!(
             "{SMALL}{LISTENERS}{limit}\ntable users {{ {} }}\n\
-             action \"local\" mda \"sh -c 'echo begin >>@DIR@/programs; sleep 0.1; echo end >>@DIR@/programs'\" userbase <users>\n\
+             action \"local\" mda \"sh -c 'echo begin >>@DIR@/out/programs; sleep 0.1; echo end >>@DIR@/out/programs'\" userbase <users>\n\
              match from any for any action \"local\"\n",
             table.join(", ")
         )
     };
-    let server = Setup::whole(rules("mda limit max-session 1")).start();
-    let log = server.dir().join("programs");
+    let setup = Setup::whole(rules("mda limit max-session 1"));
+    let (dir, out) = (setup.dir().to_owned(), setup.dir().join("out"));
+    fs::create_dir(&out).expect("made");
+    for (path, mode) in [(&dir, 0o755), (&out, 0o777)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("changed");
+    }
+    let server = setup.start();
+    let log = out.join("programs");
     send(&server, &users);
     wait_until("all have ended", SOON, || overlap(&log).1 == 5);
     assert_eq!(overlap(&log).0, 1, "one at a time");
