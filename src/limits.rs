@@ -34,6 +34,8 @@ pub const QUESTIONS: usize = 4096;
 pub const LOOKUPS: usize = 256;
 /// A name that is not resolved by then is answered "try again later".
 pub const LOOKUP: Duration = Duration::from_secs(30);
+/// Names of one client that are held against his address.
+pub const CLIENT_NAMES: usize = 8;
 /// Exchangers of one domain whose addresses are asked for; the field stops at about as many.
 pub const EXCHANGERS: usize = 32;
 /// Answers that the resolver keeps.

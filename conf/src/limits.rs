@@ -77,6 +77,11 @@ pub const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// `table … pool`: connections of a remote backend.
 pub const TABLE_POOL: u32 = 4;
 
+/// Relay hosts that a remote table may name at once.
+pub const RELAY_HOSTS_MAX: usize = 64;
+/// Source addresses that a remote table may have: they travel with each message to its route.
+pub const RELAY_SOURCES_MAX: usize = 256;
+
 /// `filter … timeout`, and that of milters and helpers (grammar §4.6).
 pub const FILTER_TIMEOUT: Duration = Duration::from_secs(30);
 /// `share … timeout`: a counter elsewhere is not worth a longer wait.

@@ -85,6 +85,10 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             out.line(&Answer::Lookup(coordinator.tables().lookup(&table, service, &key).await)).await?;
             Answer::Done(String::new())
         }
+        Request::ClientName { address } => {
+            out.line(&Answer::Lookup(coordinator.client_name(address).await)).await?;
+            Answer::Done(String::new())
+        }
         Request::TableFigures { table } => {
             let tables = coordinator.tables();
             let names = table.map_or_else(|| tables.names().map(str::to_owned).collect(), |name| vec![name]);

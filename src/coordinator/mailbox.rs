@@ -2,6 +2,7 @@
 //! that themselves.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use futures_channel::oneshot;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
-use ringpost_shard::{Ask, MxAnswer};
+use ringpost_shard::{Ask, MxAnswer, NameAnswer};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
@@ -22,6 +23,14 @@ use crate::limits::{LOOKUPS, QUESTIONS};
 enum Question {
     Exchangers(String),
     Addresses(String),
+    Client(IpAddr),
+}
+
+/// The answer to it.
+#[derive(Clone)]
+enum Named {
+    Hosts(MxAnswer),
+    Client(NameAnswer),
 }
 
 /// A question about what tables and files say.
@@ -34,7 +43,7 @@ enum Lookup {
 pub struct Asked(Kind);
 
 enum Kind {
-    Name(Question, oneshot::Sender<MxAnswer>),
+    Name(Question, oneshot::Sender<Named>),
     Lookup(Lookup, oneshot::Sender<Told>),
 }
 
@@ -52,12 +61,18 @@ pub fn questions() -> (Line, Mailbox<Asked>) {
 const STOPPED: &str = "the coordinator has stopped";
 
 impl Line {
-    async fn name(&self, question: Question) -> MxAnswer {
+    /// `None`: nobody is there to answer.
+    async fn name(&self, question: Question) -> Option<Named> {
         let (answer, wait) = oneshot::channel();
-        if self.0.send(Asked(Kind::Name(question, answer))).await.is_err() {
-            return MxAnswer::Temporary(STOPPED.into());
+        self.0.send(Asked(Kind::Name(question, answer))).await.ok()?;
+        wait.await.ok()
+    }
+
+    async fn hosts(&self, question: Question) -> MxAnswer {
+        match self.name(question).await {
+            Some(Named::Hosts(answer)) => answer,
+            _ => MxAnswer::Temporary(STOPPED.into()),
         }
-        wait.await.unwrap_or_else(|_| MxAnswer::Temporary(STOPPED.into()))
     }
 
     async fn lookup(&self, lookup: Lookup) -> Told {
@@ -71,11 +86,18 @@ impl Line {
 
 impl Ask for Line {
     async fn exchangers(&self, domain: &str) -> MxAnswer {
-        self.name(Question::Exchangers(domain.to_owned())).await
+        self.hosts(Question::Exchangers(domain.to_owned())).await
     }
 
     async fn addresses(&self, host: &str) -> MxAnswer {
-        self.name(Question::Addresses(host.to_owned())).await
+        self.hosts(Question::Addresses(host.to_owned())).await
+    }
+
+    async fn client_name(&self, address: IpAddr) -> NameAnswer {
+        match self.name(Question::Client(address)).await {
+            Some(Named::Client(answer)) => answer,
+            _ => NameAnswer::Temporary(STOPPED.into()),
+        }
     }
 
     async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told {
@@ -102,9 +124,9 @@ pub struct Desk {
 
 /// Answers until all shards are gone.
 pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
-    let mut asking: HashMap<Question, Vec<oneshot::Sender<MxAnswer>>> = HashMap::new();
+    let mut asking: HashMap<Question, Vec<oneshot::Sender<Named>>> = HashMap::new();
     let mut waiting: VecDeque<Question> = VecDeque::new();
-    let mut lookups: JoinSet<(Question, MxAnswer)> = JoinSet::new();
+    let mut lookups: JoinSet<(Question, Named)> = JoinSet::new();
     let mut open = true;
     while open || !lookups.is_empty() {
         tokio::select! {
@@ -139,8 +161,9 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
             let names = desk.names.clone();
             lookups.spawn(async move {
                 let answer = match &question {
-                    Question::Exchangers(domain) => dns::exchangers(&names, domain).await,
-                    Question::Addresses(host) => dns::addresses(&names, host).await,
+                    Question::Exchangers(domain) => Named::Hosts(dns::exchangers(&names, domain).await),
+                    Question::Addresses(host) => Named::Hosts(dns::addresses(&names, host).await),
+                    Question::Client(address) => Named::Client(dns::client_name(&names, *address).await),
                 };
                 (question, answer)
             });
@@ -204,6 +227,7 @@ mod tests {
             }
             assert_eq!(line.exchangers("b.test").await, MxAnswer::NoSuchDomain);
             assert!(matches!(line.addresses("mx.test").await, MxAnswer::Hosts { .. }));
+            assert_eq!(line.client_name([192, 0, 2, 1].into()).await, NameAnswer::None);
         });
     }
 

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use ringpost_io::Mailbox;
+use ringpost_shard::NameAnswer;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
@@ -41,6 +42,8 @@ pub struct Coordinator {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// The DNS.
+    names: Arc<Names>,
     /// Tables that are looked up here.
     tables: RwLock<Arc<Tables>>,
     surroundings: Surroundings,
@@ -101,6 +104,15 @@ impl Coordinator {
         self.tables.read().expect("nobody panics with it").clone()
     }
 
+    /// What a client at this address is called, as rules are told.
+    pub async fn client_name(&self, address: std::net::IpAddr) -> tables::Answer {
+        match dns::client_name(&self.names, address).await {
+            NameAnswer::Known { name, .. } => tables::Answer::Found(name),
+            NameAnswer::None => tables::Answer::NotFound,
+            NameAnswer::Temporary(why) => tables::Answer::Failed(why),
+        }
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -129,7 +141,8 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     });
     let tables = RwLock::new(Arc::new(tables));
     let reloads = reload::Waiting::default();
-    let coordinator = Arc::new(Coordinator { shards, log, tables, surroundings, door, supervisor, reloads });
+    let coordinator =
+        Arc::new(Coordinator { shards, log, names: names.clone(), tables, surroundings, door, supervisor, reloads });
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));

@@ -1,7 +1,7 @@
 //! Administrators and the engine, over the control socket: a line of JSON asks, lines of JSON answer, the last of which
 //! is `done` or `error`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ringpost_perf::Snapshot;
 use ringpost_shard::{ListedEnvelope, ShownMessage};
@@ -32,6 +32,11 @@ pub enum Request {
         service: Service,
         /// The key.
         key: String,
+    },
+    /// What a client at this address is called: the name that the DNS has for it, if that name has the address, too.
+    ClientName {
+        /// Its address.
+        address: IpAddr,
     },
     /// How a table fares; all of them without a name.
     TableFigures {
@@ -70,7 +75,7 @@ pub enum Answer {
     Envelope(ListedEnvelope),
     /// A message.
     Message(ShownMessage),
-    /// What a lookup gave.
+    /// What a lookup gave, of a table or of a client's name.
     Lookup(tables::Answer),
     /// How a table fares.
     Table(Box<Figures>),

@@ -22,7 +22,7 @@ use ringpost_conf::Config;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
-use self::delivery::Lane;
+use self::delivery::{Bounded, Bounds, Lane};
 use self::pickup::Pickup;
 use self::sockets::Sockets;
 use self::spawn::{Child, Role};
@@ -59,6 +59,8 @@ struct Supervisor {
     keyholder: Child,
     /// What does its errands; those of engines that are gone end by themselves.
     lanes: Vec<Lane>,
+    /// How many deliveries they do at once.
+    deliveries: Bounded,
     /// The engine has been ready once: from then on its failures are survived.
     was_ready: bool,
     failures_before_ready: u32,
@@ -95,6 +97,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         eprintln!("ringpost: {problem}");
     }
     let mut supervisor = Supervisor {
+        deliveries: Bounds::of(&config.machinery).into(),
         engine: Child::new(Role::Engine, sender.clone()),
         keyholder: Child::new(Role::Keyholder, sender),
         on_terminal: std::io::stderr().is_terminal(),
@@ -245,9 +248,8 @@ impl Supervisor {
             self.engine.give(purpose, socket);
         }
         self.lanes.retain(|lane| !lane.has_ended());
-        for (purpose, bounds) in
-            [(Purpose::Deliveries, delivery::FOR_DELIVERIES), (Purpose::Forwards, delivery::FOR_FORWARDS)]
-        {
+        let forwards = delivery::FOR_FORWARDS.into();
+        for (purpose, bounds) in [(Purpose::Deliveries, self.deliveries.clone()), (Purpose::Forwards, forwards)] {
             let (lane, end) = Lane::start(bounds)?;
             self.engine.give(purpose, end.as_fd());
             self.lanes.push(lane);
@@ -361,6 +363,7 @@ impl Supervisor {
                 self.engine.give(Purpose::Plan, memory.as_fd());
                 self.engine.tell(letter);
                 (self.plan, self.config) = (plan, config);
+                self.deliveries.set(Bounds::of(&self.config.machinery));
             }
             Err(error) => self.engine.tell(&ToEngine::ReloadRefused(error.to_string())),
         }

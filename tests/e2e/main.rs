@@ -3,7 +3,9 @@
 
 mod support;
 
+mod bounces;
 mod check;
+mod client_names;
 mod commits;
 mod crash;
 mod deferred;
@@ -11,11 +13,14 @@ mod disk_full;
 mod expansion;
 mod first_run;
 mod lifecycle;
+mod limits;
 mod local;
 mod relay;
 mod rules;
 mod sendmail;
+mod sources;
 mod stress;
 mod tables;
+mod tags;
 mod users;
 mod wire;

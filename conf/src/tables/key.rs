@@ -63,6 +63,8 @@ impl<'k> Keys<'k> {
         let kind = match service {
             ServiceKind::Alias if split_address(key).is_some() => Kind::Virtual,
             ServiceKind::Alias => Kind::User,
+            // The whole list has no key.
+            ServiceKind::RelayHost if key.is_empty() => Kind::Exact,
             ServiceKind::Domain | ServiceKind::RelayHost | ServiceKind::Cert => Kind::Domain,
             ServiceKind::Dkim => Kind::Parents,
             ServiceKind::NetAddr => Kind::Network,
@@ -255,6 +257,10 @@ mod tests {
     #[test]
     fn other_services() {
         assert_eq!(keys(ServiceKind::Dkim, "a.b.org"), ["a.b.org", "b.org", "org"]);
+        assert_eq!(
+            (keys(ServiceKind::RelayHost, ""), keys(ServiceKind::SourceAddr, "")),
+            (vec![String::new()], vec![String::new()])
+        );
         assert_eq!(keys(ServiceKind::String, "Tag"), ["Tag"]);
         assert_eq!(keys(ServiceKind::Credentials, "Gilles@x.org"), ["Gilles@x.org"]);
         assert_eq!(keys(ServiceKind::UserInfo, "Gilles"), ["gilles"]);

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
@@ -42,6 +43,22 @@ pub enum MxAnswer {
     Temporary(String),
 }
 
+/// The answer to "what is this client called".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameAnswer {
+    /// The name that the DNS has for his address, and that has this address, too.
+    Known {
+        /// Lower case, without a final dot.
+        name: String,
+        /// How long to believe it.
+        ttl: Duration,
+    },
+    /// He has no name, or uses one that is not his.
+    None,
+    /// Ask again later.
+    Temporary(String),
+}
+
 /// The coordinator as a shard sees it.
 #[allow(async_fn_in_trait)]
 pub trait Ask: 'static {
@@ -49,6 +66,8 @@ pub trait Ask: 'static {
     async fn exchangers(&self, domain: &str) -> MxAnswer;
     /// Addresses of a host, no MX involved.
     async fn addresses(&self, host: &str) -> MxAnswer;
+    /// What the client at an address is called.
+    async fn client_name(&self, address: IpAddr) -> NameAnswer;
     /// What a table says to the first of these keys that is there, in their order.
     async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told;
     /// The system's record of a user: `name:uid:gid:home`.
@@ -57,10 +76,12 @@ pub trait Ask: 'static {
     async fn list(&self, path: &Path) -> Told;
 }
 
-/// A question: MX of a domain, or addresses of a host; with the port that the answer will be used with.
+/// A question: MX of a domain, those of a name that an administrator has given, or addresses of a host; with the port that
+/// the answer will be used with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Question {
     Exchangers(String, u16),
+    RelayExchangers(String, u16),
     Addresses(String, u16),
 }
 
@@ -70,22 +91,22 @@ struct Kept<T> {
 }
 
 /// A shard's answers, by question, in the form in which it uses them.
-pub(crate) struct Cache<T> {
-    kept: RefCell<HashMap<Question, Kept<T>>>,
-    order: RefCell<VecDeque<Question>>,
+pub(crate) struct Cache<Q, T> {
+    kept: RefCell<HashMap<Q, Kept<T>>>,
+    order: RefCell<VecDeque<Q>>,
 }
 
-impl<T> Cache<T> {
+impl<Q: Clone + Eq + Hash, T> Cache<Q, T> {
     pub(crate) fn new() -> Self {
         Self { kept: RefCell::default(), order: RefCell::default() }
     }
 
-    pub(crate) fn get(&self, now: Instant, question: &Question) -> Option<Rc<T>> {
+    pub(crate) fn get(&self, now: Instant, question: &Q) -> Option<Rc<T>> {
         let kept = self.kept.borrow();
         kept.get(question).filter(|kept| kept.until > now).map(|kept| kept.answer.clone())
     }
 
-    pub(crate) fn keep(&self, now: Instant, question: Question, answer: Rc<T>, ttl: Duration) {
+    pub(crate) fn keep(&self, now: Instant, question: Q, answer: Rc<T>, ttl: Duration) {
         let mut order = self.order.borrow_mut();
         let mut kept = self.kept.borrow_mut();
         if kept.insert(question.clone(), Kept { answer, until: now + ttl }).is_none() {

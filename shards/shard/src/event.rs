@@ -1,7 +1,7 @@
 //! What a shard tells the log: one event, one line of `key=value`, stable names.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ringpost_queue::MessageId;
@@ -56,14 +56,20 @@ pub enum Event<'a> {
     },
     /// What became of one delivery.
     Delivery {
+        /// Whether it leaves this host.
+        course: Course,
         /// Message.
         id: MessageId,
-        /// Forward-path.
+        /// Whom it is for.
         recipient: &'a str,
+        /// The forward-path that has led to it.
+        original: &'a str,
         /// How it ended.
         result: Result,
         /// Which way: the remote host, `maildir`, `discard`.
         via: &'a str,
+        /// The address that it was sent from.
+        source: Option<IpAddr>,
         /// Since it was received.
         age: Duration,
         /// The parts of the last attempt.
@@ -73,6 +79,25 @@ pub enum Event<'a> {
     },
     /// Something an administrator should look at.
     Warning(&'a str),
+}
+
+/// Where a delivery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// To another server.
+    Relay,
+    /// It ends here: in a mailbox, a program, a mail store, or nowhere.
+    Local,
+}
+
+impl Course {
+    /// The first word of its lines.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Local => "local",
+        }
+    }
 }
 
 /// How a delivery attempt ended.
@@ -103,20 +128,60 @@ impl Display for Event<'_> {
                 "queue  id={id} s={session:016x} from=<{sender}> nrcpt={recipients} size={bytes} commit={:.2}ms",
                 commit.as_secs_f64() * 1000.0
             ),
-            Event::Delivery { id, recipient, result, via, age, delays, reply } => {
+            Event::Delivery { course, id, recipient, original, result, via, source, age, delays, reply } => {
                 let before = age.saturating_sub(delays.wait + delays.connect + delays.talk);
+                write!(f, "{}  id={id} to=<{recipient}>", course.word())?;
+                if original != recipient {
+                    write!(f, " orig=<{original}>")?;
+                }
+                write!(f, " result={result:?} relay={via}")?;
+                if let Some(source) = source {
+                    write!(f, " src={source}")?;
+                }
                 write!(
                     f,
-                    "relay  id={id} to=<{recipient}> result={result:?} relay={via} delay={:.3} delays={:.3}/{:.3}/{:.3}/{:.3}",
+                    " delay={:.3} delays={:.3}/{:.3}/{:.3}/{:.3}",
                     age.as_secs_f64(),
                     before.as_secs_f64(),
                     delays.wait.as_secs_f64(),
                     delays.connect.as_secs_f64(),
                     delays.talk.as_secs_f64(),
                 )?;
-                reply.map_or(Ok(()), |reply| write!(f, " stat=\"{reply}\""))
+                let Some(reply) = reply else { return Ok(()) };
+                let (class, subject, detail) = reply.status_or_default();
+                write!(f, " dsn={class}.{subject}.{detail} stat=\"{reply}\"")
             }
             Event::Warning(text) => write!(f, "warn   {text}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_say_whether_they_leave_this_host() {
+        let reply = RemoteReply::local(250, (2, 0, 0), "ok");
+        let second = Duration::from_secs(1);
+        let line = |course, original, via, source| {
+            let delays = Delays { wait: second, connect: Duration::ZERO, talk: second };
+            let (id, recipient, reply) = (MessageId(7), "b@d.example", Some(&reply));
+            let (result, age) = (Result::Ok, 3 * second);
+            Event::Delivery { course, id, recipient, original, result, via, source, age, delays, reply }.to_string()
+        };
+        let times = "delay=3.000 delays=1.000/1.000/0.000/1.000 dsn=2.0.0 stat=\"250 2.0.0 ok\"";
+        assert_eq!(
+            line(Course::Relay, "b@d.example", "mx.d.example[192.0.2.1]:25", Some([192, 0, 2, 9].into())),
+            format!(
+                "relay  id=0000000000000007 to=<b@d.example> result=Ok relay=mx.d.example[192.0.2.1]:25 src=192.0.2.9 {times}"
+            )
+        );
+        assert_eq!(
+            line(Course::Local, "list@d.example", "maildir", None),
+            format!(
+                "local  id=0000000000000007 to=<b@d.example> orig=<list@d.example> result=Ok relay=maildir {times}"
+            )
+        );
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A letter is a few words long: a ticket is boxed, bodies are shared or moved, never copied on a ring.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Results {
     pub recipients: Vec<(u16, Outcome)>,
     /// The host that took or refused it; empty if none was reached.
     pub remote: String,
+    /// The address that it was sent from.
+    pub source: Option<IpAddr>,
     /// Waiting at the route, connecting, talking.
     pub delays: Delays,
 }

@@ -9,6 +9,7 @@
 mod ask;
 mod body;
 mod bounce;
+mod client_name;
 mod dispatch;
 mod event;
 mod handover;
@@ -21,6 +22,7 @@ mod local;
 mod lookups;
 mod outbound;
 mod outbox;
+mod reach;
 mod recipient;
 mod replies;
 mod resolve;
@@ -30,8 +32,8 @@ mod shard;
 mod submit;
 mod target;
 
-pub use ask::{Ask, Exchanger, MxAnswer};
-pub use event::{Event, Result as DeliveryResult};
+pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer};
+pub use event::{Course, Event, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
 pub use letter::{Delays, Letter, Outcome, Results, Ticket};

@@ -60,6 +60,10 @@ pub const SHOWN_BYTES: usize = 1 << 20;
 pub const CONNECT: Duration = Duration::from_secs(30);
 /// Addresses tried for one connection; a site with more is tried again later (Postfix stops after 5).
 pub const ADDRESSES_PER_ATTEMPT: usize = 8;
+/// Source addresses tried for one destination address, where this machine does not have the first ones.
+pub const SOURCES_PER_ADDRESS: usize = 8;
+/// How long a delivery waits for the tables that say where it goes; each has a shorter time of its own.
+pub const DIRECTION: Duration = Duration::from_secs(60);
 /// A client that does not take our replies for this long is gone (RFC 5321 §4.5.3.2.7).
 pub const WRITE: Duration = Duration::from_secs(300);
 /// RFC 5321 §4.5.3.2.5: a server that takes no piece of a message for this long is gone.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_channel::oneshot;
 use ringpost_conf::expand::{Question, Told};
 use ringpost_conf::tables::{Keys, ServiceKind};
-use ringpost_conf::{Config, Lookup, TableOptions};
+use ringpost_conf::{Backend, Config, Lookup, TableOptions};
 use ringpost_io::{Class, Runtime};
 
 use crate::ask::Ask;
@@ -99,8 +99,14 @@ impl Manner {
     fn of(question: &Question, config: &Config) -> Self {
         match question {
             Question::Lookup(Lookup::Table { table, service, .. }) => {
-                let options = config.tables.get(table.0 as usize).map(|table| table.options).unwrap_or_default();
-                Self::of_table(&options, *service)
+                let table = config.tables.get(table.0 as usize);
+                let options = table.map(|table| table.options).unwrap_or_default();
+                // A helper gives one of a list at a time, and another one each time.
+                let gives_next = table.is_some_and(|table| matches!(table.backend, Backend::Proc { .. }));
+                match gives_next && service.is_cycled() {
+                    true => Self { found: Duration::ZERO, ..Self::of_table(&options, *service) },
+                    false => Self::of_table(&options, *service),
+                }
             }
             Question::User(_) => Self::of_table(&TableOptions::default(), ServiceKind::UserInfo),
             // A user who changes his `.forward` expects the next message to follow it.
@@ -201,7 +207,7 @@ async fn put<W: World>(shard: &Shard<W>, asked: &Asked, delimiter: char) -> Told
             let keys = Keys::new(*service, key, delimiter).map(|key| key.as_str().to_owned()).collect();
             shard.ask.look_up(&asked.table, *service, keys).await
         }
-        // No rule asks for it: a server with such rules does not start (`Config::not_yet`).
+        // It is not a table's, and asked elsewhere (`client_name.rs`).
         Question::Lookup(Lookup::ReverseName) => Told::Failed("the client's name is not looked up".to_owned()),
         Question::User(name) => shard.ask.user(name).await,
         Question::Forward(user) => shard.hand.forward(target::record(user)).await.into(),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteRepl
 
 use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
 use crate::shard::{Shard, World};
-use crate::{limits, settle};
+use crate::{limits, reach, settle};
 
 /// Connections that wait for work, the one that worked last on top: few stay warm, the others leave in time.
 #[derive(Default)]
@@ -76,7 +76,11 @@ fn unreachable(why: &str) -> RemoteReply {
 fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome: &Outcome) {
     let recipients = ticket.recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     let delays = Delays { wait: shard.runtime.now() - ticket.ready, ..Delays::default() };
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote: ticket.site.name, delays });
+    send_home(
+        shard,
+        ticket.home,
+        Results { message: ticket.message, recipients, remote: ticket.site.name, source: None, delays },
+    );
 }
 
 fn send_home<W: World>(shard: &Rc<Shard<W>>, home: usize, results: Results) {
@@ -103,6 +107,8 @@ pub(crate) struct Connection<S> {
     pub(crate) input: Vec<u8>,
     pub(crate) out: Vec<u8>,
     pub(crate) remote: String,
+    /// The address that it leaves from, for the log.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// Why a connection is over.
@@ -111,7 +117,7 @@ pub(crate) struct Broken(pub(crate) String);
 /// One connection from its opening to its end.
 async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site, hosts: &[Host]) {
     let began = shard.runtime.now();
-    let mut connection = match reach(shard, site, hosts).await {
+    let mut connection = match reach::reach(shard, route, site, hosts).await {
         Ok(connection) => connection,
         Err(why) => {
             shard.counters.add(Counter::OutboundFailures, 1);
@@ -196,67 +202,6 @@ async fn leave<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R
     let _ = send(shard, connection, limits::QUIT).await;
 }
 
-/// Tries the hosts in order, and their addresses, until one greets us.
-async fn reach<W: World>(
-    shard: &Rc<Shard<W>>,
-    site: &Site,
-    hosts: &[Host],
-) -> Result<Connection<<W::R as Runtime>::Stream>, String> {
-    let mut why = String::from("the site has no address");
-    let mut tried = 0;
-    for host in hosts {
-        for address in &host.addresses {
-            let Some(source) = source_for(shard, site, *address) else { continue };
-            if tried == limits::ADDRESSES_PER_ATTEMPT {
-                return Err(why);
-            }
-            tried += 1;
-            match greet(shard, site, host, *address, source).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => why = format!("{}[{}]:{}: {error}", host.name, address.ip(), address.port()),
-            }
-        }
-    }
-    Err(why)
-}
-
-/// Which address to send from: the next of the destination's family; `None`: this family is not to be tried.
-fn source_for<W: World>(shard: &Shard<W>, site: &Site, destination: SocketAddr) -> Option<Option<IpAddr>> {
-    if site.sources.is_empty() {
-        return Some(None);
-    }
-    let of_family: Vec<IpAddr> =
-        site.sources.iter().copied().filter(|source| source.is_ipv4() == destination.is_ipv4()).collect();
-    let turn = shard.next_source.get();
-    shard.next_source.set(turn.wrapping_add(1));
-    of_family.get(turn % of_family.len().max(1)).copied().map(Some)
-}
-
-async fn greet<W: World>(
-    shard: &Rc<Shard<W>>,
-    site: &Site,
-    host: &Host,
-    address: SocketAddr,
-    source: Option<IpAddr>,
-) -> Result<Connection<<W::R as Runtime>::Stream>, String> {
-    let stream = shard.runtime.connect(address, source, limits::CONNECT).await.map_err(|error| {
-        if error.kind() == std::io::ErrorKind::TimedOut { "connection timed out".to_owned() } else { error.to_string() }
-    })?;
-    let mut connection = Connection {
-        stream,
-        session: Session::new(site.helo.clone()),
-        input: Vec::new(),
-        out: Vec::new(),
-        remote: format!("{}[{}]:{}", host.name, address.ip(), address.port()),
-    };
-    match converse(shard, &mut connection).await {
-        Ok(Said::Ready) => Ok(connection),
-        Ok(Said::Failed(reply)) => Err(format!("greeted with {reply}")),
-        Ok(_) => Err("the server's greeting makes no sense".to_owned()),
-        Err(Broken(why)) => Err(why),
-    }
-}
-
 /// Sends what the session has to say, then reads until it has something to tell.
 pub(crate) async fn converse<W: World>(
     shard: &Rc<Shard<W>>,
@@ -331,8 +276,8 @@ async fn deliver<W: World>(
         Ended::NoBody => (same(&ticket, &Outcome::Untried), false),
     };
     let recipients = ticket.recipients.iter().map(|(index, _)| *index).zip(results).collect();
-    let remote = connection.remote.clone();
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, delays });
+    let (remote, source) = (connection.remote.clone(), connection.source);
+    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, source, delays });
     go_on
 }
 

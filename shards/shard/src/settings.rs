@@ -1,7 +1,7 @@
 //! The configuration in the terms of the rooms below: what each listener's sessions, the queue and the routes are told.
 
 use ringpost_conf::expand::Outlines;
-use ringpost_conf::{Config, Reserve};
+use ringpost_conf::{Config, Origin, Reserve};
 use ringpost_queue::{Options, Plant};
 use ringpost_smtp::server::Policy;
 use std::net::IpAddr;
@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) sessions_max: usize,
     pub(crate) sessions_per_address_max: usize,
     pub(crate) received_max: usize,
+    /// Whether a rule wants to know what clients are called.
+    pub(crate) asks_client_names: bool,
 }
 
 impl Settings {
@@ -58,6 +60,7 @@ impl Settings {
             sessions_max: config.smtp.sessions_max as usize,
             sessions_per_address_max: config.smtp.sessions_per_source_max as usize,
             received_max: config.smtp.received_max as usize,
+            asks_client_names: config.matches.iter().any(|rule| matches!(rule.from.1, Origin::ReverseName(_))),
             hostname: hostname.to_owned(),
             config,
         }

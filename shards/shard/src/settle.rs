@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringpost_conf::ActionKind;
+use ringpost_conf::expand::Way;
 use ringpost_io::{Class, Runtime};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::{MessageId, State, retry};
@@ -10,7 +12,7 @@ use ringpost_smtp::client::RemoteReply;
 
 use crate::bounce::{self, Failure};
 use crate::dispatch::{self, Envelope, Flight};
-use crate::event::{Event, Result};
+use crate::event::{Course, Event, Result};
 use crate::letter::{Outcome, Results};
 use crate::limits;
 use crate::shard::{Shard, World};
@@ -40,15 +42,7 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
                 expired,
             }),
         }
-        tell(
-            shard,
-            flight,
-            id,
-            (recipient, *attempts),
-            outcome,
-            &results,
-            failures.last().filter(|failure| failure.index == *index),
-        );
+        tell(shard, flight, id, envelope, outcome, &results, failures.last().filter(|failure| failure.index == *index));
     }
     let over = flight.open == 0;
     if !failures.is_empty() {
@@ -110,7 +104,7 @@ fn tell<W: World>(
     shard: &Shard<W>,
     flight: &Flight,
     id: MessageId,
-    (recipient, attempts): (&str, u16),
+    envelope: &Envelope,
     outcome: &Outcome,
     results: &Results,
     failure: Option<&Failure>,
@@ -118,7 +112,7 @@ fn tell<W: World>(
     let age = Duration::from_millis(shard.runtime.unix_ms().saturating_sub(flight.received_ms));
     let (result, reply, counter) = match (outcome, failure) {
         (Outcome::Untried, _) => return,
-        (Outcome::Paused { .. }, None) if attempts > 0 => return,
+        (Outcome::Paused { .. }, None) if envelope.attempts > 0 => return,
         (Outcome::Delivered(reply), _) => (Result::Ok, reply, Counter::Delivered),
         (_, Some(failure)) if failure.expired => (Result::Expired, &failure.reply, Counter::Failed),
         (Outcome::Permanent(reply), _) => (Result::PermFail, reply, Counter::Failed),
@@ -128,6 +122,12 @@ fn tell<W: World>(
     if result == Result::Ok {
         shard.stages.record(Stage::Total, age.max(shard.runtime.now() - flight.began));
     }
-    let (via, delays) = (results.remote.as_str(), results.delays);
-    shard.event(&Event::Delivery { id, recipient, result, via, age, delays, reply: Some(reply) });
+    let Envelope { recipient, action, .. } = envelope;
+    let kind = action.and_then(|action| flight.settings.config.actions.get(action)).map(|action| &action.kind);
+    let leaves = matches!((kind, &envelope.way), (Some(ActionKind::Relay(_)), Way::Address));
+    let course = if leaves { Course::Relay } else { Course::Local };
+    let (original, reply) = (envelope.original(), Some(reply));
+    let Results { remote: via, source, delays, .. } = results;
+    let (source, delays) = (*source, *delays);
+    shard.event(&Event::Delivery { course, id, recipient, original, result, via, source, age, delays, reply });
 }

@@ -14,7 +14,7 @@ use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
 
-use crate::ask::{Ask, Cache};
+use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
 use crate::event::Event;
 use crate::handover::HandOver;
@@ -105,7 +105,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) stages: Stages,
     pub(crate) outbox: Outbox,
-    pub(crate) cache: Cache<Resolved>,
+    pub(crate) cache: Cache<Question, Resolved>,
+    pub(crate) client_names: Cache<IpAddr, NameAnswer>,
     pub(crate) lookups: Lookups,
     pub(crate) routes: RefCell<Routes<Box<Ticket>>>,
     pub(crate) idle: Idle,
@@ -117,7 +118,6 @@ pub(crate) struct Shard<W: World> {
     pub(crate) landed: Signal,
     pub(crate) fetches: RefCell<HashMap<u64, futures_channel::oneshot::Sender<Option<Vec<u8>>>>>,
     pub(crate) next_fetch: Cell<u64>,
-    pub(crate) next_source: Cell<usize>,
     pub(crate) next_session: Cell<u64>,
     pub(crate) sessions: Cell<usize>,
     pub(crate) by_address: RefCell<HashMap<IpAddr, usize>>,
@@ -200,6 +200,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         stages: Stages::new(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),
+        client_names: Cache::new(),
         lookups: Lookups::default(),
         idle: Idle::default(),
         flights: RefCell::default(),
@@ -208,7 +209,6 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         landed: Signal::new(),
         fetches: RefCell::default(),
         next_fetch: Cell::new(0),
-        next_source: Cell::new(me),
         next_session: Cell::new(1 << 63 | (me as u64) << 48),
         sessions: Cell::new(0),
         by_address: RefCell::default(),
@@ -294,6 +294,8 @@ impl<W: World> Shard<W> {
                 Order::Reload(config) => {
                     *self.settings.borrow_mut() = Rc::new(Settings::new(config, &self.hostname));
                     self.lookups.forget();
+                    // What nothing was tried of may be tried now.
+                    self.landed.raise();
                 }
                 Order::ForgetTable(name) => self.lookups.forget_table(&name),
                 Order::Stop => return,

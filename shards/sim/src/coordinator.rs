@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::Runtime;
-use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, UserRecord};
+use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, NameAnswer, UserRecord};
 
 use crate::limits::{DOMAINS, RECEIVERS};
 
@@ -77,6 +77,10 @@ impl<R: Runtime> Ask for Names<R> {
 
     async fn addresses(&self, host: &str) -> MxAnswer {
         self.exchangers(host).await
+    }
+
+    async fn client_name(&self, _address: std::net::IpAddr) -> NameAnswer {
+        NameAnswer::None
     }
 
     async fn look_up(&self, table: &str, _service: ServiceKind, keys: Vec<String>) -> Told {

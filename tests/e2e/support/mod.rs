@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod database;
 pub mod engine;
 pub mod maildir;
 pub mod ports;

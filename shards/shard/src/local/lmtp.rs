@@ -143,7 +143,8 @@ async fn reach<W: World>(shard: &Rc<Shard<W>>, store: &Store) -> Result<Open<W>,
         _ => error.to_string(),
     })?;
     let session = Session::lmtp(shard.hostname.clone());
-    let mut open = Connection { stream, session, input: Vec::new(), out: Vec::new(), remote: store.to_string() };
+    let mut open =
+        Connection { stream, session, input: Vec::new(), out: Vec::new(), remote: store.to_string(), source: None };
     match converse(shard, &mut open).await {
         Ok(Event::Ready) => Ok(open),
         Ok(Event::Failed(reply)) => Err(format!("greeted with {reply}")),

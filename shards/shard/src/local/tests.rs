@@ -38,6 +38,9 @@ impl Ask for NoNames {
     async fn addresses(&self, _host: &str) -> MxAnswer {
         MxAnswer::NoSuchDomain
     }
+    async fn client_name(&self, _address: std::net::IpAddr) -> crate::NameAnswer {
+        crate::NameAnswer::None
+    }
     async fn look_up(&self, _table: &str, _service: ServiceKind, _keys: Vec<String>) -> Told {
         Told::NotFound
     }
