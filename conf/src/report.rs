@@ -117,6 +117,18 @@ impl Reports {
 
     /// As text for people, with a line that sums up.
     pub fn render(&self, look: Look) -> String {
+        let mut text = self.render_each(look);
+        let (errors, warnings) = self.counts();
+        if errors + warnings > 0 {
+            let verdict = if errors > 0 { " Nothing was loaded." } else { "" };
+            let root = self.texts.root_name();
+            let _ = writeln!(text, "{root}: {}, {}.{verdict}", count(errors, "error"), count(warnings, "warning"));
+        }
+        text
+    }
+
+    /// The same without the last line, for what is no configuration.
+    pub fn render_each(&self, look: Look) -> String {
         let mut text = String::new();
         for report in self.reports.iter().take(REPORTS_SHOWN_MAX) {
             text.push_str(&self.render_one(report, look));
@@ -124,12 +136,6 @@ impl Reports {
         }
         if let Some(more) = self.reports.len().checked_sub(REPORTS_SHOWN_MAX).filter(|more| *more > 0) {
             let _ = writeln!(text, "… and {more} more\n");
-        }
-        let (errors, warnings) = self.counts();
-        if errors + warnings > 0 {
-            let verdict = if errors > 0 { " Nothing was loaded." } else { "" };
-            let root = self.texts.root_name();
-            let _ = writeln!(text, "{root}: {}, {}.{verdict}", count(errors, "error"), count(warnings, "warning"));
         }
         text
     }
