@@ -16,7 +16,8 @@ impl Format {
         match Self::parse(text) {
             Ok(format) => {
                 let notices = Self::notices(text);
-                let reports = notices.into_iter().map(|notice| notice.report(span(notice.offset, notice.len))).collect();
+                let reports =
+                    notices.into_iter().map(|notice| notice.report(span(notice.offset, notice.len))).collect();
                 Ok((format, Reports::new(reports, texts)))
             }
             Err(problem) => {
