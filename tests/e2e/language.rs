@@ -198,7 +198,7 @@ fn s13_for_all_means_for_any() {
         let path = bench.put(fixture, &fixture.whole());
         let (exit, problems) = bench.check(&path);
         let old = problems.iter().find(|problem| code(problem) == "W0804").expect("a warning");
-        assert!(exit == Some(0) && old["message"].as_str().is_some_and(|text| text.contains("for any")), "{old}");
+        assert!(exit == Some(0) && old["message"].as_str().is_some_and(|text| text.contains("now `any`")), "{old}");
         let any = bench.put(&Fixture { name: "any".into(), ..empty() }, &fixture.whole().replace("for all", "for any"));
         for to in ["x@example.org", "y@localhost", "z@never.example"] {
             let decided = bench.decision(&path, &["--rcpt", to]);
@@ -245,7 +245,7 @@ fn wait_for_all(server: &Server) {
 fn s14_a_rule_without_a_disposition_delivers() {
     let server = server_of("P06", &["gilles", "eric", "chl"]);
     let said = checked(&server);
-    assert!(said.contains("warning[W0811]: `mbox` is assumed"), "{said}");
+    assert!(said.contains("warning[W0811]: `deliver to mbox` is assumed"), "{said}");
     submit(&mut server.client(), &["staff@poolp.org"], "to all of the staff");
     submit(&mut server.client(), &["staff@opensmtpd.org"], "once more");
     wait_for_all(&server);
@@ -355,7 +355,7 @@ fn s01_a_complex_setup_in_fifteen_lines() {
         let told = cli::succeed(&["explain", "--root", &root, "--config", &conf, "--from", from, "--rcpt", to]);
         let last: Vec<&str> = told.lines().filter(|line| line.starts_with("delivery: ")).collect();
         assert_eq!(last.len(), deliveries.len(), "{from} {to}:\n{told}");
-        assert_eq!(told.contains("refused: 550 5.7.1"), deliveries.is_empty(), "{from} {to}:\n{told}");
+        assert_eq!(told.contains("refused: 550 5."), deliveries.is_empty(), "{from} {to}:\n{told}");
         for (line, (kind, user)) in last.iter().zip(deliveries) {
             assert!(line.contains(&format!(": {kind}")) && line.contains(&user), "{from} {to}:\n{told}");
         }

@@ -84,32 +84,69 @@ fn s32_tables_are_declared_in_one_line() {
 }
 
 /// Each service, a statement that asks for it, a good line of a file, and a bad one with the column of what is bad in it.
-const MISUSES: &[(&str, &str, &str, &str, usize)] = &[];
+const MISUSES: &[(&str, &str, &str, &str, usize)] = &[
+    ("alias", "accept for any alias <t> deliver to mbox", "root: gilles", "x: error:nonsense", 4),
+    ("alias of addresses", "accept for any virtual <t> deliver to mbox", "a@b.example gilles", "c@d.example e@", 13),
+    ("domain", "accept for domain <t> relay", "a.example", "b@c.example", 1),
+    ("credentials of a relay", "action b relay host smtps://l@h.example auth <t>", "l u:p", "m nopass", 3),
+    ("userinfo", "accept for any userbase <t> deliver to maildir", "joe 1:2:/home/joe", "jim ten:2:/home/jim", 5),
+    ("netaddr", "accept from source <t> for any relay", "10.0.0.0/8", "10.0.0.0/33", 1),
+    ("source", "accept for any relay source <t>", "192.0.2.1", "192.0.2.300", 1),
+    ("addrname of a relay", "accept for any relay helo <t>", "192.0.2.1 mx.example", "192.0.2.2 -x-", 11),
+    ("addrname of a listener", "listen on lo0 port 26 hostnames <t>", "127.0.0.1 a.example", "127.0.0.2 -x-", 11),
+    ("mailaddr of a sender", "accept sender <t> for any relay", "@a.example", "gilles@", 1),
+    ("mailaddr of a recipient", "accept recipient <t> for any relay", "a@a.example", "gilles@", 1),
+    ("mailaddrmap", "listen on lo0 port 26 senders <t>", "joe joe@a.example", "jim jim@", 5),
+    ("dkim", "dkim sign s from <t>", "a.example s1:/k", "b.example s1", 11),
+];
+
+/// What has a code of its own, wherever it stands, and says no more than that.
+const OTHERS: &[(&str, &str, &str, &str, &str)] = &[
+    ("relayhost", "action b relay host <t>", "smtp://a.example", "stmp://b.example", "1 E0504"),
+    (
+        "relayhost by domain",
+        "action b relay domain <t>",
+        "a.example smtp://m.example",
+        "b.example stmp://m.example",
+        "11 E0504",
+    ),
+    ("regex", "match from any for any helo regex <t> reject", "^x", "(", "1 E0508"),
+    ("a mapping", "accept for any alias <t> deliver to mbox", "root: gilles", "staff", "1 E0401"),
+    ("a password", "listen on lo0 port 26 auth <t>", "joe $2b$10$abc", "jim secret", "5 W0807"),
+];
+
+/// What is said of a file with these lines and a statement that asks for it, in line 5; warnings of other files aside.
+fn misused(statement: &str, lines: &[&str]) -> Vec<String> {
+    let files = Files::new();
+    let rest = "listen on lo0\ntable t file:/data\naction a discard\nmatch for local tag X action a\n";
+    files.put("data", &format!("# one line is wrong\n{}\n", lines.join("\n")));
+    let mut found = files.problems(&format!("{rest}{statement}\n"));
+    found.retain(|line| line.starts_with("data:") || line.contains(" E0"));
+    found
+}
 
 #[test]
 fn s33_a_wrong_entry_of_a_file_is_found_when_it_is_read() {
     for (service, statement, good, bad, column) in MISUSES {
-        let files = Files::new();
-        let rest = "listen on lo0\ntable t file:/data\naction a discard\nmatch for local action a\n";
-        let text = format!("{rest}{statement}\n");
-        files.put("data", &format!("# one line is wrong\n{good}\n"));
-        let errors = |found: &[String]| found.iter().filter(|line| line.contains(" E0")).cloned().collect::<Vec<_>>();
-        assert_eq!(errors(&files.problems(&text)), [""; 0], "{service}");
-        files.put("data", &format!("# one line is wrong\n{good}\n{bad}\n"));
-        let found = errors(&files.problems(&text));
+        assert_eq!(misused(statement, &[good]), [""; 0], "{service}");
+        let found = misused(statement, &[good, bad]);
         assert!(found.len() == 1 && found[0].starts_with(&format!("data:3:{column} E0403 ")), "{service}: {found:?}");
         // And where it is needed.
-        assert!(found[0].contains("needed by `") && found[0].contains(":5:"), "{service}: {found:?}");
+        assert!(found[0].contains("needed by `") && found[0].contains("ringpost.conf:5:"), "{service}: {found:?}");
     }
-    assert!(MISUSES.len() > 10);
+    for (service, statement, good, bad, expected) in OTHERS {
+        assert_eq!(misused(statement, &[good]), [""; 0], "{service}");
+        let found = misused(statement, &[good, bad]);
+        assert!(found.len() == 1 && found[0].starts_with(&format!("data:3:{expected} ")), "{service}: {found:?}");
+    }
 }
 
-/// Says which services it has been told of by the name of the program, and answers nothing.
+/// Registers two services, notes that it was started, and answers nothing.
 const HELPER: &str = "#!/bin/sh\n\
     while read -r line; do case $line in config\\|ready) break;; esac; done\n\
     for service in domain alias; do echo \"register|$service\"; done\n\
-    echo 'register|ready'\n\
     echo started >> \"$(dirname \"$0\")/started\"\n\
+    echo 'register|ready'\n\
     cat > /dev/null\n";
 
 #[test]
