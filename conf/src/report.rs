@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use crate::limits::{NAMES_COMPARED_MAX, REPORTS_KEPT_MAX, REPORTS_SHOWN_MAX};
 use crate::source_text::{Place, SourceTexts, Span};
@@ -173,14 +173,23 @@ impl Reports {
         let also = report.also.as_ref().filter(|(span, _)| span.file == report.span.file);
         // Only the lines that matter are handed over: a data file may have a million.
         let excerpt = self.texts.excerpt(report.span, also.map(|(span, _)| *span));
-        let mut snippet = Snippet::source(excerpt.text)
-            .line_start(excerpt.first_line)
-            .path(self.texts.name(report.span.file).to_owned())
-            .annotation(AnnotationKind::Primary.span(excerpt.primary).label(report.label));
-        if let (Some((_, label)), Some(range)) = (also, excerpt.also) {
-            snippet = snippet.annotation(AnnotationKind::Context.span(range).label(label.clone()));
-        }
-        let mut group = title.element(snippet);
+        let name = self.texts.name(report.span.file).to_owned();
+        let mut group = match excerpt {
+            Some(excerpt) => {
+                let mut snippet = Snippet::source(excerpt.text)
+                    .line_start(excerpt.first_line)
+                    .path(name)
+                    .annotation(AnnotationKind::Primary.span(excerpt.primary).label(report.label));
+                if let (Some((_, label)), Some(range)) = (also, excerpt.also) {
+                    snippet = snippet.annotation(AnnotationKind::Context.span(range).label(label.clone()));
+                }
+                title.element(snippet)
+            }
+            None => {
+                let place = self.place(report);
+                title.element(Origin::path(name).line(place.line).char_column(place.column))
+            }
+        };
         if let Some(help) = &report.help {
             group = group.element(Level::HELP.message(help.clone()));
         }
