@@ -100,6 +100,8 @@ pub const STATE_DELAY: Duration = Duration::from_millis(50);
 pub const RESERVE_PERCENT: u8 = 5;
 /// Where the store is unless the file says otherwise.
 pub const STORE_PATH: &str = "/var/spool/ringpost";
+/// Where the mailboxes of the system's users are.
+pub const MAIL_SPOOL: &str = "/var/mail";
 /// Where the control socket is unless the file says otherwise.
 pub const CONTROL_PATH: &str = "/run/ringpost.sock";
 
