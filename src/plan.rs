@@ -196,6 +196,32 @@ pub fn smtp_addresses(config: &Config) -> Result<Vec<(u16, SocketAddr)>, Failure
     Ok(all)
 }
 
+/// Listeners that have no address now, a line each: their interface does not exist yet, or nobody has given it one.
+pub fn unplaced(config: &Config) -> Vec<String> {
+    let empty = config.listeners.iter().filter(|one| {
+        matches!(one.place, Where::Name(_) | Where::Egress) && places(one).is_ok_and(|places| places.is_empty())
+    });
+    empty
+        .map(|listener| {
+            format!(
+                "{}: `{}` has no address: nobody listens there until the next start",
+                listener.line,
+                named(listener)
+            )
+        })
+        .collect()
+}
+
+fn named(listener: &Listener) -> String {
+    match &listener.place {
+        Where::Socket => "socket".to_owned(),
+        Where::All => "all".to_owned(),
+        Where::Egress => "egress".to_owned(),
+        Where::Address(address) => address.to_string(),
+        Where::Name(name) => name.clone(),
+    }
+}
+
 fn wanted(family: Family, address: &IpAddr) -> bool {
     match family {
         Family::Both => true,
@@ -217,6 +243,8 @@ fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
             Some(addresses) => Ok(addresses),
             None => match (name.as_str(), 0).to_socket_addrs() {
                 Ok(found) => Ok(found.map(|address| address.ip()).collect()),
+                // It may come yet (W0813).
+                Err(_) if !name.contains('.') => Ok(Vec::new()),
                 Err(error) => Err(format!("'{name}' is neither an interface nor a host name: {error}")),
             },
         },

@@ -131,7 +131,7 @@ fn split(text: &str) -> Result<Vec<Word>, CommandProblem> {
 }
 
 /// So that [`split`] gives the word back.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && !"'\"\\".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -43,17 +43,29 @@ impl Sockets {
     /// # Errors
     /// Names the address, who has it, and how to choose another.
     pub fn bind(plan: &Plan, config: &Config, shards: usize, control_path: &Path) -> Result<Self, Failure> {
-        let mut smtp = Vec::new();
+        let (mut smtp, mut unplaced) = (Vec::new(), plan::unplaced(config));
         for (listener, address) in plan::smtp_addresses(config)? {
             match patiently(address, || bind_group(address, shards)) {
                 Ok(sockets) => smtp.push(Smtp { listener, address, sockets }),
                 // A machine without IPv6, which nobody has asked for by name.
                 Err(error) if plan.is_quickstart() && address.is_ipv6() && is_missing(&error) => {}
+                // It may come yet, as an interface may (grammar §4.1).
+                Err(error) if is_missing(&error) && !address.ip().is_unspecified() && !plan.is_quickstart() => {
+                    let line = &config.listeners[usize::from(listener)].line;
+                    unplaced.push(format!(
+                        "{line}: {} is not here: nobody listens there until the next start",
+                        address.ip()
+                    ));
+                }
                 Err(error) => return Err(refused(address, &error, plan, "--listen")),
             }
         }
         if smtp.is_empty() {
-            return Err(Failure::new(Code::Configuration, "nothing to listen on"));
+            let lines: String = unplaced.iter().map(|line| format!("\n  {line}")).collect();
+            return Err(Failure::new(Code::Configuration, format!("nothing to listen on{lines}")));
+        }
+        for line in unplaced {
+            eprintln!("ringpost: {line}");
         }
         let mut pages = Vec::new();
         for address in plan::page_addresses(config) {

@@ -105,8 +105,9 @@ fn s06_primary_domains_have_the_system_s_users() {
     let root = server.dir().join("root").display().to_string();
     let told = cli::succeed(&["explain", "--root", &root, "--config", &conf, "--rcpt", "gilles@localhost"]);
     let (uid, gid) = someone();
-    let expected =
-        format!("delivery: action \"line-6\": mbox as gilles={uid}:{gid}:{root}/home/gilles for <gilles@localhost>");
+    let expected = format!(
+        "delivery: action \"line-6\": mbox {root}/var/mail/gilles as gilles={uid}:{gid}:{root}/home/gilles for <gilles@localhost>"
+    );
     assert!(told.contains(&expected), "{told}");
     assert!(told.contains(&format!("asked {root}/home/gilles/.forward: not found")), "{told}");
 }

@@ -165,12 +165,7 @@ impl Identity {
     /// are left out: they are not known yet, and would make every delivery another one.
     pub fn of(action: usize, address: &str, way: &Way, config: &Config, values: &FormatValues<'_>) -> Self {
         let owner = way.user();
-        let values = FormatValues {
-            destination: address,
-            user_name: owner.map_or("", |user| &user.name),
-            user_directory: owner.map_or("", |user| &user.home),
-            ..*values
-        };
+        let values = way.values(address, *values);
         let path = |format: &Format| match format.expand_path(&values) {
             Ok(path) => path.to_string_lossy().into_owned(),
             // It will be deferred until somebody mends it: as a delivery of its own.

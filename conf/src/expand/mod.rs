@@ -11,6 +11,7 @@ mod delivery;
 mod lines;
 mod node;
 mod outline;
+mod place;
 mod question;
 mod refusal;
 mod user;
@@ -25,6 +26,7 @@ pub use question::{Question, Told};
 pub use refusal::Refusal;
 
 pub(crate) use node::{Kind, Needs, Node, Outcome, Step as Passage};
+pub(crate) use place::place;
 
 use crate::direction::Direction;
 use crate::facts::{Facts, Lookup, ReverseName};

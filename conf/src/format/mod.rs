@@ -2,10 +2,12 @@
 //!
 //! A value never adds a component to a path: what a stranger may put into it is cleaned, and `..` defers the delivery.
 
+mod report;
 mod token;
 
 use std::path::PathBuf;
 
+pub(crate) use self::report::written_length;
 use self::token::Value;
 use crate::limits::FORMATTED_BYTES_MAX;
 

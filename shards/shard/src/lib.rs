@@ -34,7 +34,7 @@ mod target;
 
 pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer};
 pub use event::{Course, Event, Result as DeliveryResult};
-pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, UserRecord};
+pub use handover::{Forwarding, HandOver, Handed, Handover, How, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
 pub use letter::{Delays, Letter, Outcome, Results, Ticket};
 pub use local::{Addressee, Store, Target};

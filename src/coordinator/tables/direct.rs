@@ -1,12 +1,33 @@
 //! Lookups without a server: for the command line, before a table is put into a configuration.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::limits::DIRECT;
-use super::{Answer, Declared, Problem, Service, Surroundings, Tables};
+use super::{Answer, Backend, Declared, Problem, Service, Surroundings, Tables};
+
+/// The services that a helper registers: it is started for the question. `None`: it cannot be started now, or does not say.
+pub fn registered(program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
+    let helper = Backend::Helper { program: program.to_owned(), argument: argument.map(Path::to_owned) };
+    let ask = || {
+        let surroundings = Surroundings { root: None, events: Arc::new(|_| {}) };
+        let direct = Direct::new(Declared::new("table", helper), &surroundings).ok()?.ok()?;
+        let mut services = Vec::new();
+        for service in Service::names().filter_map(Service::named) {
+            let name = service.name().to_owned();
+            if direct.provides(service).ok()? && !services.contains(&name) {
+                services.push(name);
+            }
+        }
+        Some(services)
+    };
+    // Who asks may have a runtime already, and two do not go together in one thread.
+    std::thread::scope(|scope| scope.spawn(ask).join().ok().flatten())
+}
 
 /// One table, and nothing else.
 pub struct Direct {

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod client;
 pub mod database;
 pub mod engine;
+pub mod homes;
 pub mod maildir;
 pub mod ports;
 pub mod server;

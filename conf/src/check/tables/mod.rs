@@ -97,6 +97,14 @@ impl Tables {
             pool: said.options.count("pool").unwrap_or(default.pool),
             manual: said.options.has("manual"),
         };
+        if matches!(source, Source::Static(_) | Source::File { .. }) {
+            for option in
+                ["cache", "negative", "stale", "timeout", "pool"].iter().filter_map(|name| said.options.find(name))
+            {
+                let report = Report::new("W0810", option.word.span, format!("`{}` has no effect", option.word.value));
+                reading.report(report.help("the table is in memory, and nobody is asked"));
+            }
+        }
         if let Some(first) = self.index.get(&*name.text).map(|at| self.declared[*at].name_span) {
             let report = Report::new("E0305", name.span, format!("table `{}` is already declared", name.text));
             let help = format!("at {}", reading.texts.at(first));
