@@ -30,7 +30,7 @@ mod shard;
 mod submit;
 mod target;
 
-pub use ask::{Ask, Exchanger, MxAnswer};
+pub use ask::{Ask, Exchanger, MxAnswer, Said};
 pub use event::{Event, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost_conf::expand::Told;
+use ringpost_shard::Said;
 use serde::{Deserialize, Serialize};
 
 pub use self::backend::Backend;
@@ -89,6 +90,16 @@ pub enum Answer {
     NotFound,
     /// It could not be asked, or gave nonsense; and why. Always temporary.
     Failed(String),
+}
+
+impl From<Said> for Answer {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Found { text, .. } => Self::Found(text),
+            Said::NotFound { .. } => Self::NotFound,
+            Said::Failed(why) | Said::Wrong(why) => Self::Failed(why),
+        }
+    }
 }
 
 impl From<Answer> for Told {
@@ -155,10 +166,25 @@ impl Tables {
 
     /// Looks a key up, or all that a list has (`""`). Takes at most the table's time-out.
     pub async fn lookup(&self, table: &str, service: Service, key: &str) -> Answer {
-        match self.find(table) {
-            Ok(table) => table.lookup(Question { service, key: key.to_owned() }).await,
-            Err(why) => Answer::Failed(why),
+        self.lookup_first(table, service, [key.to_owned()]).await.into()
+    }
+
+    /// Looks keys up in their order: the first that is found decides, and a failure before it ends the search, for no later
+    /// key may decide instead. The answer is as old as its oldest part.
+    pub async fn lookup_first(&self, table: &str, service: Service, keys: impl IntoIterator<Item = String>) -> Said {
+        let table = match self.find(table) {
+            Ok(table) => table,
+            Err(why) => return Said::Wrong(why),
+        };
+        let mut oldest = Duration::ZERO;
+        for key in keys {
+            match table.lookup(Question { service, key }).await {
+                Said::NotFound { age } => oldest = oldest.max(age),
+                Said::Found { text, age } => return Said::Found { text, age: age.max(oldest) },
+                failed => return failed,
+            }
         }
+        Said::NotFound { age: oldest }
     }
 
     /// Whether a table can answer a kind of question. A helper is started to say so.

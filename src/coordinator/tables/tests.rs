@@ -241,6 +241,31 @@ fn while_it_fails_old_answers_are_given_but_never_to_guard_a_door() {
     });
 }
 
+/// Shards keep answers, too: what was kept here has been true for that much less long.
+#[test]
+fn an_answer_is_as_old_as_its_oldest_part() {
+    block(async {
+        let server = Fake::start("127.0.0.1:0").await;
+        let (tables, _) = server.tables(|_| ());
+        let keys = || ["absent", "there"].map(str::to_owned);
+        let age = async || match tables.lookup_first("t", Service::Alias, keys()).await {
+            Said::Found { text, age } if text == "there" => age,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(tables.lookup("t", Service::Alias, "absent").await, Answer::NotFound);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let first = age().await;
+        assert!(first >= Duration::from_millis(30), "{first:?}, though `there` is new");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(age().await >= first + Duration::from_millis(30));
+        assert_eq!(server.asked(), ["a:absent", "a:there"]);
+        server.stop().await;
+        tables.update("t").await.unwrap();
+        let said = tables.lookup_first("t", Service::Alias, keys()).await;
+        assert!(matches!(said, Said::Failed(_)), "the key after it is not asked: {said:?}");
+    });
+}
+
 #[test]
 fn a_backend_that_fails_is_left_alone() {
     block(async {
