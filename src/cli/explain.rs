@@ -152,28 +152,21 @@ impl World<'_> {
         let Some(service) = tables::Service::of(service) else {
             return Ok(Told::Failed(format!("tables do not answer {service} lookups")));
         };
-        for key in keys {
-            let mut server = match Server::find(&self.state) {
-                Ok(Found::Running(server)) => server,
-                Ok(Found::Stopped) | Err(_) => {
-                    let why =
-                        format!("no server that could ask it runs with the state directory {}", self.state.display());
-                    return Ok(Told::Failed(why));
-                }
-            };
-            let request = Request::TableLookup { table: name.to_owned(), service, key };
-            let mut found = None;
-            server.ask(&request, |answer| {
-                if let Answer::Lookup(answer) = answer {
-                    found = Some(answer);
-                }
-                Ok(())
-            })?;
-            let told = found.map_or_else(|| Told::Failed("the server gave no answer".into()), Told::from);
-            if told != Told::NotFound {
-                return Ok(told);
+        let mut server = match Server::find(&self.state) {
+            Ok(Found::Running(server)) => server,
+            Ok(Found::Stopped) | Err(_) => {
+                let why = format!("no server that could ask it runs with the state directory {}", self.state.display());
+                return Ok(Told::Failed(why));
             }
-        }
-        Ok(Told::NotFound)
+        };
+        let request = Request::TableKeys { table: name.to_owned(), service, keys };
+        let mut found = None;
+        server.ask(&request, |answer| {
+            if let Answer::Lookup(answer) = answer {
+                found = Some(answer);
+            }
+            Ok(())
+        })?;
+        Ok(found.map_or_else(|| Told::Failed("the server gave no answer".into()), Told::from))
     }
 }

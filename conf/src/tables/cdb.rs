@@ -123,6 +123,25 @@ impl Cdb {
         })
     }
 
+    /// All keys, in the order in which they were written.
+    pub fn keys(&self) -> impl Iterator<Item = Result<&str, CdbError>> {
+        // Records stand one after the other, between the head and the first of the tables.
+        let places = (0..TABLES).filter_map(|table| self.pair(table * PAIR_BYTES).map(|(at, _)| at as usize));
+        let (mut at, end) = (HEAD_BYTES, places.min().unwrap_or_default());
+        let keys = std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let record = self.record(at);
+            at = record.map_or(end, |(key, value)| at + PAIR_BYTES + key.len() + value.len());
+            Some(record.map(|(key, _)| key))
+        });
+        fn text(key: Option<&[u8]>) -> Result<&str, CdbError> {
+            std::str::from_utf8(key.ok_or(CdbError::Damaged)?).map_err(|_| CdbError::Damaged)
+        }
+        keys.filter(|key| *key != Some(ORIGIN.as_bytes())).map(text)
+    }
+
     /// What the database was made from, and when, as its maker said.
     pub fn origin(&self) -> Option<&str> {
         self.find_exactly(ORIGIN).next().flatten().and_then(|bytes| std::str::from_utf8(bytes).ok())
@@ -277,6 +296,9 @@ mod tests {
         for (key, value) in &many {
             assert_eq!(all(&cdb, key), [value]);
         }
+        let keys: Vec<&str> = cdb.keys().map(|key| key.unwrap()).collect();
+        assert_eq!((keys.len(), keys[0], keys[4999]), (5003, "key0", "key4999"));
+        assert_eq!(&keys[5000..], ["staff", "", "staff"]);
         assert_eq!(all(&cdb, "STAFF"), ["gilles", "eric"]);
         assert_eq!(all(&cdb, ""), ["empty"]);
         for absent in ["key5000", "staf", "*)(uid=*", "' OR 1=1 --", "a\0b", "a\nb"] {

@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+use ringpost_address::parse_ip;
+
+use super::entry::is_passwd_line;
+
 /// How the lines of a mapping are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Columns {
@@ -14,6 +18,9 @@ pub enum Columns {
     WholeRecord,
     /// A key and words; also separated by commas.
     Words,
+    /// A key and all that follows it as one value, whatever will read that; of a line of passwd(5) the whole line. Columns are
+    /// as in [`Record`](Self::Record), but that only white space ends an address.
+    Rest,
 }
 
 /// An entry of a mapping.
@@ -74,6 +81,24 @@ fn row(text: &str, line: Range<usize>, columns: Columns) -> Row {
                 None => key,
             };
             Row { key, values: values(text, rest, b", \t") }
+        }
+        Columns::Rest => {
+            let (first, rest) = first_column(text, line.clone(), |_| false);
+            let column = &text[first.clone()];
+            let (key, rest) = if is_passwd_line(&text[line.clone()]) {
+                (first_column(text, line.clone(), |c| c == ':').0, line)
+            } else if let Some(shorter) = column.strip_suffix(':') {
+                (first.start..first.start + shorter.len(), rest)
+            } else if rest.is_empty() && parse_ip(column).is_none() && first == line {
+                first_column(text, line, |c| c == ':')
+            } else {
+                (first, rest)
+            };
+            let rest = skip_colon(text, rest);
+            let inner = text[rest.clone()].strip_prefix('"').and_then(|inner| inner.strip_suffix('"'));
+            let is_quoted = inner.is_some_and(|inner| !inner.contains('"'));
+            let value = if is_quoted { rest.start + 1..rest.end - 1 } else { rest };
+            Row { key, values: if value.is_empty() { Vec::new() } else { vec![value] } }
         }
         Columns::Record | Columns::WholeRecord => {
             let (key, rest) = first_column(text, line.clone(), |c| c == ':');

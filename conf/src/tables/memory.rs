@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::key::without_last_dot;
+use super::shown::{dkim, login, user};
 use super::{
     AddressPattern, AddressSet, AliasTarget, Answer, Certificate, Credentials, DkimKey, DomainSet, HostName, Keys,
     Patterns, RelayHost, ServiceKind, SourceSet, UserName, UserRecord, WordSet,
 };
-use ringpost_address::{FoldedAddress, canonical_ip, parse_ip};
+use ringpost_address::{FoldedAddress, parse_ip};
 
 /// A mapping in memory. Keys are as [`Keys`] makes them.
 #[derive(Clone, Debug)]
@@ -129,17 +131,14 @@ impl Part {
         let is_in = |inside: bool| inside.then(|| vec![key.to_owned()]);
         match self {
             Self::Aliases(map) => map.find(keys).map(|targets| targets.iter().map(ToString::to_string).collect()),
-            Self::Domains(set) => is_in(set.contains(&key.to_lowercase())),
-            Self::Credentials(map) => map.find(keys).map(|one| vec![one.to_string()]),
-            Self::Users(map) => map.find(keys).map(|one| vec![one.to_string()]),
+            Self::Domains(set) => is_in(set.contains(without_last_dot(key).to_lowercase().as_str())),
+            Self::Credentials(map) => map.find(keys).map(|one| vec![login(key, one)]),
+            Self::Users(map) => map.find(keys).map(|one| vec![user(key, one)]),
             Self::Networks(set) => {
                 is_in(key == "local" && set.names_local() || parse_ip(key).is_some_and(|ip| set.contains(ip, || false)))
             }
             Self::Sources(list) => Some(list.iter().map(ToString::to_string).collect()),
-            Self::HostNames(map) => {
-                let ip = parse_ip(key).map(|ip| canonical_ip(ip).to_string());
-                map.get(ip.as_deref().unwrap_or(key)).map(|name| vec![name.0.clone()])
-            }
+            Self::HostNames(map) => map.find(keys).map(|name| vec![name.0.clone()]),
             Self::Addresses(set) => {
                 let address = if key == "<>" { "" } else { key };
                 is_in(set.contains(&FoldedAddress::new(address), delimiter))
@@ -151,7 +150,7 @@ impl Part {
             Self::Patterns(set) => is_in(set.find(key)),
             Self::Certificates(map) => map.find(keys).map(|one| vec![format!("{:?} {:?}", one.chain, one.key)]),
             Self::Subjects(map) => map.find(keys).map(|one| vec![one.0.clone()]),
-            Self::Dkim(map) => map.find(keys).map(|one| vec![format!("{}:{}", one.selector, one.key.display())]),
+            Self::Dkim(map) => map.find(keys).map(|one| vec![dkim(one)]),
         }
     }
 }

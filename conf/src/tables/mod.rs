@@ -14,6 +14,7 @@ mod memory;
 mod patterns;
 mod relay_url;
 mod service;
+mod shown;
 mod sources;
 mod words;
 
@@ -23,13 +24,14 @@ pub use entry::{
     AddressPattern, AliasTarget, Certificate, Credentials, DkimKey, EntryError, HostName, Pem, Secret, UserName,
     UserRecord, Value, is_password_hash,
 };
-pub use key::{Key, Keys};
+pub use key::{Key, Keys, stored_key};
 pub use list::{List, SourceAddresses};
 pub use lookup::Answer;
 pub use memory::{Mapped, MemoryTable, Part};
 pub use patterns::Patterns;
 pub use relay_url::RelayUrlError;
 pub use service::ServiceKind;
+pub use shown::shown;
 pub use sources::SourceSet;
 pub use words::WordSet;
 

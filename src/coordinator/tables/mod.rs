@@ -15,6 +15,7 @@ mod helper;
 mod ldap;
 mod limits;
 mod link;
+mod person;
 mod program;
 mod redis;
 mod service;
@@ -37,6 +38,7 @@ use self::cache::Question;
 pub use self::declare::declare;
 pub use self::events::Event;
 pub use self::figures::{Figures, Tally};
+pub use self::person::{Shown, look, show};
 pub use self::service::Service;
 pub use self::settings::Problem;
 pub use self::system::system_user;
@@ -229,7 +231,7 @@ impl Tables {
     fn find(&self, name: &str) -> Result<&Arc<Table>, String> {
         match self.numbers.get(name) {
             Some(number) => Ok(&self.tables[*number]),
-            None => Err(format!("there is no table <{name}> that is looked up here")),
+            None => Err(format!("there is no table <{name}> that is looked up")),
         }
     }
 }

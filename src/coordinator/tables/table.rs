@@ -138,6 +138,7 @@ impl Table {
             failing: state.health.is_down().then(|| state.health.reason().to_owned()),
             kept: state.cache.len() as u64,
             waiting: state.flights.len() as u64,
+            connections: self.opened.connections(),
             tally: counts.tally,
             latency: counts.latency(),
         }
