@@ -18,6 +18,8 @@ const PAIR_BYTES: usize = 8;
 const HEAD_BYTES: usize = TABLES * PAIR_BYTES;
 /// The record that says what a file was made from. No address or name has a zero byte.
 const ORIGIN: &str = "\0ringpost";
+/// Before a key in lower case: the record that says how it was written, if that is otherwise.
+const SPELLED: &str = "\0";
 /// Where a Berkeley DB file has its magic number, and those numbers: hash, btree, queue, heap.
 const BERKELEY_AT: usize = 12;
 const BERKELEY: [u32; 4] = [0x0006_1561, 0x0005_3162, 0x0004_2253, 0x0007_4582];
@@ -123,6 +125,20 @@ impl Cdb {
         })
     }
 
+    /// The same where upper and lower case of a key are not the same.
+    pub fn find_as_written(&self, key: &str) -> impl Iterator<Item = Result<&str, CdbError>> {
+        let folded = Folded::new(key);
+        let spelling = self.find_exactly(&format!("{SPELLED}{}", folded.as_str())).next().flatten();
+        let (stored, is_it) = match spelling {
+            Some(spelling) => (folded.as_str(), spelling == key.as_bytes()),
+            None => (key, true),
+        };
+        self.find_exactly(stored).filter(move |_| is_it).map(|found| {
+            let bytes = found.ok_or(CdbError::Damaged)?;
+            std::str::from_utf8(bytes).map_err(|_| CdbError::Damaged)
+        })
+    }
+
     /// All keys, in the order in which they were written.
     pub fn keys(&self) -> impl Iterator<Item = Result<&str, CdbError>> {
         // Records stand one after the other, between the head and the first of the tables.
@@ -139,7 +155,7 @@ impl Cdb {
         fn text(key: Option<&[u8]>) -> Result<&str, CdbError> {
             std::str::from_utf8(key.ok_or(CdbError::Damaged)?).map_err(|_| CdbError::Damaged)
         }
-        keys.filter(|key| *key != Some(ORIGIN.as_bytes())).map(text)
+        keys.filter(|key| key.is_none_or(|key| !key.starts_with(SPELLED.as_bytes()))).map(text)
     }
 
     /// What the database was made from, and when, as its maker said.
@@ -242,7 +258,11 @@ pub fn build<'a>(records: impl IntoIterator<Item = (&'a str, &'a str)>, origin: 
     };
     put(ORIGIN, origin)?;
     for (key, value) in records {
-        put(Folded::new(key).as_str(), value)?;
+        let folded = Folded::new(key);
+        put(folded.as_str(), value)?;
+        if folded.as_str() != key {
+            put(&format!("{SPELLED}{}", folded.as_str()), key)?;
+        }
     }
     for (table, places) in places.into_iter().enumerate() {
         let at = narrow(bytes.len())?;
@@ -296,6 +316,11 @@ mod tests {
         for (key, value) in &many {
             assert_eq!(all(&cdb, key), [value]);
         }
+        let as_written =
+            |key: &str| cdb.find_as_written(key).map(|value| value.unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(as_written("Staff"), ["gilles", "eric"]);
+        assert!(as_written("staff").is_empty() && as_written("STAFF").is_empty() && as_written("Key1").is_empty());
+        assert_eq!(as_written("key1"), ["value 1"]);
         let keys: Vec<&str> = cdb.keys().map(|key| key.unwrap()).collect();
         assert_eq!((keys.len(), keys[0], keys[4999]), (5003, "key0", "key4999"));
         assert_eq!(&keys[5000..], ["staff", "", "staff"]);

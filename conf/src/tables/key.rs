@@ -65,6 +65,7 @@ impl<'k> Keys<'k> {
     /// `virtual`, for [`ServiceKind::Alias`]; a local part for `alias`. Case does not count where addresses and names are meant.
     pub fn new(service: ServiceKind, key: &'k str, delimiter: char) -> Self {
         let kind = match service {
+            _ if service.minds_case() => Kind::Exact,
             ServiceKind::Alias if split_address(key).is_some() => Kind::Virtual,
             ServiceKind::Alias => Kind::User,
             ServiceKind::Domain | ServiceKind::RelayHost | ServiceKind::Cert => Kind::Domain,
@@ -72,12 +73,8 @@ impl<'k> Keys<'k> {
             ServiceKind::NetAddr => Kind::Network,
             ServiceKind::MailAddr => Kind::MailAddr,
             ServiceKind::AddrName => Kind::Address,
-            ServiceKind::UserInfo | ServiceKind::SourceAddr => Kind::FoldedExact,
-            ServiceKind::Credentials
-            | ServiceKind::Auth
-            | ServiceKind::MailAddrMap
-            | ServiceKind::String
-            | ServiceKind::Regex => Kind::Exact,
+            // What is left: user names, and lists that have no keys.
+            _ => Kind::FoldedExact,
         };
         let (local, domain) = match kind {
             Kind::Domain | Kind::Parents => ("", without_last_dot(key)),

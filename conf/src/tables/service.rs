@@ -94,6 +94,11 @@ impl ServiceKind {
         Self::ALL.into_iter().map(Self::name).chain([SOURCE_ADDR])
     }
 
+    /// Whether upper and lower case of a key are not the same.
+    pub fn minds_case(self) -> bool {
+        matches!(self, Self::Credentials | Self::Auth | Self::MailAddrMap | Self::String | Self::Regex)
+    }
+
     /// Whether the whole list is wanted, not the answer to a key: the list is cycled.
     pub fn is_cycled(self) -> bool {
         matches!(self, Self::SourceAddr | Self::RelayHost)

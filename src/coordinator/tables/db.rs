@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ringpost_conf::tables::cdb::Cdb;
+use ringpost_conf::tables::cdb::{Cdb, CdbError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::Question;
@@ -76,8 +76,15 @@ impl Db {
             };
         }
         let mut values = Vec::new();
-        for value in cdb.find(&question.key) {
-            values.push(value.map_err(|error| Trouble::Entry(error.to_string()))?);
+        let damaged = |error: CdbError| Trouble::Entry(error.to_string());
+        if question.service.minds_case() {
+            for value in cdb.find_as_written(&question.key) {
+                values.push(value.map_err(damaged)?);
+            }
+        } else {
+            for value in cdb.find(&question.key) {
+                values.push(value.map_err(damaged)?);
+            }
         }
         match (values.as_slice(), question.service.rows()) {
             ([], _) => Ok(None),

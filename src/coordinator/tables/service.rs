@@ -102,6 +102,11 @@ impl Service {
         self != Self::Auth
     }
 
+    /// Whether upper and lower case of its keys are not the same.
+    pub fn minds_case(self) -> bool {
+        ServiceKind::parse(self.name()).is_some_and(ServiceKind::minds_case)
+    }
+
     /// Whether its key may be seen in a log.
     pub fn is_secret(self) -> bool {
         self == Self::Auth
