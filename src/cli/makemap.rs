@@ -128,8 +128,8 @@ struct Mistake {
 /// Lines are read as those of a `file:` table are, so that a database answers as its text does.
 fn parse(text: &str, kind: Kind) -> Result<Vec<Entry>, Vec<Mistake>> {
     let rows: Vec<Row> = match kind {
-        Kind::Aliases => file::mapping(text, Columns::Alias),
-        Kind::Mapping => file::mapping(text, Columns::Rest),
+        Kind::Aliases => file::mapping(text, Columns::Alias).collect(),
+        Kind::Mapping => file::mapping(text, Columns::Rest).collect(),
         Kind::Set => file::list(text).map(|(key, _)| Row { values: vec![key.clone()], key }).collect(),
     };
     let (mut entries, mut mistakes): (Vec<Entry>, Vec<Mistake>) = (Vec::new(), Vec::new());

@@ -4,6 +4,7 @@
 mod asking;
 mod directory;
 mod files;
+mod live;
 mod matrix;
 mod stores;
 

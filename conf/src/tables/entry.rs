@@ -50,13 +50,13 @@ pub enum AliasTarget {
     /// A mail address.
     Address(String),
     /// `/file`: append to it. As written, without `--root`.
-    File(Format),
+    File(Box<Format>),
     /// `|command`: give it to a program.
     Pipe(Command),
     /// `:include:/path`: what the lines of that file stand for. As written, without `--root`.
     Include(PathBuf),
     /// `error:550 5.7.1 text`: refuse.
-    Error(Reply),
+    Error(Box<Reply>),
 }
 
 impl Value for AliasTarget {
@@ -68,13 +68,13 @@ impl Value for AliasTarget {
             return Command::parse(command.trim_start()).ok().map(Self::Pipe);
         }
         if text.starts_with('/') {
-            return Format::parse(text).ok().map(Self::File);
+            return Format::parse(text).ok().map(Box::new).map(Self::File);
         }
         if let Some(path) = strip_word(text, ":include:") {
             return path.starts_with('/').then(|| Self::Include(path.into()));
         }
         if let Some(reply) = strip_word(text, "error:") {
-            return reply::parse(reply).ok().map(Self::Error);
+            return reply::parse(reply).ok().map(Box::new).map(Self::Error);
         }
         if let Some(user) = text.strip_prefix('\\') {
             return is_user(user).then(|| Self::Mailbox(user.to_owned()));

@@ -49,21 +49,19 @@ pub fn lines(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     raw_lines(text).map(|line| trim(text, line)).filter(|line| is_entry(&text[line.clone()]))
 }
 
-/// The entries of a mapping, in order.
-pub fn mapping(text: &str, columns: Columns) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    for raw in raw_lines(text) {
-        let line = trim(text, raw.clone());
-        if !is_entry(&text[line.clone()]) {
-            continue;
+/// The entries of a mapping, in order. One at a time, for there may be millions.
+pub fn mapping(text: &str, columns: Columns) -> impl Iterator<Item = Row> + '_ {
+    let trimmed = raw_lines(text).map(|raw| (raw.start, trim(text, raw)));
+    let mut entries = trimmed.filter(|(_, line)| is_entry(&text[line.clone()])).peekable();
+    std::iter::from_fn(move || {
+        let (_, first) = entries.next()?;
+        let mut row = row(text, first, columns);
+        let continues = |(begin, line): &(usize, Range<usize>)| columns == Columns::Alias && line.start > *begin;
+        while let Some((_, line)) = entries.next_if(continues) {
+            row.values.extend(values(text, without_comment(text, line), b","));
         }
-        let continues = columns == Columns::Alias && line.start > raw.start;
-        match rows.last_mut().filter(|_| continues) {
-            Some(row) => row.values.extend(values(text, without_comment(text, line), b",")),
-            None => rows.push(row(text, line, columns)),
-        }
-    }
-    rows
+        Some(row)
+    })
 }
 
 fn row(text: &str, line: Range<usize>, columns: Columns) -> Row {
@@ -212,10 +210,7 @@ mod tests {
 
     fn rows(text: &str, columns: Columns) -> Vec<(&str, Vec<&str>)> {
         let slice = |range: Range<usize>| &text[range];
-        mapping(text, columns)
-            .into_iter()
-            .map(|row| (slice(row.key), row.values.into_iter().map(slice).collect()))
-            .collect()
+        mapping(text, columns).map(|row| (slice(row.key), row.values.into_iter().map(slice).collect())).collect()
     }
 
     #[test]

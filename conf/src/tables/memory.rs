@@ -1,6 +1,5 @@
 //! Tables in memory: what was made of entries, one part for each service, immutable and shared by all shards.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,58 +7,9 @@ use super::key::without_last_dot;
 use super::shown::{dkim, login, user};
 use super::{
     AddressPattern, AddressSet, AliasTarget, Answer, Certificate, Credentials, DkimKey, DomainSet, HostName, Keys,
-    Patterns, RelayHost, ServiceKind, SourceSet, UserName, UserRecord, WordSet,
+    Mapped, Patterns, RelayHost, ServiceKind, SourceSet, UserName, UserRecord, WordSet,
 };
 use ringpost_address::{FoldedAddress, parse_ip};
-
-/// A mapping in memory. Keys are as [`Keys`] makes them.
-#[derive(Clone, Debug)]
-pub struct Mapped<V>(HashMap<Box<str>, V>);
-
-impl<V> Default for Mapped<V> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<V> Mapped<V> {
-    /// Adds an entry; what the key had before, if it is not the first.
-    pub fn insert(&mut self, key: &str, value: V) -> Option<V> {
-        self.0.insert(key.into(), value)
-    }
-
-    /// What stands under exactly this key.
-    pub fn get(&self, key: &str) -> Option<&V> {
-        self.0.get(key)
-    }
-
-    /// What stands under the first of these keys that is there.
-    pub fn find(&self, mut keys: Keys<'_>) -> Option<&V> {
-        keys.find_map(|key| self.0.get(key.as_str()))
-    }
-
-    /// The values, in no order.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.values()
-    }
-
-    /// All keys, sorted.
-    pub fn keys(&self) -> Vec<&str> {
-        let mut keys: Vec<&str> = self.0.keys().map(|key| &**key).collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// What was made of a table's entries.
 #[derive(Clone, Debug, Default)]

@@ -10,6 +10,7 @@ mod glob;
 mod key;
 mod list;
 mod lookup;
+mod mapped;
 mod memory;
 mod patterns;
 mod relay_url;
@@ -27,7 +28,8 @@ pub use entry::{
 pub use key::{Key, Keys, stored_key};
 pub use list::{List, SourceAddresses};
 pub use lookup::Answer;
-pub use memory::{Mapped, MemoryTable, Part};
+pub use mapped::Mapped;
+pub use memory::{MemoryTable, Part};
 pub use patterns::Patterns;
 pub use relay_url::RelayUrlError;
 pub use service::ServiceKind;

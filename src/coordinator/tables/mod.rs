@@ -166,11 +166,6 @@ impl Tables {
         if problems.is_empty() { Ok(Self { tables, numbers }) } else { Err(problems) }
     }
 
-    /// Looks a key up, or all that a list has (`""`). Takes at most the table's time-out.
-    pub async fn lookup(&self, table: &str, service: Service, key: &str) -> Answer {
-        self.lookup_first(table, service, [key.to_owned()]).await.into()
-    }
-
     /// Looks keys up in their order: the first that is found decides, and a failure before it ends the search, for no later
     /// key may decide instead. The answer is as old as its oldest part.
     pub async fn lookup_first(&self, table: &str, service: Service, keys: impl IntoIterator<Item = String>) -> Said {

@@ -28,6 +28,13 @@ pub fn surroundings() -> (Surroundings, Arc<Mutex<Vec<Event>>>) {
     (Surroundings { root: None, events }, said)
 }
 
+impl Tables {
+    /// One key.
+    pub async fn lookup(&self, table: &str, service: Service, key: &str) -> Answer {
+        self.lookup_first(table, service, [key.to_owned()]).await.into()
+    }
+}
+
 /// A configuration file.
 pub fn config(text: impl Into<String>) -> settings::ConfigFile {
     settings::ConfigFile { path: "/etc/mail/t.conf".into(), text: text.into() }

@@ -138,13 +138,24 @@ impl Slapd {
         self.port
     }
 
+    /// Does what this text of LDIF says.
+    pub fn change(&self, ldif: &str) {
+        let file = self.dir.path().join("change.ldif");
+        fs::write(&file, ldif).expect("written");
+        let mut command = Command::new("ldapmodify");
+        command.args(["-x", "-H", &format!("ldap://127.0.0.1:{}", self.port), "-D", "cn=admin,dc=opensmtpd,dc=org"]);
+        let done = command.args(["-w", "thisbemypasswd", "-f"]).arg(file).output();
+        let done = done.expect("ldapmodify, from the package ldap-utils");
+        assert!(done.status.success(), "{}", words(&done));
+    }
+
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(Path::new("/usr/sbin").join(name));
         command.arg("-f").arg(self.dir.path().join("slapd.conf"));
         command
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let url = format!("ldap://127.0.0.1:{}", self.port);
         let mut command = self.command("slapd");
         command.args(["-h", &url, "-d", "none"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -152,7 +163,7 @@ impl Slapd {
         wait_until("slapd listens", STARTS, || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok());
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let pid = Pid::from_raw(child.id() as i32).expect("a process");
         kill_process(pid, Signal::TERM).expect("it runs");
