@@ -82,6 +82,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let coordination = coordinator::Start {
         shards: Arc::new(Shards::new(orders, counters.clone())),
         log: log.clone(),
+        config: config.clone(),
         door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,

@@ -173,13 +173,8 @@ impl World<'_> {
         let Some(service) = tables::Service::of(service) else {
             return Ok(Told::Failed(format!("tables do not answer {service} lookups")));
         };
-        for key in keys {
-            let told = self.server(&Request::TableLookup { table: name.to_owned(), service, key })?;
-            if told != Told::NotFound {
-                return Ok(told);
-            }
-        }
-        Ok(Told::NotFound)
+        let request = Request::TableKeys { table: name.to_owned(), service, keys };
+        self.server(&request)
     }
 
     /// Asks the running server.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringpost_conf::tables::ServiceKind;
 use ringpost_perf::Snapshot;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
@@ -10,7 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::Coordinator;
+use super::{Coordinator, tables};
 use crate::ipc::control::{Answer, Request};
 use crate::limits::{CONTROL_CLIENTS, CONTROL_LINE_BYTES, CONTROL_WAIT, SHARD_ANSWER};
 
@@ -81,13 +82,34 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             1 => Answer::Done("1 envelope is tried now".into()),
             count => Answer::Done(format!("{count} envelopes are tried now")),
         },
-        Request::TableLookup { table, service, key } => {
-            out.line(&Answer::Lookup(coordinator.tables().lookup(&table, service, &key).await)).await?;
+        Request::TableLookup { table, service, key } => match ServiceKind::parse(&service) {
+            Some(service) => {
+                let (tables, config) = (coordinator.tables(), coordinator.config());
+                let answer = tables::look(&tables, Some(&config), &table, service, &key).await;
+                out.line(&Answer::Lookup(answer)).await?;
+                Answer::Done(String::new())
+            }
+            None => Answer::Error(format!("there are no `{service}` lookups")),
+        },
+        Request::TableKeys { table, service, keys } => {
+            let said = coordinator.tables().lookup_first(&table, service, keys).await;
+            out.line(&Answer::Lookup(said.into())).await?;
             Answer::Done(String::new())
         }
         Request::ClientName { address } => {
             out.line(&Answer::Lookup(coordinator.client_name(address).await)).await?;
             Answer::Done(String::new())
+        }
+        Request::TableShow { table } => {
+            match tables::show(&coordinator.tables(), Some(&coordinator.config()), table.as_deref()) {
+                Ok(all) => {
+                    for shown in all {
+                        out.line(&Answer::Shown(shown)).await?;
+                    }
+                    Answer::Done(String::new())
+                }
+                Err(why) => Answer::Error(why),
+            }
         }
         Request::TableFigures { table } => {
             let tables = coordinator.tables();

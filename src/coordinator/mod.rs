@@ -19,6 +19,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
+use ringpost_conf::Config;
 use ringpost_io::Mailbox;
 use ringpost_shard::NameAnswer;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +47,8 @@ pub struct Coordinator {
     names: Arc<Names>,
     /// Tables that are looked up here.
     tables: RwLock<Arc<Tables>>,
+    /// The configuration in force.
+    config: RwLock<Arc<Config>>,
     surroundings: Surroundings,
     door: Door,
     supervisor: Channel,
@@ -58,6 +61,8 @@ pub struct Start {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// The configuration.
+    pub config: Arc<Config>,
     /// Where mail is taken.
     pub door: Door,
     /// To the supervisor.
@@ -113,6 +118,11 @@ impl Coordinator {
         }
     }
 
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().expect("nobody panics with it").clone()
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -127,7 +137,8 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, door, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
+    let Start { shards, log, config, door, supervisor, questions, tables, root, zone, control, pages, news, ready } =
+        start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
@@ -139,10 +150,19 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         problems.iter().for_each(|problem| log.warn(problem));
         Tables::default()
     });
-    let tables = RwLock::new(Arc::new(tables));
+    let (tables, config) = (RwLock::new(Arc::new(tables)), RwLock::new(config));
     let reloads = reload::Waiting::default();
-    let coordinator =
-        Arc::new(Coordinator { shards, log, names: names.clone(), tables, surroundings, door, supervisor, reloads });
+    let coordinator = Arc::new(Coordinator {
+        shards,
+        log,
+        names: names.clone(),
+        tables,
+        config,
+        surroundings,
+        door,
+        supervisor,
+        reloads,
+    });
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::path::{Component, Path};
 
 pub use delivery::{Delivery, Identity, User, Way};
+pub(crate) use lines::targets as read_targets;
 pub use outline::Outlines;
 pub use question::{Question, Told};
 pub use refusal::Refusal;

@@ -59,6 +59,27 @@ pub enum NameAnswer {
     Temporary(String),
 }
 
+/// What a table says to a question, and how long ago: the coordinator keeps answers, too, and ages must not add up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It has this.
+    Found {
+        /// The text of the row.
+        text: String,
+        /// How old the oldest part of the answer is.
+        age: Duration,
+    },
+    /// It has nothing.
+    NotFound {
+        /// How old the oldest part of the answer is.
+        age: Duration,
+    },
+    /// It could not be asked: an older answer is better than none.
+    Failed(String),
+    /// What it has of this key is wrong: an older answer would hide that.
+    Wrong(String),
+}
+
 /// The coordinator as a shard sees it.
 #[allow(async_fn_in_trait)]
 pub trait Ask: 'static {
@@ -69,9 +90,9 @@ pub trait Ask: 'static {
     /// What the client at an address is called.
     async fn client_name(&self, address: IpAddr) -> NameAnswer;
     /// What a table says to the first of these keys that is there, in their order.
-    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told;
+    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Said;
     /// The system's record of a user: `name:uid:gid:home`.
-    async fn user(&self, name: &str) -> Told;
+    async fn user(&self, name: &str) -> Said;
     /// A list in a file of its own, read as the server's own user.
     async fn list(&self, path: &Path) -> Told;
 }

@@ -32,7 +32,7 @@ mod shard;
 mod submit;
 mod target;
 
-pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer};
+pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer, Said};
 pub use event::{Course, Event, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};

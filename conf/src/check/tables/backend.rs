@@ -269,9 +269,9 @@ fn plain_keys(backend: &Backend) -> &'static [&'static str] {
     }
 }
 
-/// Names of services in keys; `source` is also called what the service is called.
+/// Names of services in keys.
 fn service_names() -> impl Iterator<Item = &'static str> {
-    ServiceKind::ALL.into_iter().filter(|s| *s != ServiceKind::Regex).map(ServiceKind::name).chain(["sourceaddr"])
+    ServiceKind::names().filter(|name| *name != ServiceKind::Regex.name())
 }
 
 impl BackendSettings {
