@@ -1,7 +1,7 @@
 //! The engine's other thread: whatever is slow, blocking or global. Names, the control socket, the page, the log,
 //! reloading. It touches no shard's state and holds no message; if it stalls, shards go on with what they have.
 
-mod control;
+pub mod control;
 mod dns;
 mod errands;
 mod http;
@@ -69,6 +69,8 @@ pub struct Start {
     pub zone: Option<Zone>,
     /// Control socket.
     pub control: Option<UnixListener>,
+    /// Who may use it.
+    pub admission: control::Admission,
     /// The page's sockets.
     pub pages: Vec<TcpListener>,
     /// What happens, from other threads.
@@ -115,7 +117,8 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, door, supervisor, questions, tables, root, zone, control, pages, news, ready } = start;
+    let Start { shards, log, door, supervisor, questions, tables, root, zone, control, admission, pages, news, ready } =
+        start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
@@ -135,7 +138,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
-        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
+        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, admission, coordinator.clone()));
     }
     for page in pages {
         page.set_nonblocking(true)?;

@@ -2,7 +2,7 @@
 //! that needs to know is asked for here.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use ringpost_conf::expand::{Delivery, Expansion, Identity, Refusal, Step, Way};
@@ -12,15 +12,16 @@ use ringpost_io::Runtime;
 use ringpost_smtp::{Reply, Transaction};
 
 use crate::dispatch::Envelope;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::{limits, lookups, replies};
 
 /// Who is speaking, as far as the connection tells.
 pub(crate) struct Client {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) origin: Origin,
+    /// The address of ours that it has reached.
+    pub(crate) local: IpAddr,
     pub(crate) listener: usize,
     pub(crate) session: u64,
 }
@@ -204,8 +205,8 @@ fn facts<'a>(
     recipient: &'a str,
 ) -> Facts<'a> {
     Facts {
-        source: Some(client.peer.ip()),
-        local: settings.is_local(client.peer.ip(), client.local.ip()),
+        source: client.origin.address(),
+        local: client.origin.address().is_none_or(|address| settings.is_local(address, client.local)),
         helo,
         tag: &settings.policies[client.listener].tag,
         sender: tx.reverse_path(),
