@@ -152,15 +152,14 @@ impl World<'_> {
         let Some(service) = tables::Service::of(service) else {
             return Ok(Told::Failed(format!("tables do not answer {service} lookups")));
         };
+        let mut server = match Server::find(&self.state) {
+            Ok(Found::Running(server)) => server,
+            Ok(Found::Stopped) | Err(_) => {
+                let why = format!("no server that could ask it runs with the state directory {}", self.state.display());
+                return Ok(Told::Failed(why));
+            }
+        };
         for key in keys {
-            let mut server = match Server::find(&self.state) {
-                Ok(Found::Running(server)) => server,
-                Ok(Found::Stopped) | Err(_) => {
-                    let why =
-                        format!("no server that could ask it runs with the state directory {}", self.state.display());
-                    return Ok(Told::Failed(why));
-                }
-            };
             let request = Request::TableLookup { table: name.to_owned(), service, key };
             let mut found = None;
             server.ask(&request, |answer| {

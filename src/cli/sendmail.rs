@@ -14,7 +14,7 @@ use ringpost_io::sys;
 use ringpost_smtp::client::{RecipientResult, RemoteReply};
 
 use super::client::{Found, Server, print};
-use super::{Seams, newaliases, queue, state_dir};
+use super::{Seams, mailq, newaliases, state_dir};
 use crate::exit::{Code, Failure};
 use crate::ipc::control::{Answer, Door, Request};
 use crate::limits::SUBMIT_BYTES;
@@ -42,7 +42,7 @@ pub fn run(options: Options, seams: &Seams, given: Option<PathBuf>) -> Result<()
     match options.mode {
         Mode::Deliver => deliver(&options, &state, seams),
         Mode::Smtp => relay_terminal(&state, seams),
-        Mode::List => queue::run(queue::Command::list_as(false), &state),
+        Mode::List => mailq::run(&mailq::Options::default(), &state),
         Mode::Aliases => newaliases::run(&newaliases::Options::default(), seams),
         Mode::Flush => flush(&state, seams),
     }

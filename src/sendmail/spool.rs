@@ -145,6 +145,7 @@ fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &Remot
             status: reply.status_or_default(),
             remote: hostname,
             reply: reply.text(),
+            output: "",
             code: reply.code(),
             expired: false,
         })

@@ -15,6 +15,7 @@ mod local;
 mod relay;
 mod rules;
 mod sendmail;
+mod socket;
 mod stress;
 mod tables;
 mod users;

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod client;
 pub mod engine;
+pub mod mail;
 pub mod maildir;
 pub mod ports;
 pub mod server;
