@@ -102,7 +102,7 @@ pub const SUBMIT_GREETING: Duration = Duration::from_secs(300);
 pub const SUBMIT_BYTES: u64 = 256 << 20;
 /// More than the first line of a file in the spool takes: addresses of as many recipients as a command line holds.
 pub const SPOOL_LINE_BYTES: u64 = 1 << 20;
-/// Messages that one user has left and that are taken in at a time, before it is others' turn.
+/// Messages of one user that are taken in before the server has taken some of them: others have their turn.
 pub const DROP_PER_USER: usize = 100;
 /// A half-written message so old is nobody's any more.
 pub const DROP_HALF_AGE: Duration = Duration::from_secs(24 * 3600);

@@ -23,12 +23,14 @@ struct Place<R: Runtime> {
     runtime: R,
     listen: Box<dyn Fn() -> R::Listener>,
     /// Listens at a local socket.
-    listen_unix: Box<dyn Fn(&Path) -> R::Listener>,
+    listen_unix: ListenUnix<R>,
     /// Takes one connection to this local socket and sends back what comes.
     echo_unix: fn(&R, &Path),
     /// A directory that exists and is empty.
     dir: PathBuf,
 }
+
+type ListenUnix<R> = Box<dyn Fn(&Path) -> <R as Runtime>::Listener>;
 
 /// Each test in both worlds.
 macro_rules! conformance {

@@ -3,6 +3,7 @@
 //! moves into the spool, with the user who owns the file written down, for the kernel vouches for that and the file does not.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -59,7 +60,7 @@ pub fn waits(state: &Path) -> bool {
     fs::read_dir(dir(state)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Moves messages into the spool, no more of a user than [`DROP_PER_USER`]: the rest is for the next time, so that nobody
+/// Moves messages into the spool until [`DROP_PER_USER`] of a user wait there: the rest is for another time, so that nobody
 /// has to wait for all that another has left. How many were moved.
 ///
 /// # Errors
@@ -80,7 +81,10 @@ pub fn take_in(state: &Path, mut complain: impl FnMut(&str)) -> io::Result<usize
             clear_away(&path, &metadata);
             continue;
         }
-        let count = of_user.entry(metadata.uid()).or_default();
+        let count = match of_user.entry(metadata.uid()) {
+            Entry::Occupied(count) => count.into_mut(),
+            Entry::Vacant(new) => new.insert(spool::waiting_of(state, metadata.uid())?),
+        };
         if *count >= DROP_PER_USER {
             continue;
         }
@@ -199,6 +203,8 @@ mod tests {
         }
         fs::write(dir(state.path()).join(".half.mail"), "x").unwrap();
         assert_eq!(take_in(state.path(), |line| panic!("{line}")).unwrap(), DROP_PER_USER);
+        assert_eq!(take_in(state.path(), |line| panic!("{line}")).unwrap(), 0, "those wait for the server");
+        fs::remove_dir_all(spool::dir(state.path())).unwrap();
         assert_eq!(take_in(state.path(), |line| panic!("{line}")).unwrap(), 3);
         assert!(dir(state.path()).join(".half.mail").exists(), "it may be written still");
         File::open(dir(state.path()).join(".half.mail")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();

@@ -35,8 +35,23 @@ pub fn waits(state: &Path) -> bool {
 /// The directory cannot be written.
 pub fn keep(state: &Path, submission: &Submission) -> io::Result<()> {
     make(state)?;
-    let name = format!("{:013}-{}-{:016x}{SUFFIX}", submission.at_ms, std::process::id(), submission.random);
+    let whose = submission.uid.map(whose).unwrap_or_else(|| SUFFIX.to_owned());
+    let name = format!("{:013}-{}-{:016x}{whose}", submission.at_ms, std::process::id(), submission.random);
     write(&dir(state), &name, submission)
+}
+
+/// The end of the names of what a user has left.
+fn whose(uid: u32) -> String {
+    format!("-of-{uid}{SUFFIX}")
+}
+
+/// How many messages that a user has left wait here.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn waiting_of(state: &Path, uid: u32) -> io::Result<usize> {
+    let end = whose(uid);
+    Ok(list(&dir(state))?.iter().filter(|name| name.ends_with(&end)).count())
 }
 
 /// Makes the directory.

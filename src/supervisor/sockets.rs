@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ringpost_conf::Config;
+use ringpost_conf::{Config, Control};
 use ringpost_io::sys;
 
 use crate::cli::role::ENGINE_NAME;
@@ -29,6 +29,8 @@ pub struct Sockets {
     local: Option<(u16, OwnedFd)>,
     shards: usize,
     control: UnixListener,
+    /// Where and whose it is to be.
+    control_said: (PathBuf, Control),
     /// Names of sockets that end with us.
     names: Vec<PathBuf>,
 }
@@ -68,7 +70,8 @@ impl Sockets {
             None => None,
         };
         let control = control::bind(plan, config, &mut names)?;
-        Ok(Self { smtp, pages, local, shards, control, names })
+        let control_said = (control::place(plan, config), config.control.clone());
+        Ok(Self { smtp, pages, local, shards, control, control_said, names })
     }
 
     /// Each with what it is for.
@@ -129,6 +132,9 @@ impl Sockets {
         let mut notes = Vec::new();
         if wanted != have {
             notes.push("the addresses to listen on change at the next start".to_owned());
+        }
+        if control::place(plan, config) != self.control_said.0 || config.control != self.control_said.1 {
+            notes.push("the control socket changes at the next start".to_owned());
         }
         if !plan::page_addresses(config).into_iter().eq(self.page_addresses()) {
             notes.push("the page's address changes at the next start".to_owned());

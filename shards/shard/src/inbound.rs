@@ -49,6 +49,7 @@ pub(crate) async fn serve<W: World>(
     session_id: u64,
 ) {
     let settings = shard.settings();
+    let listener = settings.listener_of(peer, listener);
     let Some(policy) = settings.policies.get(listener) else { return };
     let now = shard.runtime.now();
     let local = stream.local_addr();

@@ -2,7 +2,8 @@
 
 use ringpost_conf::expand::Outlines;
 use ringpost_conf::tables::{HostName, Mapped};
-use ringpost_conf::{Config, Keyed, Reserve};
+use ringpost_conf::{Config, Keyed, Reserve, Where};
+use ringpost_io::Peer;
 use ringpost_queue::{Options, Plant};
 use ringpost_smtp::server::Policy;
 use std::net::IpAddr;
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) outlines: Outlines,
     pub(crate) hostname: String,
     pub(crate) policies: Rc<[ListenerPolicy]>,
+    /// Which of them is the local socket's: there is one socket, and a reload may have moved its line.
+    local_listener: Option<usize>,
     pub(crate) spool_bytes: usize,
     pub(crate) sessions_max: usize,
     pub(crate) sessions_per_address_max: usize,
@@ -74,6 +77,7 @@ impl Settings {
         });
         Self {
             policies: policies.collect(),
+            local_listener: config.listeners.iter().position(|listener| listener.place == Where::Socket),
             outlines: Outlines::new(&config),
             spool_bytes: config.store.spool_memory_bytes as usize,
             sessions_max: config.smtp.sessions_max as usize,
@@ -81,6 +85,14 @@ impl Settings {
             received_max: config.smtp.received_max as usize,
             hostname: hostname.to_owned(),
             config,
+        }
+    }
+
+    /// The number of the listener of a session whose socket had this number when it was bound.
+    pub(crate) fn listener_of(&self, peer: Peer, bound: usize) -> usize {
+        match peer {
+            Peer::Address(_) => bound,
+            Peer::Process(_) => self.local_listener.unwrap_or(bound),
         }
     }
 
