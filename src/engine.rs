@@ -17,6 +17,7 @@ use ringpost_perf::Counters;
 use ringpost_shard::{Event, Letter, Order, World};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::{self, Errands, News, Shards};
@@ -90,6 +91,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         root: given.plan.root.clone(),
         zone,
         control: given.control,
+        admission: Admission::of(&config.control),
         pages: given.pages,
         news: arriving,
         ready: ready(&options),

@@ -98,8 +98,18 @@ pub const MAILBOX_LOCK_STALE: Duration = Duration::from_secs(300);
 pub const FORWARD_BYTES: u64 = 64 * 1024;
 /// Time to connect to a server on this machine.
 pub const SUBMIT_CONNECT: Duration = Duration::from_secs(10);
+/// How long a server on this machine may take to greet (RFC 5321 §4.5.3.2.1).
+pub const SUBMIT_GREETING: Duration = Duration::from_secs(300);
 /// A message on the standard input of `sendmail`: more than any server of ours takes, and less than memory holds.
 pub const SUBMIT_BYTES: u64 = 256 << 20;
+/// More than the first line of a file in the spool takes: addresses of as many recipients as a command line holds.
+pub const SPOOL_LINE_BYTES: u64 = 1 << 20;
+/// Messages of one user that are taken in before the server has taken some of them: others have their turn.
+pub const DROP_PER_USER: usize = 100;
+/// A half-written message so old is nobody's any more.
+pub const DROP_HALF_AGE: Duration = Duration::from_secs(24 * 3600);
+/// A server's first words on a local socket: a line, as RFC 5321 §4.5.3.1.5 bounds it.
+pub const GREETING_BYTES: usize = 512;
 /// How often the server looks for messages that were sent while it was down.
 pub const PICKUP: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode, Where,
+    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode,
 };
 use crate::tables::ServiceKind;
 
@@ -58,8 +58,6 @@ impl Config {
         has(self.metrics.hlog.is_some(), "metrics hlog");
         has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");
-        has(self.control.group.is_some(), "control");
-        has(self.control.mode.is_some(), "control");
         if let Some(http) = &self.http {
             found.when(http.pki.is_some(), &http.line, || "http pki".to_owned());
             found.when(http.auth.is_some(), &http.line, || "http auth".to_owned());
@@ -86,16 +84,12 @@ fn is_asked(service: ServiceKind) -> bool {
 
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
-    has(listener.place == Where::Socket, "on socket");
     has(listener.proxy_v2, "proxy-v2");
     has(listener.tls.mode != TlsMode::Off, "with TLS");
     has(!matches!(listener.auth.password, PasswordAuth::Off), "auth");
     has(listener.auth.certificate.is_some(), "auth-cert");
     has(listener.senders.is_some(), "senders");
-    has(listener.hostnames.is_some(), "hostnames");
     has(!listener.filters.is_empty(), "filter");
-    has(listener.mask_source, "mask-src");
-    has(listener.no_dsn, "no-dsn");
     has(listener.received_auth, "received-auth");
     has(!listener.rate_limits.is_empty(), "ratelimit");
 }

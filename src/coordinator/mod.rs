@@ -1,7 +1,7 @@
 //! The engine's other thread: whatever is slow, blocking or global. Names, the control socket, the page, the log,
 //! reloading. It touches no shard's state and holds no message; if it stalls, shards go on with what they have.
 
-mod control;
+pub mod control;
 mod dns;
 mod errands;
 mod http;
@@ -77,6 +77,8 @@ pub struct Start {
     pub zone: Option<Zone>,
     /// Control socket.
     pub control: Option<UnixListener>,
+    /// Who may use it.
+    pub admission: control::Admission,
     /// The page's sockets.
     pub pages: Vec<TcpListener>,
     /// What happens, from other threads.
@@ -137,8 +139,22 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, config, door, supervisor, questions, tables, root, zone, control, pages, news, ready } =
-        start;
+    let Start {
+        shards,
+        log,
+        config,
+        door,
+        supervisor,
+        questions,
+        tables,
+        root,
+        zone,
+        control,
+        admission,
+        pages,
+        news,
+        ready,
+    } = start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
@@ -168,7 +184,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
-        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
+        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, admission, coordinator.clone()));
     }
     for page in pages {
         page.set_nonblocking(true)?;

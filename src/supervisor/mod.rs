@@ -2,6 +2,7 @@
 //! when they die, reads the configuration, and obeys signals. It never parses mail and never talks to the network.
 
 mod banner;
+pub mod control;
 pub mod delivery;
 pub mod forward;
 pub mod interfaces;
@@ -27,7 +28,7 @@ use self::pickup::Pickup;
 use self::sockets::Sockets;
 use self::spawn::{Child, Role};
 use self::state::StateDir;
-pub use self::state::{control_path, lock_path};
+pub use self::state::{control_path, local_path, lock_path};
 use self::watch::Watch;
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
@@ -89,7 +90,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let state = StateDir::open(&plan.state)?;
     let shards = plan::shards(&config, ringpost_io::ring::available_cpus().len());
     let notes = resources::raise(shards)?;
-    let sockets = Sockets::bind(&plan, &config, shards, &state.control_path())?;
+    let sockets = Sockets::bind(&plan, &config, shards)?;
     let (sender, news) = unbounded();
     watch_signals(sender.clone())?;
     let watch = Watch::start(sender.clone())?;
@@ -124,7 +125,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let result = supervisor.supervise();
     supervisor.engine.end_now();
     supervisor.keyholder.end();
-    supervisor.sockets.remove_control();
+    supervisor.sockets.remove_names();
     Lane::join(supervisor.lanes);
     result
 }

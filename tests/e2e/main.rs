@@ -21,6 +21,7 @@ mod local;
 mod relay;
 mod rules;
 mod sendmail;
+mod socket;
 mod sources;
 mod stress;
 mod tables;

@@ -1,9 +1,10 @@
 //! What a shard tells the log: one event, one line of `key=value`, stable names.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ringpost_io::Peer;
 use ringpost_queue::MessageId;
 use ringpost_smtp::client::RemoteReply;
 
@@ -17,14 +18,14 @@ pub enum Event<'a> {
         /// Session.
         session: u64,
         /// Peer.
-        from: SocketAddr,
+        from: Origin,
     },
     /// A client was turned away or broke the rules so often that the session was closed.
     Refused {
         /// Session.
         session: u64,
         /// Peer.
-        from: SocketAddr,
+        from: Origin,
         /// Why.
         why: &'a str,
     },
@@ -100,6 +101,49 @@ impl Course {
     }
 }
 
+/// Where a client comes from: a host of the net, or a user of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Its address.
+    Host(IpAddr),
+    /// The user's number; the kernel vouches for it.
+    User(u32),
+}
+
+impl Origin {
+    pub(crate) fn of(peer: Peer) -> Self {
+        match peer {
+            Peer::Address(address) => Self::Host(address.ip()),
+            Peer::Process(process) => Self::User(process.uid),
+        }
+    }
+
+    /// The address, unless it is the local socket.
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Host(address) => Some(address),
+            Self::User(_) => None,
+        }
+    }
+
+    /// Whether many clients may be behind it.
+    pub(crate) fn is_many(self) -> bool {
+        match self {
+            Self::Host(address) => address.is_loopback(),
+            Self::User(uid) => uid == 0,
+        }
+    }
+}
+
+impl Display for Origin {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(address) => write!(f, "{address}"),
+            Self::User(uid) => write!(f, "socket uid={uid}"),
+        }
+    }
+}
+
 /// How a delivery attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Result {
@@ -116,9 +160,9 @@ pub enum Result {
 impl Display for Event<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Connected { session, from } => write!(f, "smtp   s={session:016x} connected from={}", from.ip()),
+            Event::Connected { session, from } => write!(f, "smtp   s={session:016x} connected from={from}"),
             Event::Refused { session, from, why } => {
-                write!(f, "smtp   s={session:016x} refused from={} why=\"{why}\"", from.ip())
+                write!(f, "smtp   s={session:016x} refused from={from} why=\"{why}\"")
             }
             Event::RecipientRefused { session, sender, recipient, reply } => {
                 write!(f, "smtp   s={session:016x} refused from=<{sender}> to=<{recipient}> reply=\"{reply}\"")

@@ -45,6 +45,13 @@ pub enum Outcome {
     Transient(RemoteReply),
     /// Never try again.
     Permanent(RemoteReply),
+    /// Never try again: a program has refused it.
+    Refused {
+        /// How it ended.
+        reply: RemoteReply,
+        /// What it said, lines of a stranger: for the sender.
+        output: String,
+    },
     /// Not tried: the route has too much to do, or the shard stops. Not an attempt.
     Untried,
     /// Not tried: the site could not be reached a short time ago.

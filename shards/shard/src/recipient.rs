@@ -2,7 +2,7 @@
 //! that needs to know is asked for here.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use ringpost_conf::expand::{Delivery, Expansion, Identity, Question, Refusal, Step, Way};
@@ -13,15 +13,16 @@ use ringpost_smtp::{Reply, Transaction};
 
 use crate::ask::NameAnswer;
 use crate::dispatch::Envelope;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::{client_name, limits, lookups, replies};
 
 /// Who is speaking, as far as the connection tells.
 pub(crate) struct Client {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) origin: Origin,
+    /// The address of ours that it has reached.
+    pub(crate) local: IpAddr,
     pub(crate) listener: usize,
     pub(crate) session: u64,
 }
@@ -49,6 +50,17 @@ pub(crate) enum First {
     Expand,
 }
 
+/// What is known of the client's name, where rules ask for it; who comes by the local socket has none.
+fn client_name_of<W: World>(shard: &Shard<W>, client: &Client, settings: &Settings) -> Option<Rc<NameAnswer>> {
+    if !settings.asks_client_names {
+        return None;
+    }
+    match client.origin.address() {
+        Some(address) => client_name::known(shard, address),
+        None => Some(Rc::new(NameAnswer::None)),
+    }
+}
+
 impl Recipients {
     /// First match wins; nothing matching is a refusal. Neither waits nor allocates for a recipient that is taken as it is.
     pub(crate) fn decide<W: World>(
@@ -60,7 +72,7 @@ impl Recipients {
         tx: &Transaction<'_>,
         recipient: &str,
     ) -> First {
-        let name = settings.asks_client_names.then(|| client_name::known(shard, client.peer.ip())).flatten();
+        let name = client_name_of(shard, client, settings);
         let facts = facts(client, settings, helo, tx, recipient, name.as_deref());
         let nobody = &mut |_: TableId, _: ServiceKind, _: &str| Answer::<()>::Pending;
         let refusal = match settings.config.decide_with(&facts, nobody) {
@@ -90,7 +102,7 @@ impl Recipients {
         tx: &Transaction<'_>,
         recipient: &str,
     ) -> Result<(), Reply> {
-        let name = settings.asks_client_names.then(|| client_name::known(shard, client.peer.ip())).flatten();
+        let name = client_name_of(shard, client, settings);
         let facts = facts(client, settings, helo, tx, recipient, name.as_deref());
         let refusal = match expand(shard, settings, facts).await {
             Ok(deliveries) => match self.make_room(deliveries.len()) {
@@ -220,8 +232,8 @@ fn facts<'a>(
     name: Option<&'a NameAnswer>,
 ) -> Facts<'a> {
     Facts {
-        source: Some(client.peer.ip()),
-        local: settings.is_local(client.peer.ip(), client.local.ip()),
+        source: client.origin.address(),
+        local: client.origin.address().is_none_or(|address| settings.is_local(address, client.local)),
         helo,
         tag: &settings.policies[client.listener].tag,
         reverse_name: client_name::fact(name),

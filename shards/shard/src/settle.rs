@@ -33,11 +33,12 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
                 shard.queue.settle(id, *index, State::Deferred { until_ms, reply: reply.to_string() });
             }
             Verdict::Release { until_ms } => shard.queue.release(id, *index, until_ms),
-            Verdict::GiveUp { reply, expired } => failures.push(Failure {
+            Verdict::GiveUp { reply, expired, output } => failures.push(Failure {
                 index: *index,
                 recipient: recipient.clone(),
                 original: original.clone(),
                 reply: reply.clone(),
+                output: output.to_owned(),
                 remote: results.remote.clone(),
                 expired,
             }),
@@ -64,7 +65,7 @@ enum Verdict<'a> {
     Final,
     Retry { until_ms: u64, reply: &'a RemoteReply },
     Release { until_ms: u64 },
-    GiveUp { reply: &'a RemoteReply, expired: bool },
+    GiveUp { reply: &'a RemoteReply, expired: bool, output: &'a str },
 }
 
 fn judge<'a, W: World>(
@@ -77,7 +78,8 @@ fn judge<'a, W: World>(
     let now_ms = shard.runtime.unix_ms();
     match outcome {
         Outcome::Delivered(_) => Verdict::Final,
-        Outcome::Permanent(reply) => Verdict::GiveUp { reply, expired: false },
+        Outcome::Permanent(reply) => Verdict::GiveUp { reply, expired: false, output: "" },
+        Outcome::Refused { reply, output } => Verdict::GiveUp { reply, expired: false, output },
         Outcome::Untried => {
             let wait = if shard.stopping.get() { Duration::ZERO } else { limits::ROUTE_BUSY };
             Verdict::Release { until_ms: now_ms + wait.as_millis() as u64 }
@@ -90,7 +92,7 @@ fn judge<'a, W: World>(
         Outcome::Transient(reply) | Outcome::Paused { reply, .. } => {
             let ttl_ms = dispatch::ttl(&flight.settings, action).as_millis() as u64;
             if now_ms >= flight.received_ms + ttl_ms {
-                return Verdict::GiveUp { reply, expired: true };
+                return Verdict::GiveUp { reply, expired: true, output: "" };
             }
             let wait = retry::next(attempts, shard.runtime.random_u64());
             // The last attempt is made when the time is over, not long before or after.
@@ -110,12 +112,18 @@ fn tell<W: World>(
     failure: Option<&Failure>,
 ) {
     let age = Duration::from_millis(shard.runtime.unix_ms().saturating_sub(flight.received_ms));
+    let with_output;
     let (result, reply, counter) = match (outcome, failure) {
         (Outcome::Untried, _) => return,
         (Outcome::Paused { .. }, None) if envelope.attempts > 0 => return,
         (Outcome::Delivered(reply), _) => (Result::Ok, reply, Counter::Delivered),
         (_, Some(failure)) if failure.expired => (Result::Expired, &failure.reply, Counter::Failed),
-        (Outcome::Permanent(reply), _) => (Result::PermFail, reply, Counter::Failed),
+        (Outcome::Refused { reply, output }, _) if !output.is_empty() => {
+            let text = format!("{}; it said: {output}", reply.text());
+            with_output = RemoteReply::local(reply.code(), reply.status_or_default(), text);
+            (Result::PermFail, &with_output, Counter::Failed)
+        }
+        (Outcome::Permanent(reply) | Outcome::Refused { reply, .. }, _) => (Result::PermFail, reply, Counter::Failed),
         (Outcome::Transient(reply) | Outcome::Paused { reply, .. }, _) => (Result::TempFail, reply, Counter::Deferred),
     };
     shard.counters.add(counter, 1);

@@ -16,7 +16,7 @@ use ringpost_routes::Routes;
 
 use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
@@ -120,7 +120,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) next_fetch: Cell<u64>,
     pub(crate) next_session: Cell<u64>,
     pub(crate) sessions: Cell<usize>,
-    pub(crate) by_address: RefCell<HashMap<IpAddr, usize>>,
+    pub(crate) by_origin: RefCell<HashMap<Origin, usize>>,
     /// Connections, deliveries and other tasks that must end before the queue may be closed.
     pub(crate) running: Cell<usize>,
     pub(crate) ended: Signal,
@@ -211,7 +211,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         next_fetch: Cell::new(0),
         next_session: Cell::new(1 << 63 | (me as u64) << 48),
         sessions: Cell::new(0),
-        by_address: RefCell::default(),
+        by_origin: RefCell::default(),
         running: Cell::new(0),
         ended: Signal::new(),
         stopping: Cell::new(false),

@@ -5,6 +5,7 @@ pub mod client;
 pub mod database;
 pub mod engine;
 pub mod homes;
+pub mod mail;
 pub mod maildir;
 pub mod ports;
 pub mod server;
