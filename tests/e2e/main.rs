@@ -10,6 +10,7 @@ mod deferred;
 mod disk_full;
 mod expansion;
 mod first_run;
+mod hostile;
 mod lifecycle;
 mod local;
 mod relay;

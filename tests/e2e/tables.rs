@@ -2,9 +2,9 @@
 //! `ringpost table`, which uses the server's own code.
 
 mod asking;
-mod directory;
+pub mod directory;
 mod files;
-mod stores;
+pub mod stores;
 
 use std::path::Path;
 use std::process::Output;

@@ -326,6 +326,11 @@ impl Value for AddressPattern {
     }
 }
 
+/// Whether what a stranger has written may name a user: his mailbox is a file of that name, a mail store is told it.
+pub fn is_user_name(text: &str) -> bool {
+    is_user(text) && !text.starts_with('.')
+}
+
 /// What may be a user's name, as a local part without quotes.
 fn is_user(text: &str) -> bool {
     let bad = |c: char| c.is_whitespace() || c.is_control() || "\"<>@:/|,\\".contains(c);
