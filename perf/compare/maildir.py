@@ -180,7 +180,11 @@ def main():
     try:
         for number in range(asked.rounds):
             for peer in chosen:
+                # What an earlier round has left is thrown away before, not while the next one runs.
+                for other in known:
+                    shutil.rmtree(RUN / other.name, ignore_errors=True)
                 measure.settle_disk()
+                time.sleep(2)
                 peer.start(relay=False)
                 for turn, kind in enumerate(("new", "existing")):
                     found = deliver(peer, turn * asked.users)
