@@ -69,6 +69,10 @@ pub const DELIVERIES: usize = 32;
 pub const DELIVERIES_PER_USER: usize = 4;
 /// `.forward` files that are read at once, beside the deliveries: a client waits for each.
 pub const FORWARDS: usize = 16;
+/// Threads of the engine that look whether there is a `.forward` at all: a home on a file system that hangs takes one.
+pub const LOOKS: usize = 8;
+/// Looks that wait for them; beyond it a helper looks.
+pub const LOOKS_WAITING: usize = 256;
 /// Errands that wait in the supervisor; as long as they do, no more are taken, and the engine waits.
 pub const ERRANDS_WAITING: usize = 64;
 /// Errands of all shards that wait in the engine; a shard beyond it waits before it makes the text.

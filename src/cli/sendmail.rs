@@ -120,6 +120,10 @@ fn read(options: &options::Options) -> Result<Submission, Failure> {
         (true, false) => return Err(said(Code::Usage, &format!("no recipients\n{USAGE}"))),
         (false, _) => {}
     }
+    if let Some(bad) = recipients.iter().chain(&options.sender).find(|one| one.contains(|c: char| c.is_ascii_control()))
+    {
+        return Err(said(Code::Data, &format!("a control character in the address {bad:?}")));
+    }
     let uid = rustix::process::getuid().as_raw();
     let (user, gecos) = match sys::name_of(uid) {
         Ok(Some(found)) => found,

@@ -1,6 +1,8 @@
 //! Row S31: mail that ends here, through the whole server: Maildirs of many virtual users, killed in between; and two users
 //! of one machine, one of whom plays games with links. Only root can be two users.
 
+mod games;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ mod deferred;
 mod disk_full;
 mod expansion;
 mod first_run;
+mod hostile;
 mod language;
 mod language_formats;
 mod language_tables;

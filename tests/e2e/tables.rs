@@ -2,11 +2,11 @@
 //! `ringpost table`, which uses the server's own code.
 
 mod asking;
-mod directory;
+pub mod directory;
 mod files;
 mod live;
 mod matrix;
-mod stores;
+pub mod stores;
 
 use std::path::Path;
 use std::process::Output;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::command::Command;
 use crate::format::{Format, FormatValues};
 use crate::model::{Action, ActionKind, Config};
-use crate::tables::{UserRecord, Value as _};
+use crate::tables::UserRecord;
 
 /// A user, as a table or the system has it. He need not exist anywhere else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -202,11 +202,6 @@ fn normal(address: &str) -> String {
         Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
         None => address.to_owned(),
     }
-}
-
-/// The user of the text of a record.
-pub(super) fn user_of_text(text: &str, key: &str, config: &Config) -> Option<User> {
-    UserRecord::parse(text).ok().map(|record| User::of_record(record, key, config))
 }
 
 #[cfg(test)]

@@ -337,6 +337,11 @@ pub(super) fn is_passwd_line(text: &str) -> bool {
     }
 }
 
+/// Whether what a stranger has written may name a user: his mailbox is a file of that name, a mail store is told it.
+pub fn is_user_name(text: &str) -> bool {
+    is_user(text) && !text.starts_with('.')
+}
+
 /// What may be a user's name, as a local part without quotes.
 fn is_user(text: &str) -> bool {
     let bad = |c: char| c.is_whitespace() || c.is_control() || "\"<>@:/|,\\".contains(c);

@@ -93,11 +93,11 @@ impl<'k> Keys<'k> {
             return Some(match (self.stage, self.plain()) {
                 (1, _) => self.address(&self.local),
                 (2, Some(plain)) => self.address(plain),
-                (3, _) => made(&[&self.local]),
-                (4, Some(plain)) => made(&[plain]),
+                (3, _) if is_name(&self.local) => made(&[&self.local]),
+                (4, Some(plain)) if is_name(plain) => made(&[plain]),
                 (5, _) => made(&["@", self.domain]),
                 (6, _) => Key::Given("@"),
-                (2 | 4, None) => continue,
+                (2..=4, _) => continue,
                 _ => return None,
             });
         }
@@ -132,7 +132,10 @@ impl<'k> Keys<'k> {
                 },
                 4 => {
                     self.stage = 5;
-                    return Some(made(&[self.plain().unwrap_or(&self.local)]));
+                    let name = self.plain().unwrap_or(&self.local);
+                    if is_name(name) {
+                        return Some(made(&[name]));
+                    }
                 }
                 5 => {
                     self.stage = 6;
@@ -223,8 +226,8 @@ impl<'k> Iterator for Keys<'k> {
             Kind::User => {
                 self.stage += 1;
                 match (self.stage, self.plain()) {
-                    (1, _) => Some(made(&[&self.local])),
-                    (2, Some(plain)) => Some(made(&[plain])),
+                    (1, _) => is_name(&self.local).then(|| made(&[&self.local])),
+                    (2, Some(plain)) => is_name(plain).then(|| made(&[plain])),
                     _ => None,
                 }
             }
@@ -249,6 +252,12 @@ pub fn stored_key(key: &str) -> String {
 /// `example.org.` is `example.org`.
 pub(super) fn without_last_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Whether a local part may be a key by itself. `"@b.org"@a.org` must not find what is the catch-all of `b.org`, nor `"<>"@a.org`
+/// what is meant for the null sender.
+fn is_name(local: &str) -> bool {
+    !local.is_empty() && !local.contains(['@', '<', '>'])
 }
 
 fn made(pieces: &[&str]) -> Key<'static> {
@@ -276,6 +285,15 @@ mod tests {
         assert_eq!(keys(ServiceKind::Alias, "u@a.org"), ["u@a.org", "u", "@a.org", "@"]);
         assert_eq!(keys(ServiceKind::Alias, "U+x"), ["u+x", "u"]);
         assert_eq!(keys(ServiceKind::Alias, "u"), ["u"]);
+    }
+
+    #[test]
+    fn local_parts_are_no_keys_of_other_kinds() {
+        assert_eq!(keys(ServiceKind::Alias, "\"@b.org\"@a.org"), ["@b.org@a.org", "@a.org", "@"]);
+        assert_eq!(keys(ServiceKind::Alias, "\"u@b.org\"@a.org"), ["u@b.org@a.org", "@a.org", "@"]);
+        assert_eq!(keys(ServiceKind::Alias, "\"u+x@b.org\"@a.org")[2..], ["u", "@a.org", "@"]);
+        assert_eq!(keys(ServiceKind::MailAddr, "\"<>\"@org"), ["<>@org", "@org", "@"]);
+        assert_eq!(keys(ServiceKind::Alias, "\"\"@a.org"), ["@a.org", "@a.org", "@"]);
     }
 
     #[test]

@@ -107,14 +107,15 @@ userinfo_filter         (&(objectClass=posixAccount)(uid=%s))
 userinfo_attributes     uidNumber,gidNumber,homeDirectory
 ";
 
+/// A slapd with the article's entries; the only alias there is `staff`.
 pub struct Slapd {
     dir: tempfile::TempDir,
-    port: u16,
+    pub port: u16,
     child: Option<Child>,
 }
 
 impl Slapd {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with("")
     }
 
@@ -171,7 +172,7 @@ impl Slapd {
     }
 
     /// The source of a table with the article's configuration, at some port.
-    fn source(&self, port: u16, more: &str) -> String {
+    pub fn source(&self, port: u16, more: &str) -> String {
         let path = self.dir.path().join(format!("ldap-{port}.conf"));
         let text = ARTICLE.replace("ldap://127.0.0.1", &format!("ldap://127.0.0.1:{port}"));
         fs::write(&path, text + more).expect("written");
