@@ -19,6 +19,8 @@ const MEMORY_KIB: u64 = 256 * 1024;
 const BYTES_MAX: usize = 4_096;
 const KEPT_MAX: usize = 20_000;
 const CHANGES_MAX: usize = 4;
+/// Of a file that is kept: kinds of mistakes.
+const CODES_MAX: usize = 3;
 const MARKS: &[&str] =
     &[" ", "\n", "{", "}", ",", "=", "=>", "!", "<", ">", "\"", "'", "\\", "\\\n", "#", "$", "${", "%{", "]", "@"];
 const NUMBERS: &[&str] = &["0", "-1", "65535", "65536", "4294967296", "18446744073709551616", "1e9", "99999999999999w"];
@@ -117,7 +119,8 @@ fn s17_no_file_crashes_the_reader() {
         codes.dedup();
         assert!(took < RUN, "{took:?} for:\n{text}");
         runs += 1;
-        if kept.len() < KEPT_MAX && said.insert(codes) {
+        // Where all is broken nothing is reached that is behind the parser.
+        if codes.len() <= CODES_MAX && kept.len() < KEPT_MAX && said.insert(codes) {
             kept.push(text);
         }
     }

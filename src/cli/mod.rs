@@ -74,6 +74,7 @@ pub enum Command {
     /// What would become of a recipient, and why
     Explain(explain::Options),
     /// What a format, `%{…}`, comes to
+    #[command(hide = true)]
     Format(format::Options),
     /// What waits in the queue, and why
     #[command(subcommand)]
