@@ -2,8 +2,9 @@
 //! out of tables.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use crate::support::database::sqlite;
@@ -216,4 +217,36 @@ fn relay_hosts_of_a_remote_table_take_turns() {
     let conf = server.dir().join("ringpost.conf").display().to_string();
     let alone = cli::succeed(&["explain", "--config", &conf, "--state", "/nowhere", "--rcpt", "u@d.example"]);
     assert!(alone.contains("relay: unknown: table <t> cannot be asked: no server"), "{alone}");
+}
+
+/// A helper that gives one of two addresses at a time, as smtpd-tables(7) has it.
+const HELPER: &str = r#"#!/bin/sh
+turn=0
+while IFS='|' read -r kind version time name operation service id key; do
+    case "$kind|$version|$operation" in
+    config\|ready\|) printf 'register|source\nregister|ready\n' ;;
+    table\|0.1\|fetch) turn=$((1 - turn)); echo "fetch-result|$id|found|127.0.0.$((2 + turn))" ;;
+    esac
+done
+"#;
+
+#[test]
+fn s43_a_helper_gives_the_next_address_itself() {
+    let sink = one_each();
+    let setup = Setup::new(format!(
+        "table next proc:@DIR@/next pool 1\naction \"out\" relay host \"smtp://{}\" src <next>\n\
+         match for any action \"out\"\n",
+        sink.address
+    ));
+    let program = setup.dir().join("next");
+    fs::write(&program, HELPER).expect("written");
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("ours");
+    let server = setup.start();
+    // One after the other, so that none shares the answer to another one's question.
+    for number in 0..10 {
+        send(&server, 1);
+        sink.wait_for(number + 1, SOON);
+    }
+    let counts = by_source(&sink, 0, 10);
+    assert_eq!(counts, [(address(2), 5), (address(3), 5)].into());
 }
