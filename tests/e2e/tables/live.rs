@@ -244,7 +244,7 @@ fn s51_tables_are_shown_as_they_were_declared_and_asked() {
     let conf = dir.path().join("ringpost.conf");
     let statements: String =
         shown.lines().filter(|line| !line.starts_with("  asked for")).map(|line| format!("{line}\n")).collect();
-    let used = "action a maildir virtual <v>\nmatch from any tag <n> for any action a\nmatch from any for domain <d> action a\n";
+    let used = "action a maildir \"/m/%{dest.user}\" virtual <v>\nmatch from any tag <n> for any action a\nmatch from any for domain <d> action a\n";
     fs::write(&conf, format!("{statements}{used}")).expect("written");
     let again = cli::succeed(&["table", "show", "--config", &conf.display().to_string()]);
     assert_eq!(again, shown);
