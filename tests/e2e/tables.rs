@@ -7,6 +7,7 @@ mod files;
 mod live;
 mod matrix;
 pub mod stores;
+mod traced;
 
 use std::path::Path;
 use std::process::Output;

@@ -1,6 +1,19 @@
 //! Tables: what an entry means for the service that asks (grammar §7), which keys a question becomes, and lookups in memory.
 //! Whoever needs a network or a disk to answer is only named ([`crate::Table`]).
 
+/// Where helpers for tables are, below `--root`; the first that has one counts.
+pub const HELPER_DIRECTORIES: [&str; 9] = [
+    "/usr/libexec/ringpost",
+    "/usr/lib/ringpost",
+    "/usr/local/libexec/ringpost",
+    "/usr/libexec/smtpd",
+    "/usr/libexec/opensmtpd",
+    "/usr/lib/opensmtpd",
+    "/usr/lib/x86_64-linux-gnu/opensmtpd",
+    "/usr/local/libexec/smtpd",
+    "/usr/local/libexec/opensmtpd",
+];
+
 mod addresses;
 pub mod cdb;
 mod domains;

@@ -121,8 +121,13 @@ impl Slapd {
 
     /// With more entries, each after an empty line.
     pub fn with(more: &str) -> Self {
+        Self::limited(more, "")
+    }
+
+    /// With more lines for the whole server.
+    fn limited(more: &str, lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let text = SERVER.replace("@DIR@", &dir.path().display().to_string());
+        let text = format!("{lines}{SERVER}").replace("@DIR@", &dir.path().display().to_string());
         fs::create_dir(dir.path().join("db")).expect("made");
         fs::write(dir.path().join("slapd.conf"), text).expect("written");
         fs::write(dir.path().join("data.ldif"), format!("{ENTRIES}{more}")).expect("written");
@@ -235,6 +240,45 @@ fn s55_a_wrong_password_is_a_failure_and_not_an_empty_directory() {
     .expect("written");
     let said = failure(None, &source, "alias", "staff");
     assert!(said.contains("there is no dc=elsewhere in the directory"), "{said}");
+}
+
+/// Its limits are not those of an empty directory; nor is what another server has.
+#[test]
+fn s58_limits_and_referrals_are_failures_with_a_reason() {
+    let entry = |number: usize| {
+        format!(
+            "\ndn: cn={number},ou=many,dc=opensmtpd,dc=org\nobjectClass: mapEntry\ncn: {number}\nmapKey: many\n\
+             mapValue: user{number}\n"
+        )
+    };
+    let entries: String = (0..5).map(entry).collect();
+    let slapd = Slapd::limited(
+        &format!(
+            "\ndn: ou=many,dc=opensmtpd,dc=org\nobjectClass: organizationalUnit\n{entries}\n\
+             dn: ou=away,dc=opensmtpd,dc=org\nobjectClass: referral\nobjectClass: extensibleObject\nou: away\n\
+             ref: ldap://elsewhere.example/ou=away\n"
+        ),
+        "sizelimit 3\n",
+    );
+    let source = |name: &str, base: &str| {
+        let path = slapd.dir.path().join(name);
+        let port = slapd.port;
+        let text = format!(
+            "url ldap://127.0.0.1:{port}\nbasedn {base}\nalias_filter (mapKey=%s)\nalias_attributes mapValue\n"
+        );
+        fs::write(&path, text).expect("written");
+        format!("ldap:{}", path.display())
+    };
+    let many = source("many.conf", "ou=many,dc=opensmtpd,dc=org");
+    let said = failure(None, &many, "alias", "many");
+    assert!(said.contains("more entries than the server gives at once"), "{said}");
+    absent(None, &many, "alias", "none");
+    // A part of the whole is elsewhere: who is not found here may be there.
+    let said = failure(None, &source("whole.conf", "dc=opensmtpd,dc=org"), "alias", "none");
+    assert!(said.contains("table <table>: alias entry of \"none\": the server refers to another one"), "{said}");
+    assert!(said.contains("ldap://elsewhere.example/ou=away"), "{said}");
+    let said = failure(None, &source("away.conf", "ou=away,dc=opensmtpd,dc=org"), "alias", "none");
+    assert!(said.contains("the server refers to another one"), "{said}");
 }
 
 #[test]

@@ -13,21 +13,9 @@ use crate::parse::backend_of;
 use crate::parse::schema::Shape;
 use crate::report::{Report, did_you_mean, nearest};
 use crate::source_text::{Span, narrow};
-use crate::tables::ServiceKind;
+use crate::tables::{HELPER_DIRECTORIES, ServiceKind};
 
 const BACKENDS: &[&str] = &["file", "db", "sqlite", "ldap", "redis", "proc"];
-
-/// Where helpers are, below `--root`.
-const HELPERS: &[&str] = &[
-    "/usr/libexec/ringpost",
-    "/usr/lib/ringpost",
-    "/usr/local/libexec/ringpost",
-    "/usr/libexec/smtpd",
-    "/usr/libexec/opensmtpd",
-    "/usr/lib/opensmtpd",
-    "/usr/local/libexec/smtpd",
-    "/usr/local/libexec/opensmtpd",
-];
 
 /// Where a table's entries come from.
 pub(super) enum Source {
@@ -118,7 +106,7 @@ impl Source {
 }
 
 fn helper(name: &str, reading: &Reading<'_>) -> Option<PathBuf> {
-    let places = HELPERS.iter().map(|directory| {
+    let places = HELPER_DIRECTORIES.iter().map(|directory| {
         let path = format!("{directory}/table-{name}");
         reading.options.place(Path::new(""), &path)
     });
