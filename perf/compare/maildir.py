@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Delivery to 10,000 Maildirs of virtual users who share one uid, Ringpost beside OpenSMTPD.
 
-    perf/compare/maildir.py --ringpost BINARY [--only ringpost,opensmtpd] [--rounds 3] [--users 10000] [--out FILE]
+    perf/compare/maildir.py --ringpost BINARY [--only ringpost,opensmtpd] [--rounds 3] [--more] [--users 10000] [--out FILE]
 
 Needs root, like compare.sh.
 """
@@ -164,6 +164,7 @@ def options():
     parser.add_argument("--ringpost", required=True, type=pathlib.Path)
     parser.add_argument("--only", default="ringpost,opensmtpd")
     parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--more", action="store_true", help="count the rounds of the run before, which was cut off or short, too")
     parser.add_argument("--users", default=10_000, type=int)
     parser.add_argument("--out", default=section.PAGE, type=pathlib.Path)
     return parser.parse_args()
@@ -176,7 +177,10 @@ def main():
     peers.fetch_packages()
     known = [Ringpost(asked.ringpost), OpenSmtpd()]
     chosen = [peer for peer in known if peer.name in asked.only.split(",")]
+    kept = peers.PEERS / "maildir.json"
     results = {peer.name: {"new": [], "existing": []} for peer in chosen}
+    if asked.more:
+        results = json.loads(kept.read_text())
     try:
         for number in range(asked.rounds):
             for peer in chosen:
@@ -192,20 +196,21 @@ def main():
                     print(f"round {number + 1}: {peer.name}, {kind}: {found['rate']:.0f}/s, accepted {found['accepted']:.0f}/s", flush=True)
                     measure.settle_disk()
                 peer.stop()
+            kept.write_text(json.dumps(results, indent=1))
     finally:
         for peer in known:
             peer.stop()
             shutil.rmtree(RUN / peer.name, ignore_errors=True)
-    (peers.PEERS / "maildir.json").write_text(json.dumps(results, indent=1))
     section.write("maildir", "maildir.py", lines(chosen, results), asked.out)
 
 
 def lines(chosen, results):
     versions = [f"{peer.label} {peer.version()}" for peer in chosen]
+    rounds = len(results[chosen[0].name]["new"])
     out = [f"## Delivery to {asked.users:,} Maildirs", "", section.measured("maildir.py", *versions), ""]
     out += [
         f"Deliveries a second to {asked.users:,} virtual users of one uid, a message of 4 KiB to each, {TOGETHER} recipients a message, from the first",
-        f"command until the last is in its Maildir. Each server on core 0. Medians of {asked.rounds} rounds (lowest to highest). *New*: no Maildir is",
+        f"command until the last is in its Maildir. Each server on core 0. Medians of {rounds} rounds (lowest to highest). *New*: no Maildir is",
         "there before. Ringpost makes file and directories durable before it says that a message is delivered; OpenSMTPD the file alone.",
         "",
         section.row(["", *[peer.label for peer in chosen], *(["Ringpost : OpenSMTPD"] if len(chosen) == 2 else [])]),
