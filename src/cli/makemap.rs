@@ -1,10 +1,10 @@
 //! `ringpost makemap`: a text file becomes a constant database, which takes the place of the old one at once or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -13,6 +13,7 @@ use ringpost_conf::tables::file::{self, Columns, Row};
 use ringpost_conf::tables::{cdb, stored_key};
 
 use super::client::print;
+use crate::durable;
 use crate::exit::{Code, Failure};
 
 /// Mistakes of a file that are shown; the rest is counted.
@@ -81,33 +82,9 @@ pub fn make(file: &Path, kind: Kind, output: &Path) -> Result<usize, Failure> {
     let bytes = cdb::build(records, &format!("{} {now}", file.display()));
     let bytes = bytes.map_err(|error| Failure::new(Code::CannotCreate, error.to_string()))?;
     // Who may read the text may read the database, and nobody else: it may hold passwords.
-    replace(output, &bytes, metadata.permissions().mode() & 0o777)
+    durable::replace(output, metadata.permissions().mode() & 0o777, &bytes)
         .map_err(|error| Failure::new(Code::CannotCreate, format!("{}: {error}", output.display())))?;
     Ok(entries.len())
-}
-
-/// Writes beside it, makes that durable, and gives it the name.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().ok_or(std::io::ErrorKind::IsADirectory)?.to_string_lossy();
-    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
-    let written = write(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // It is of no use to anyone.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    File::open(dir)?.sync_all()
-}
-
-fn write(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    // One that a killed run has left is in the way, and of no use.
-    let _ = fs::remove_file(path);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // The mask does not decide; the text's own mode does.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
