@@ -72,10 +72,15 @@ def relayed(peer, load, seconds, guess):
 def counted(peer, load, seconds):
     try:
         peer.start(relay=False)
-        before = {name: peer.metric(name) for name in RING_METRICS} if peer.name == "ringpost" else {}
         counts = measure.system_calls(peer, load, seconds)
-        after = {name: peer.metric(name) for name in RING_METRICS} if before else {}
-        counts["own"] = {name: after[name] - before[name] for name in after if None not in (after[name], before[name])}
+        if peer.name == "ringpost":
+            counts["own"] = {}
+            for sessions in (measure.SESSIONS, 4 * measure.SESSIONS):
+                before = [peer.metric(name) for name in RING_METRICS]
+                measure.our_source(load, seconds, sessions=sessions)
+                after = [peer.metric(name) for name in RING_METRICS]
+                if None not in before + after:
+                    counts["own"][sessions] = [after[0] - before[0], after[1] - before[1]]
         return counts
     except Exception as error:
         print(f"    counts: {error}", file=sys.stderr)

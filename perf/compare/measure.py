@@ -70,9 +70,9 @@ def saturate_smtp_source(reuse, seconds, sessions=SESSIONS):
     return result
 
 
-def our_source(load, seconds, *options, count=None):
+def our_source(load, seconds, *options, count=None, sessions=SESSIONS):
     """Our generator's summary, with how busy the cores were."""
-    command = [load, "source", f"127.0.0.1:{PORT}", "--quiet", "--json", "-c", SESSIONS, "-s", MESSAGE_BYTES, *options]
+    command = [load, "source", f"127.0.0.1:{PORT}", "--quiet", "--json", "-c", sessions, "-s", MESSAGE_BYTES, *options]
     command += ["-n", count] if count else ["-t", f"{seconds}s"]
     cores = Cores()
     out = subprocess.run(pinned(LOAD_CORE, command), capture_output=True, text=True, timeout=seconds * 4 + 60)

@@ -196,19 +196,16 @@ def counts(chosen, by_name):
         cells = [number(value, 2) for value in (*both, together)]
         cells += [number(sum(syncs) if None not in syncs else None, 3), number(perf.get("ring_writes"), 3)]
         lines.append(row([peer.label, *cells, number(strace.get("system_calls"), 2), number(traced, 3), top]))
-        own = found.get("own") or {}
-        received = own.get("ringpost_messages_received_total")
-        if received and own.get("ringpost_commits_total") is not None:
-            commits = own["ringpost_commits_total"]
+        for sessions, (commits, received) in (found.get("own") or {}).items():
             notes.append(
-                f"Ringpost's own counters in those two runs: {commits:,.0f} synchronous writes (batches of messages and of states) "
-                f"for {received:,.0f} messages, {commits / received:.4f} for each."
+                f"By its own counters Ringpost made {commits:,.0f} synchronous writes (batches of messages and of states) "
+                f"for {received:,.0f} messages from {sessions} sessions, {commits / max(1, received):.4f} for each."
             )
         quiet = perf.get("fsync") == 0 and perf.get("fdatasync") == 0 and not perf.get("ring_writes")
         if quiet and peer.name != "smtp-sink":
             notes.append(f"{peer.label} asked for no sync at all: what it has answered may be lost when the machine stops.")
     lines += ["", "Counted by tracepoints (`perf stat`) at full speed, and by `strace -f -c`, which slows the server down."]
-    lines += ["A *ring operation* is one entry given to io_uring; *ring writes* are those that write or sync a file.", *notes]
+    lines += ["A *ring operation* is one entry given to io_uring; *ring writes* are those that write or sync a descriptor: files, and glommio's own wakes.", *notes]
     return lines
 
 
