@@ -247,7 +247,9 @@ impl Session {
             State::Helo => Some(self.helo(reply)),
             State::StartTls => Some(self.starttls_answered(reply)),
             // Nobody asked: the two sides have lost step.
-            State::Ready | State::Handshake => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED))),
+            State::Ready | State::Handshake => {
+                Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED)))
+            }
             State::Reset => self.on_reset(reply, out),
             State::Mail => self.on_mail(reply, out),
             State::Rcpt(index) => self.on_recipient(index, reply, out),
