@@ -4,6 +4,7 @@
 mod cli;
 mod coordinator;
 mod disk;
+mod encryption;
 mod engine;
 mod exit;
 mod ipc;

@@ -54,6 +54,17 @@ pub enum Event<'a> {
         /// Time to make it durable.
         commit: Duration,
     },
+    /// A connection to another server is encrypted.
+    Secured {
+        /// The server.
+        remote: &'a str,
+        /// Version of TLS.
+        version: &'a str,
+        /// Cipher suite.
+        cipher: &'a str,
+        /// Why its certificate proves nothing, where that was not demanded.
+        doubt: Option<&'a str>,
+    },
     /// What became of one delivery.
     Delivery {
         /// Message.
@@ -115,6 +126,13 @@ impl Display for Event<'_> {
                     delays.talk.as_secs_f64(),
                 )?;
                 reply.map_or(Ok(()), |reply| write!(f, " stat=\"{reply}\""))
+            }
+            Event::Secured { remote, version, cipher, doubt } => {
+                write!(f, "tls    to={remote} version={version} cipher={cipher} verify=")?;
+                match doubt {
+                    None => f.write_str("ok"),
+                    Some(why) => write!(f, "failed reason=\"{}\"", why.replace('"', "'")),
+                }
             }
             Event::Warning(text) => write!(f, "warn   {text}"),
         }

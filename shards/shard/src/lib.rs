@@ -30,6 +30,7 @@ mod settle;
 mod shard;
 mod submit;
 mod target;
+mod wire;
 
 pub use ask::{Ask, Exchanger, MxAnswer};
 pub use event::{Event, Result as DeliveryResult};
