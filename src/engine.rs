@@ -18,6 +18,7 @@ use ringpost_shard::{Event, Letter, Order, World};
 use ringpost_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::{self, Errands, News, Shards};
@@ -86,6 +87,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let coordination = coordinator::Start {
         shards: Arc::new(Shards::new(orders, counters.clone())),
         log: log.clone(),
+        config: config.clone(),
         door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
@@ -93,6 +95,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         root: given.plan.root.clone(),
         zone,
         control: given.control,
+        admission: Admission::of(&config.control),
         pages: given.pages,
         news: arriving,
         ready: ready(&options),

@@ -6,8 +6,9 @@ use std::fmt::{self, Display, Formatter};
 use serde_json::{Value as Json, json};
 
 use crate::describe;
-use crate::expand::{Delivery, Expansion, Kind, Node, Outcome as Came, Passage, Question, Refusal, Told, Way};
+use crate::expand::{Delivery, Expansion, Kind, Node, Outcome as Came, Passage, Question, Refusal, Told, Way, place};
 use crate::facts::Lookup;
+use crate::format::FormatValues;
 use crate::model::{ActionKind, Outcome};
 use crate::rules::{Dest, Negation, Origin, Test, Truth};
 
@@ -270,17 +271,25 @@ fn comes_to(expansion: &Expansion<'_>, node: &Node) -> String {
 
 fn delivery_of(expansion: &Expansion<'_>, delivery: &Delivery) -> ExplainedDelivery {
     let action = &expansion.config().actions[delivery.action];
-    let special = match &delivery.way {
-        Way::Address | Way::User(_) => None,
-        Way::File { path, .. } => Some(format!("file {}", path.as_written())),
-        Way::Pipe { command, .. } => Some(format!("program {command}")),
-    };
-    ExplainedDelivery {
-        action: action.name.clone(),
-        does: match &action.kind {
+    let written = match &delivery.way {
+        Way::Address | Way::User(_) => match &action.kind {
             ActionKind::Relay(relay) => describe::relay(relay, expansion, &delivery.address),
             _ => action.describe(),
         },
+        Way::File { path, .. } => format!("file {}", path.as_written()),
+        Way::Pipe { command, .. } => format!("program {command}"),
+    };
+    // Message and envelope have no ids yet.
+    let values = FormatValues { message_id: "MSGID", envelope_id: "EVPID", ..expansion.format_values() };
+    let place = match place(delivery, expansion.config(), values) {
+        Ok(place) => place.unwrap_or(written),
+        Err(error) => format!("{written} (waits until it is mended: {error})"),
+    };
+    let is_special = matches!(delivery.way, Way::File { .. } | Way::Pipe { .. });
+    let (does, special) = if is_special { (action.describe(), Some(place)) } else { (place, None) };
+    ExplainedDelivery {
+        action: action.name.clone(),
+        does,
         address: delivery.address.clone(),
         user: delivery.way.user().map(ToString::to_string),
         special,

@@ -2,9 +2,8 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode, Where,
+    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode,
 };
-use crate::rules::Origin;
 use crate::tables::ServiceKind;
 
 impl Config {
@@ -18,7 +17,6 @@ impl Config {
                 relay_has(relay, &action.line, &mut found);
             }
         }
-        self.rules(&mut found);
         self.named(&mut found);
         self.settings(&mut found);
         found.0.sort_by(|(a, _), (b, _)| (&a.file, a.number).cmp(&(&b.file, b.number)));
@@ -31,14 +29,6 @@ impl Config {
             for service in table.services.iter().filter(|service| remote && !is_asked(**service)) {
                 found.when(true, &table.line, || format!("table {}: for {service}", table.backend.name()));
             }
-        }
-    }
-
-    fn rules(&self, found: &mut Found) {
-        for rule in &self.matches {
-            // What depends on logins and TLS is false as long as there are none, and needs no mention.
-            let asks = matches!(rule.from.1, Origin::ReverseName(_));
-            found.when(asks, &rule.line, || "match from rdns".to_owned());
         }
     }
 
@@ -63,16 +53,11 @@ impl Config {
         has(self.queue.encryption.is_some(), "queue encryption");
         has(self.srs.key.is_some(), "srs key");
         has(self.machinery.deferred_max.is_some(), "mta max-deferred");
-        has(self.machinery.deliveries_max.is_some(), "mda limit");
-        has(self.machinery.deliveries_per_user_max.is_some(), "mda limit");
         has(self.machinery.in_flight_max.is_some(), "scheduler limit");
         has(self.machinery.schedule_max.is_some(), "scheduler limit");
-        has(self.machinery.never_tries, "scheduler backend");
         has(self.metrics.hlog.is_some(), "metrics hlog");
         has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");
-        has(self.control.group.is_some(), "control");
-        has(self.control.mode.is_some(), "control");
         if let Some(http) = &self.http {
             found.when(http.pki.is_some(), &http.line, || "http pki".to_owned());
             found.when(http.auth.is_some(), &http.line, || "http auth".to_owned());
@@ -99,16 +84,12 @@ fn is_asked(service: ServiceKind) -> bool {
 
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
-    has(listener.place == Where::Socket, "on socket");
     has(listener.proxy_v2, "proxy-v2");
     has(listener.tls.mode != TlsMode::Off, "with TLS");
     has(!matches!(listener.auth.password, PasswordAuth::Off), "auth");
     has(listener.auth.certificate.is_some(), "auth-cert");
     has(listener.senders.is_some(), "senders");
-    has(listener.hostnames.is_some(), "hostnames");
     has(!listener.filters.is_empty(), "filter");
-    has(listener.mask_source, "mask-src");
-    has(listener.no_dsn, "no-dsn");
     has(listener.received_auth, "received-auth");
     has(!listener.rate_limits.is_empty(), "ratelimit");
 }

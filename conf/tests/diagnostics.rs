@@ -155,3 +155,19 @@ ringpost.conf: 0 errors, 1 warning.
 ",
     );
 }
+
+#[test]
+fn of_a_line_without_end_only_a_piece_is_shown() {
+    let text = format!("{}listen on lo0 prot 25 {}\naccept for any relay\n", "", "tag X ".repeat(10_000));
+    let files = Memory::default().with("c", &*text);
+    let reports = load(&files, Path::new("c"), &Options::default()).expect_err("an error");
+    let said = reports.render(Look::Plain);
+    assert!(said.contains("--> c:1:15") && said.contains('^') && said.len() < 100_000, "{}", said.len());
+    // Far behind, the place alone is told.
+    let text = format!("table t {{ {}}} x\naccept for domain <t> relay\n", "ä.example ".repeat(10_000));
+    let files = Memory::default().with("c", &*text);
+    let reports = load(&files, Path::new("c"), &Options::default()).expect_err("an error");
+    let said = reports.render(Look::Plain);
+    let column = 1 + "table t { } ".len() + 10 * 10_000;
+    assert!(said.contains(&format!("--> c:1:{column}")) && said.len() < 1_000, "{}", &said[..said.len().min(600)]);
+}

@@ -89,7 +89,9 @@ impl Coordinator {
 
     /// Gives a configuration that was found good to every shard; then it is told.
     async fn give(&self, config: Result<Config, String>, tell: impl FnOnce() -> String) -> Result<String, String> {
-        self.shards.reload(&Arc::new(config?)).await;
+        let config = Arc::new(config?);
+        self.shards.reload(&config).await;
+        *self.config.write().expect("nobody panics with it") = config;
         Ok(tell())
     }
 

@@ -3,7 +3,9 @@
 
 mod support;
 
+mod bounces;
 mod check;
+mod client_names;
 mod commits;
 mod crash;
 mod deferred;
@@ -11,13 +13,20 @@ mod disk_full;
 mod encrypted;
 mod expansion;
 mod first_run;
+mod hostile;
+mod language;
+mod language_formats;
+mod language_tables;
 mod lifecycle;
+mod limits;
 mod local;
 mod relay;
 mod rules;
 mod sendmail;
+mod socket;
 mod sources;
 mod stress;
 mod tables;
+mod tags;
 mod users;
 mod wire;

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
+use crate::support::database::sqlite;
 use crate::support::text::MARK;
 use crate::support::wait::wait_for;
 use crate::support::{Script, Server, Setup, Sink, cli, wait_until};
@@ -40,11 +39,6 @@ fn by_source(sink: &Sink, skipped: usize, count: usize) -> BTreeMap<IpAddr, usiz
 
 fn address(last: u8) -> IpAddr {
     [127, 0, 0, last].into()
-}
-
-fn sqlite(database: &Path, sql: &str) {
-    let done = Command::new("sqlite3").arg(database).arg(sql).status();
-    assert!(done.expect("sqlite3, from the package of that name").success(), "{sql}");
 }
 
 /// What `ringpost explain` says of the rules of a server, asked through it.

@@ -11,6 +11,7 @@ mod delivery;
 mod lines;
 mod node;
 mod outline;
+mod place;
 mod question;
 mod refusal;
 mod user;
@@ -20,11 +21,13 @@ use std::ops::Range;
 use std::path::{Component, Path};
 
 pub use delivery::{Delivery, Identity, User, Way};
+pub(crate) use lines::targets as read_targets;
 pub use outline::Outlines;
 pub use question::{Question, Told};
 pub use refusal::Refusal;
 
 pub(crate) use node::{Kind, Needs, Node, Outcome, Step as Passage};
+pub(crate) use place::place;
 
 use crate::direction::Direction;
 use crate::facts::{Facts, Lookup, ReverseName};

@@ -36,7 +36,7 @@ impl Config {
             Maildir { path: Format::literal(state.join("Maildir").to_string_lossy().into_owned()), junk: false };
         let http = |listen| Http { listen, pki: None, auth: None, only: Vec::new(), line: Line::built_in() };
         Self {
-            listeners: listeners.collect(),
+            listeners: listeners.chain([Listener::socket("localhost", smtp.message_bytes_max)]).collect(),
             actions: vec![Action {
                 name: "maildir".into(),
                 kind: ActionKind::Maildir(maildir),

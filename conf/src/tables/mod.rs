@@ -10,10 +10,12 @@ mod glob;
 mod key;
 mod list;
 mod lookup;
+mod mapped;
 mod memory;
 mod patterns;
 mod relay_url;
 mod service;
+mod shown;
 mod sources;
 mod words;
 
@@ -21,15 +23,17 @@ pub use addresses::AddressSet;
 pub use domains::DomainSet;
 pub use entry::{
     AddressPattern, AliasTarget, Certificate, Credentials, DkimKey, EntryError, HostName, Pem, Secret, UserName,
-    UserRecord, Value, is_password_hash,
+    UserRecord, Value, is_password_hash, is_user_name,
 };
-pub use key::{Key, Keys};
+pub use key::{Key, Keys, stored_key};
 pub use list::{List, SourceAddresses};
 pub use lookup::Answer;
-pub use memory::{Mapped, MemoryTable, Part};
+pub use mapped::Mapped;
+pub use memory::{MemoryTable, Part};
 pub use patterns::Patterns;
 pub use relay_url::RelayUrlError;
 pub use service::ServiceKind;
+pub use shown::shown;
 pub use sources::SourceSet;
 pub use words::WordSet;
 

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
@@ -42,6 +43,43 @@ pub enum MxAnswer {
     Temporary(String),
 }
 
+/// The answer to "what is this client called".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameAnswer {
+    /// The name that the DNS has for his address, and that has this address, too.
+    Known {
+        /// Lower case, without a final dot.
+        name: String,
+        /// How long to believe it.
+        ttl: Duration,
+    },
+    /// He has no name, or uses one that is not his.
+    None,
+    /// Ask again later.
+    Temporary(String),
+}
+
+/// What a table says to a question, and how long ago: the coordinator keeps answers, too, and ages must not add up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It has this.
+    Found {
+        /// The text of the row.
+        text: String,
+        /// How old the oldest part of the answer is.
+        age: Duration,
+    },
+    /// It has nothing.
+    NotFound {
+        /// How old the oldest part of the answer is.
+        age: Duration,
+    },
+    /// It could not be asked: an older answer is better than none.
+    Failed(String),
+    /// What it has of this key is wrong: an older answer would hide that.
+    Wrong(String),
+}
+
 /// The coordinator as a shard sees it.
 #[allow(async_fn_in_trait)]
 pub trait Ask: 'static {
@@ -49,10 +87,12 @@ pub trait Ask: 'static {
     async fn exchangers(&self, domain: &str) -> MxAnswer;
     /// Addresses of a host, no MX involved.
     async fn addresses(&self, host: &str) -> MxAnswer;
+    /// What the client at an address is called.
+    async fn client_name(&self, address: IpAddr) -> NameAnswer;
     /// What a table says to the first of these keys that is there, in their order.
-    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told;
+    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Said;
     /// The system's record of a user: `name:uid:gid:home`.
-    async fn user(&self, name: &str) -> Told;
+    async fn user(&self, name: &str) -> Said;
     /// A list in a file of its own, read as the server's own user.
     async fn list(&self, path: &Path) -> Told;
 }
@@ -72,22 +112,22 @@ struct Kept<T> {
 }
 
 /// A shard's answers, by question, in the form in which it uses them.
-pub(crate) struct Cache<T> {
-    kept: RefCell<HashMap<Question, Kept<T>>>,
-    order: RefCell<VecDeque<Question>>,
+pub(crate) struct Cache<Q, T> {
+    kept: RefCell<HashMap<Q, Kept<T>>>,
+    order: RefCell<VecDeque<Q>>,
 }
 
-impl<T> Cache<T> {
+impl<Q: Clone + Eq + Hash, T> Cache<Q, T> {
     pub(crate) fn new() -> Self {
         Self { kept: RefCell::default(), order: RefCell::default() }
     }
 
-    pub(crate) fn get(&self, now: Instant, question: &Question) -> Option<Rc<T>> {
+    pub(crate) fn get(&self, now: Instant, question: &Q) -> Option<Rc<T>> {
         let kept = self.kept.borrow();
         kept.get(question).filter(|kept| kept.until > now).map(|kept| kept.answer.clone())
     }
 
-    pub(crate) fn keep(&self, now: Instant, question: Question, answer: Rc<T>, ttl: Duration) {
+    pub(crate) fn keep(&self, now: Instant, question: Q, answer: Rc<T>, ttl: Duration) {
         let mut order = self.order.borrow_mut();
         let mut kept = self.kept.borrow_mut();
         if kept.insert(question.clone(), Kept { answer, until: now + ttl }).is_none() {

@@ -9,6 +9,7 @@
 mod ask;
 mod body;
 mod bounce;
+mod client_name;
 mod dispatch;
 mod event;
 mod handover;
@@ -32,10 +33,10 @@ mod submit;
 mod target;
 mod wire;
 
-pub use ask::{Ask, Exchanger, MxAnswer};
-pub use event::{Event, Result as DeliveryResult};
-pub use handover::{Forwarding, HandOver, Handed, Handover, How, MAIL_SPOOL, UserRecord};
+pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer, Said};
+pub use event::{Course, Event, Result as DeliveryResult};
+pub use handover::{Forwarding, HandOver, Handed, Handover, How, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
-pub use letter::{Delays, Letter, Outcome, Results, Ticket};
+pub use letter::{Delays, Letter, Link, Outcome, Results, Security, Ticket};
 pub use local::{Addressee, Store, Target};
 pub use shard::{Opened, ShardError, Start, World, run};

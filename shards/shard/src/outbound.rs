@@ -14,7 +14,7 @@ use ringpost_routes::{Attempt, Host, Next, Refused, RouteId, Site};
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteReply, Session};
 
-use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
+use crate::letter::{Delays, Letter, Link, Outcome, Results, Ticket};
 use crate::shard::{Shard, World};
 use crate::wire::Wire;
 use crate::{limits, reach, settle};
@@ -76,7 +76,11 @@ fn unreachable(why: &str) -> RemoteReply {
 fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome: &Outcome) {
     let recipients = ticket.recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     let delays = Delays { wait: shard.runtime.now() - ticket.ready, ..Delays::default() };
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote: ticket.site.name, delays });
+    send_home(
+        shard,
+        ticket.home,
+        Results { message: ticket.message, recipients, remote: ticket.site.name, link: None, delays },
+    );
 }
 
 fn send_home<W: World>(shard: &Rc<Shard<W>>, home: usize, results: Results) {
@@ -103,11 +107,13 @@ pub(crate) struct Connection<W: World> {
     pub(crate) input: Vec<u8>,
     pub(crate) out: Vec<u8>,
     pub(crate) remote: String,
+    /// The address that it leaves from, for the log.
+    pub(crate) link: Option<Link>,
 }
 
 impl<W: World> Connection<W> {
     pub(crate) fn new(stream: Wire<<W::R as Runtime>::Stream>, session: Session, remote: String) -> Self {
-        Self { stream, session, input: Vec::new(), out: Vec::new(), remote }
+        Self { stream, session, input: Vec::new(), out: Vec::new(), remote, link: None }
     }
 }
 
@@ -264,8 +270,8 @@ async fn deliver<W: World>(
         Ended::NoBody => (same(&ticket, &Outcome::Untried), false),
     };
     let recipients = ticket.recipients.iter().map(|(index, _)| *index).zip(results).collect();
-    let remote = connection.remote.clone();
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, delays });
+    let (remote, link) = (connection.remote.clone(), connection.link);
+    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, link, delays });
     go_on
 }
 

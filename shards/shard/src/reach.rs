@@ -13,6 +13,7 @@ use ringpost_routes::{Encryption, Helo, Host, Origin, RouteId, Site};
 use ringpost_smtp::client::{Event as Said, Session, StartTls};
 
 use crate::event::Event;
+use crate::letter::{Link, Security};
 use crate::outbound::{Broken, Connection, converse};
 use crate::shard::{Shard, World};
 use crate::wire::Wire;
@@ -153,14 +154,14 @@ async fn greet<W: World>(
     stream: Wire<<W::R as Runtime>::Stream>,
     how: How,
 ) -> Result<Connection<W>, Unopened> {
+    let source = stream.local_addr().ip();
     let helo = match &site.helo {
         Helo::Name(name) => name.clone(),
-        Helo::BySource { action } => {
-            name_at(shard, action, stream.local_addr().ip()).await.map_err(Unopened::Unreached)?
-        }
+        Helo::BySource { action } => name_at(shard, action, source).await.map_err(Unopened::Unreached)?,
     };
     let remote = format!("{}[{}]:{}", host.name, address.ip(), address.port());
     let mut connection = Connection::new(stream, Session::new(helo), remote);
+    connection.link = Some(Link { source, security: None });
     let verify = match how {
         How::Clear { starttls, verify } => {
             connection.session = connection.session.asking_for(starttls);
@@ -206,6 +207,8 @@ async fn secure<W: World>(
     };
     let doubt = if verify { None } else { shard.connector.judge(channel, &host.name).err().map(|refused| refused.0) };
     let (version, cipher) = (secured.version, &secured.cipher);
+    let security = Some(Security { version, verified: doubt.is_none() });
+    connection.link = connection.link.map(|link| Link { security, ..link });
     (shard.events)(&Event::Secured { remote: &connection.remote, version, cipher, doubt: doubt.as_deref() });
     Ok(())
 }

@@ -326,7 +326,8 @@ fn combine(answers: &[(Rc<Resolved>, Channel)]) -> Resolved {
 
 fn refuse<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, recipients: &[(u16, String)], outcome: &Outcome) {
     let recipients = recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
-    let results = Results { message: fresh.id.0, recipients, remote: "none".into(), delays: Delays::default() };
+    let results =
+        Results { message: fresh.id.0, recipients, remote: "none".into(), link: None, delays: Delays::default() };
     settle::settle(shard, results);
 }
 

@@ -15,9 +15,9 @@ use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
 use ringpost_tls::Connector;
 
-use crate::ask::{Ask, Cache};
+use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
@@ -109,7 +109,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) stages: Stages,
     pub(crate) outbox: Outbox,
-    pub(crate) cache: Cache<Resolved>,
+    pub(crate) cache: Cache<Question, Resolved>,
+    pub(crate) client_names: Cache<IpAddr, NameAnswer>,
     pub(crate) lookups: Lookups,
     pub(crate) routes: RefCell<Routes<Box<Ticket>>>,
     pub(crate) idle: Idle,
@@ -123,7 +124,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) next_fetch: Cell<u64>,
     pub(crate) next_session: Cell<u64>,
     pub(crate) sessions: Cell<usize>,
-    pub(crate) by_address: RefCell<HashMap<IpAddr, usize>>,
+    pub(crate) by_origin: RefCell<HashMap<Origin, usize>>,
     /// Connections, deliveries and other tasks that must end before the queue may be closed.
     pub(crate) running: Cell<usize>,
     pub(crate) ended: Signal,
@@ -204,6 +205,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         stages: Stages::new(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),
+        client_names: Cache::new(),
         lookups: Lookups::default(),
         idle: Idle::default(),
         flights: RefCell::default(),
@@ -214,7 +216,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         next_fetch: Cell::new(0),
         next_session: Cell::new(1 << 63 | (me as u64) << 48),
         sessions: Cell::new(0),
-        by_address: RefCell::default(),
+        by_origin: RefCell::default(),
         running: Cell::new(0),
         ended: Signal::new(),
         stopping: Cell::new(false),
@@ -298,6 +300,8 @@ impl<W: World> Shard<W> {
                 Order::Reload(config) => {
                     *self.settings.borrow_mut() = Rc::new(Settings::new(config, &self.hostname));
                     self.lookups.forget();
+                    // What nothing was tried of may be tried now.
+                    self.landed.raise();
                 }
                 Order::ForgetTable(name) => self.lookups.forget_table(&name),
                 Order::Stop => return,

@@ -69,6 +69,7 @@ pub(crate) fn config(address: IpAddr) -> Arc<Config> {
         services: vec![ServiceKind::Alias],
         memory: MemoryTable::default(),
         line: Line::built_in(),
+        statement: String::new(),
     });
     let mut domains = DomainSet::default();
     assert!(domains.insert(LISTS), "it is a domain");

@@ -99,6 +99,11 @@ impl Directory {
         self.plan.searches.keys().copied()
     }
 
+    /// How many connections have been made.
+    pub fn connections(&self) -> u64 {
+        self.link.made()
+    }
+
     /// Searches, or judges a password by logging in with it.
     pub async fn ask(&self, question: &Question, deadline: Instant) -> Looked {
         let service = question.service.asked_as();

@@ -3,7 +3,10 @@
 pub mod authority;
 pub mod cli;
 pub mod client;
+pub mod database;
 pub mod engine;
+pub mod homes;
+pub mod mail;
 pub mod maildir;
 pub mod ports;
 pub mod secure_sink;

@@ -108,7 +108,7 @@ fn serve(stream: TcpStream, offer: Offer, config: Arc<ServerConfig>, seen: &Seen
 /// A dialogue; `true`: a handshake follows.
 fn talk(stream: Box<dyn Both>, offer: Offer, encrypted: bool, greet: bool, seen: &Seen) -> std::io::Result<bool> {
     let mut stream = BufReader::new(stream);
-    let mut say = |stream: &mut BufReader<Box<dyn Both>>, text: &str| {
+    let say = |stream: &mut BufReader<Box<dyn Both>>, text: &str| {
         stream.get_mut().write_all(text.as_bytes())?;
         stream.get_mut().flush()
     };

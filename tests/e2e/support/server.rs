@@ -82,6 +82,12 @@ impl Setup {
         (self, 25 + offset)
     }
 
+    /// Fills in a port of the configuration that is known only now.
+    pub fn with(mut self, name: &str, port: u16) -> Self {
+        self.config = self.config.map(|config| config.replace(name, &port.to_string()));
+        self
+    }
+
     /// Absolute paths of the configuration are taken below `root` in the directory of the test.
     pub fn root(mut self) -> Self {
         self.args.push("--root=root".into());

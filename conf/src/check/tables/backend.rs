@@ -155,7 +155,11 @@ impl Tables {
             reading.report(cannot_answer(backend, targ).help(help));
             return None;
         }
-        self.is_told_how(at, remote, targ, reading)
+        let service = self.is_told_how(at, remote, targ, reading)?;
+        match &remote.backend {
+            Backend::Proc { program, path } => registered(program, path.as_deref(), targ, reading),
+            _ => Some(service),
+        }
     }
 
     /// E0406: the query or filter is there.
@@ -220,6 +224,26 @@ impl Tables {
     }
 }
 
+/// The service that a helper is asked for, of those that it registers; E0402 if there is none.
+fn registered(program: &Path, argument: Option<&Path>, targ: &Targ, reading: &mut Reading<'_>) -> Option<ServiceKind> {
+    let service = targ.used.service;
+    let Some(known) = reading.source.registered(program, argument) else { return Some(service) };
+    let has = |service: ServiceKind| known.iter().any(|name| name == service.name());
+    if has(service) {
+        return Some(service);
+    }
+    if service == ServiceKind::Credentials && targ.used.shape != Shape::Logins && has(ServiceKind::Auth) {
+        return Some(ServiceKind::Auth);
+    }
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    let help = match known.as_slice() {
+        [] => format!("`{name}` registers nothing"),
+        known => format!("`{name}` answers {} lookups", known.join(", ")),
+    };
+    reading.report(cannot_answer("proc", targ).help(help));
+    None
+}
+
 /// E0402.
 pub(super) fn cannot_answer(backend: &str, targ: &Targ) -> Report {
     let service = targ.used.service.name();
@@ -245,9 +269,9 @@ fn plain_keys(backend: &Backend) -> &'static [&'static str] {
     }
 }
 
-/// Names of services in keys; `source` is also called what the service is called.
+/// Names of services in keys.
 fn service_names() -> impl Iterator<Item = &'static str> {
-    ServiceKind::ALL.into_iter().filter(|s| *s != ServiceKind::Regex).map(ServiceKind::name).chain(["sourceaddr"])
+    ServiceKind::names().filter(|name| *name != ServiceKind::Regex.name())
 }
 
 impl BackendSettings {
