@@ -15,6 +15,7 @@ use ringpost_io::sys::{self, Lock, LockError, Resource};
 use ringpost_io::{Mailbox, Sender};
 use ringpost_perf::Counters;
 use ringpost_shard::{Event, Letter, Order, World};
+use ringpost_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::coordinator::control::Admission;
@@ -22,6 +23,7 @@ use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::{self, Errands, News, Shards};
 use crate::disk::Look;
+use crate::encryption;
 use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
@@ -74,6 +76,8 @@ fn start(channel: &Channel) -> Result<(), String> {
 
     let (log, writing) = Log::start(given.plan.quiet).map_err(|error| format!("cannot start the log: {error}"))?;
     log::catch_libraries(&log);
+    let (connector, doubt) = encryption::connector();
+    doubt.iter().for_each(|doubt| log.warn(doubt));
     let (news, arriving) = mpsc::unbounded_channel();
     let (line, questions) = mailbox::questions();
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
@@ -108,6 +112,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             config: config.clone(),
             line: line.clone(),
             errands: errands.clone(),
+            connector: connector.clone(),
             log: log.clone(),
             news: news.clone(),
             listeners,
@@ -216,6 +221,7 @@ struct Part {
     config: Arc<ringpost_conf::Config>,
     line: Line,
     errands: Errands,
+    connector: Connector,
     log: Log,
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
@@ -229,7 +235,7 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, line, errands, log, news, listeners, orders, counters } = part;
+    let Part { plan, config, line, errands, connector, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
         match Look::at(&runtime, &plan.state.join("queue")).await {
@@ -259,6 +265,7 @@ async fn run_shard(
         mesh,
         ask: line,
         hand: errands,
+        connector,
         own: own_user(plan.root.as_deref()),
         listeners: accepting,
         config,

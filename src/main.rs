@@ -5,6 +5,7 @@ mod cli;
 mod coordinator;
 mod disk;
 mod durable;
+mod encryption;
 mod engine;
 mod exit;
 mod ipc;

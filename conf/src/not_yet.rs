@@ -109,7 +109,7 @@ fn relay_has(relay: &Relay, line: &Line, found: &mut Found) {
     }
     has(relay.pool.is_some(), "src pool");
     has(relay.auth.is_some(), "auth");
-    has(relay.tls != RelayTls::Opportunistic, "tls");
+    has(relay.tls == RelayTls::Dane, "tls dane");
     has(relay.pki.is_some(), "pki");
     has(relay.ca.is_some(), "ca");
     has(relay.protocols.is_some(), "protocols");
@@ -122,7 +122,7 @@ fn relay_has(relay: &Relay, line: &Line, found: &mut Found) {
 
 /// Whether mail can be sent over such a channel. What remote tables say is held against it, too.
 pub(crate) fn is_built(scheme: Scheme) -> bool {
-    matches!(scheme, Scheme::Opportunistic | Scheme::Plain)
+    scheme != Scheme::Lmtp
 }
 
 /// What was found, each once for a line.

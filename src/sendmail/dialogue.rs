@@ -178,7 +178,7 @@ impl Dialogue {
                 },
                 Ok(Event::Done(results)) => return results,
                 Ok(Event::Failed(reply)) => reply.to_string(),
-                Ok(Event::Ready | Event::NeedInput) => continue,
+                Ok(Event::Ready | Event::NeedInput | Event::StartTls) => continue,
                 Err(error) => error.to_string(),
             };
             let reply = RemoteReply::local(451, (4, 4, 2), failed);

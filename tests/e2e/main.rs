@@ -10,6 +10,7 @@ mod commits;
 mod crash;
 mod deferred;
 mod disk_full;
+mod encrypted;
 mod expansion;
 mod first_run;
 mod hostile;

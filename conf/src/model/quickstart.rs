@@ -97,6 +97,12 @@ impl Config {
         const SMTP_PORT: u16 = 25;
         SMTP_PORT.saturating_add(self.port_offset)
     }
+
+    /// The port of SMTP that is encrypted from the first byte (RFC 8314), moved by `--port-offset`.
+    pub fn smtps_port(&self) -> u16 {
+        const SMTPS_PORT: u16 = 465;
+        SMTPS_PORT.saturating_add(self.port_offset)
+    }
 }
 
 impl Config {

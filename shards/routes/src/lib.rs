@@ -14,5 +14,5 @@ mod sources;
 pub use limits::Limits;
 pub use route::{Attempt, Next};
 pub use schedule::{Refused, RouteId, Routes, Totals};
-pub use site::{Helo, Host, Site};
+pub use site::{Channel, Encryption, Helo, Host, Site};
 pub use sources::Origin;

@@ -240,6 +240,7 @@ mod tests {
             preference: 0,
             name: "mx".into(),
             addresses: vec!["192.0.2.1:25".parse().expect("address")],
+            channel: Default::default(),
         }])
     }
 
@@ -283,7 +284,12 @@ mod tests {
     #[test]
     fn hosts_of_one_preference_take_turns() {
         let now = Instant::now();
-        let host = |preference, name: &str| Host { preference, name: name.into(), addresses: vec![] };
+        let host = |preference, name: &str| Host {
+            preference,
+            name: name.into(),
+            addresses: vec![],
+            channel: Default::default(),
+        };
         let hosts: Arc<[Host]> = vec![host(10, "a"), host(10, "b"), host(20, "c")].into();
         let mut routes = Routes::new(Limits::default());
         for n in 0..3 {

@@ -2,6 +2,51 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+/// When a connection to a host is encrypted (grammar §4.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Encryption {
+    /// Where the host offers it.
+    #[default]
+    IfOffered,
+    /// Never.
+    Never,
+    /// By STARTTLS, or not a word of mail is said.
+    StartTls,
+    /// From the first byte.
+    Implicit,
+    /// By STARTTLS or, where that is not to be had, from the first byte at this port.
+    StartTlsOrImplicit {
+        /// Of the second try.
+        port: u16,
+    },
+}
+
+/// What the connection to a host must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel {
+    /// When it is encrypted.
+    pub encryption: Encryption,
+    /// The host's certificate must be valid for its name.
+    pub verify: bool,
+}
+
+impl Channel {
+    /// What stands in front of a host's name in the name of its site, so that no mail that must be encrypted shares a
+    /// connection with other mail.
+    fn mark(self) -> &'static str {
+        match (self.encryption, self.verify) {
+            (Encryption::IfOffered, _) => "",
+            (Encryption::Never, _) => "smtp+notls://",
+            (Encryption::StartTls, true) => "smtp+tls://",
+            (Encryption::StartTls, false) => "smtp+tls,no-verify://",
+            (Encryption::Implicit, true) => "smtps://",
+            (Encryption::Implicit, false) => "smtps,no-verify://",
+            (Encryption::StartTlsOrImplicit { .. }, true) => "ssl://",
+            (Encryption::StartTlsOrImplicit { .. }, false) => "ssl,no-verify://",
+        }
+    }
+}
+
 /// A host of a site with its addresses, in the order to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -11,6 +56,8 @@ pub struct Host {
     pub name: String,
     /// Where it may be reached.
     pub addresses: Vec<SocketAddr>,
+    /// What the connection must be.
+    pub channel: Channel,
 }
 
 /// The name to say in EHLO.
@@ -53,7 +100,10 @@ impl Site {
         let mut names: Vec<String> = hosts
             .iter()
             .filter(|host| host.preference == best)
-            .map(|host| format!("{}:{}", host.name, host.addresses.first().map_or(25, SocketAddr::port)))
+            .map(|host| {
+                let port = host.addresses.first().map_or(25, SocketAddr::port);
+                format!("{}{}:{port}", host.channel.mark(), host.name)
+            })
             .collect();
         names.sort_unstable();
         names.dedup();
@@ -78,7 +128,8 @@ mod tests {
     use super::*;
 
     fn host(preference: u16, name: &str) -> Host {
-        Host { preference, name: name.into(), addresses: vec!["192.0.2.1:25".parse().expect("an address")] }
+        let addresses = vec!["192.0.2.1:25".parse().expect("an address")];
+        Host { preference, name: name.into(), addresses, channel: Channel::default() }
     }
 
     fn us() -> Helo {
@@ -96,6 +147,22 @@ mod tests {
         let (one, two): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
         assert_ne!(a, from(&[one]));
         assert_eq!(from(&[one, two]), from(&[two, one, two]));
+    }
+
+    #[test]
+    fn mail_that_must_be_encrypted_shares_no_connection_with_other_mail() {
+        use Encryption::{IfOffered, Implicit, Never, StartTls, StartTlsOrImplicit};
+        let mut sites = std::collections::BTreeSet::new();
+        for encryption in [Never, StartTls, Implicit, StartTlsOrImplicit { port: 465 }] {
+            for verify in [true, false] {
+                let host = Host { channel: Channel { encryption, verify }, ..host(1, "mx.p") };
+                sites.insert(Site::new(&[host], &[], us()).name);
+            }
+        }
+        assert_eq!(sites.len(), 7, "{sites:?}: clear text knows no certificates");
+        let clear = Site::new(&[host(1, "mx.p")], &[], us()).name;
+        assert_eq!((clear.as_str(), sites.contains(&clear)), ("mx.p:25", false));
+        assert_eq!(Channel::default().encryption, IfOffered);
     }
 
     #[test]

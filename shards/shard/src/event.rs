@@ -8,7 +8,7 @@ use ringpost_io::Peer;
 use ringpost_queue::MessageId;
 use ringpost_smtp::client::RemoteReply;
 
-use crate::letter::Delays;
+use crate::letter::{Delays, Link, Security};
 
 /// One event. Borrowed: who keeps it writes it down.
 #[derive(Debug)]
@@ -55,6 +55,17 @@ pub enum Event<'a> {
         /// Time to make it durable.
         commit: Duration,
     },
+    /// A connection to another server is encrypted.
+    Secured {
+        /// The server.
+        remote: &'a str,
+        /// Version of TLS.
+        version: &'a str,
+        /// Cipher suite.
+        cipher: &'a str,
+        /// Why its certificate proves nothing, where that was not demanded.
+        doubt: Option<&'a str>,
+    },
     /// What became of one delivery.
     Delivery {
         /// Whether it leaves this host.
@@ -69,8 +80,8 @@ pub enum Event<'a> {
         result: Result,
         /// Which way: the remote host, `maildir`, `discard`.
         via: &'a str,
-        /// The address that it was sent from.
-        source: Option<IpAddr>,
+        /// The connection that it went by, if it went to another server.
+        link: Option<Link>,
         /// Since it was received.
         age: Duration,
         /// The parts of the last attempt.
@@ -172,15 +183,18 @@ impl Display for Event<'_> {
                 "queue  id={id} s={session:016x} from=<{sender}> nrcpt={recipients} size={bytes} commit={:.2}ms",
                 commit.as_secs_f64() * 1000.0
             ),
-            Event::Delivery { course, id, recipient, original, result, via, source, age, delays, reply } => {
+            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply } => {
                 let before = age.saturating_sub(delays.wait + delays.connect + delays.talk);
                 write!(f, "{}  id={id} to=<{recipient}>", course.word())?;
                 if original != recipient {
                     write!(f, " orig=<{original}>")?;
                 }
                 write!(f, " result={result:?} relay={via}")?;
-                if let Some(source) = source {
+                if let Some(Link { source, security }) = link {
                     write!(f, " src={source}")?;
+                    if let Some(Security { version, verified }) = security {
+                        write!(f, " tls={version}/{}", if *verified { "verified" } else { "unverified" })?;
+                    }
                 }
                 write!(
                     f,
@@ -195,6 +209,13 @@ impl Display for Event<'_> {
                 let (class, subject, detail) = reply.status_or_default();
                 write!(f, " dsn={class}.{subject}.{detail} stat=\"{reply}\"")
             }
+            Event::Secured { remote, version, cipher, doubt } => {
+                write!(f, "tls    to={remote} version={version} cipher={cipher} verify=")?;
+                match doubt {
+                    None => f.write_str("ok"),
+                    Some(why) => write!(f, "failed reason=\"{}\"", why.replace('"', "'")),
+                }
+            }
             Event::Warning(text) => write!(f, "warn   {text}"),
         }
     }
@@ -208,17 +229,26 @@ mod tests {
     fn deliveries_say_whether_they_leave_this_host() {
         let reply = RemoteReply::local(250, (2, 0, 0), "ok");
         let second = Duration::from_secs(1);
-        let line = |course, original, via, source| {
+        let line = |course, original, via, link| {
             let delays = Delays { wait: second, connect: Duration::ZERO, talk: second };
             let (id, recipient, reply) = (MessageId(7), "b@d.example", Some(&reply));
             let (result, age) = (Result::Ok, 3 * second);
-            Event::Delivery { course, id, recipient, original, result, via, source, age, delays, reply }.to_string()
+            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply }.to_string()
         };
         let times = "delay=3.000 delays=1.000/1.000/0.000/1.000 dsn=2.0.0 stat=\"250 2.0.0 ok\"";
         assert_eq!(
-            line(Course::Relay, "b@d.example", "mx.d.example[192.0.2.1]:25", Some([192, 0, 2, 9].into())),
+            line(
+                Course::Relay,
+                "b@d.example",
+                "mx.d.example[192.0.2.1]:25",
+                Some(Link {
+                    source: [192, 0, 2, 9].into(),
+                    security: Some(Security { version: "TLS1.3", verified: true })
+                })
+            ),
             format!(
-                "relay  id=0000000000000007 to=<b@d.example> result=Ok relay=mx.d.example[192.0.2.1]:25 src=192.0.2.9 {times}"
+                "relay  id=0000000000000007 to=<b@d.example> result=Ok relay=mx.d.example[192.0.2.1]:25 src=192.0.2.9 \
+                 tls=TLS1.3/verified {times}"
             )
         );
         assert_eq!(

@@ -72,10 +72,28 @@ pub struct Results {
     pub recipients: Vec<(u16, Outcome)>,
     /// The host that took or refused it; empty if none was reached.
     pub remote: String,
-    /// The address that it was sent from.
-    pub source: Option<IpAddr>,
+    /// The connection that it went by, if it went to another server.
+    pub link: Option<Link>,
     /// Waiting at the route, connecting, talking.
     pub delays: Delays,
+}
+
+/// A connection to another server, as the log tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Our address.
+    pub source: IpAddr,
+    /// How it is encrypted.
+    pub security: Option<Security>,
+}
+
+/// How a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// `TLS1.3`.
+    pub version: &'static str,
+    /// The other side's certificate is valid for its name.
+    pub verified: bool,
 }
 
 /// The three parts of a delivery's time after the home shard let it go.

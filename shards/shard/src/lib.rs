@@ -31,11 +31,12 @@ mod settle;
 mod shard;
 mod submit;
 mod target;
+mod wire;
 
 pub use ask::{Ask, Exchanger, MxAnswer, NameAnswer, Said};
 pub use event::{Course, Event, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, UserRecord};
 pub use inspect::{ListedEnvelope, Order, ShardReport, ShownMessage, listed};
-pub use letter::{Delays, Letter, Outcome, Results, Ticket};
+pub use letter::{Delays, Letter, Link, Outcome, Results, Security, Ticket};
 pub use local::{Addressee, Store, Target};
 pub use shard::{Opened, ShardError, Start, World, run};

@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const READ_BYTES: usize = 64 * 1024;
 /// Bytes of replies taken in one read: an outgoing session says little.
 pub const REPLY_READ_BYTES: usize = 4096;
+/// Bytes taken from an encrypted connection in one read: a record of TLS (RFC 8446 §5.1) and its frame.
+pub const WIRE_READ_BYTES: usize = 17 * 1024;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(60);
 /// Usual room for the trace fields of a message.
 pub const TRACE_BYTES: usize = 384;
 /// Messages up to this size travel with their ticket to the owner of the route; larger ones are fetched in pieces.

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use ringpost_routes::{Attempt, Host, Next, Refused, RouteId, Site};
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteReply, Session};
 
-use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
+use crate::letter::{Delays, Letter, Link, Outcome, Results, Ticket};
 use crate::shard::{Shard, World};
+use crate::wire::Wire;
 use crate::{limits, reach, settle};
 
 /// Connections that wait for work, the one that worked last on top: few stay warm, the others leave in time.
@@ -79,7 +79,7 @@ fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome: &Outcome) 
     send_home(
         shard,
         ticket.home,
-        Results { message: ticket.message, recipients, remote: ticket.site.name, source: None, delays },
+        Results { message: ticket.message, recipients, remote: ticket.site.name, link: None, delays },
     );
 }
 
@@ -101,14 +101,20 @@ fn open_connections<W: World>(shard: &Rc<Shard<W>>) {
 }
 
 /// A connection to a site.
-pub(crate) struct Connection<S> {
-    pub(crate) stream: S,
+pub(crate) struct Connection<W: World> {
+    pub(crate) stream: Wire<<W::R as Runtime>::Stream>,
     pub(crate) session: Session,
     pub(crate) input: Vec<u8>,
     pub(crate) out: Vec<u8>,
     pub(crate) remote: String,
     /// The address that it leaves from, for the log.
-    pub(crate) source: Option<IpAddr>,
+    pub(crate) link: Option<Link>,
+}
+
+impl<W: World> Connection<W> {
+    pub(crate) fn new(stream: Wire<<W::R as Runtime>::Stream>, session: Session, remote: String) -> Self {
+        Self { stream, session, input: Vec::new(), out: Vec::new(), remote, link: None }
+    }
 }
 
 /// Why a connection is over.
@@ -138,12 +144,7 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
 }
 
 /// Carries messages until there are none, the connection has carried its share, or it breaks.
-async fn carry<W: World>(
-    shard: &Rc<Shard<W>>,
-    route: RouteId,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-    connect: Duration,
-) {
+async fn carry<W: World>(shard: &Rc<Shard<W>>, route: RouteId, connection: &mut Connection<W>, connect: Duration) {
     let mut carried = 0;
     loop {
         let next = if shard.stopping.get() { Next::Close } else { shard.routes.borrow_mut().next(route, carried) };
@@ -166,11 +167,7 @@ async fn carry<W: World>(
 }
 
 /// False: nothing came in time, or the peer closes.
-async fn wait_for_work<W: World>(
-    shard: &Rc<Shard<W>>,
-    route: RouteId,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-) -> bool {
+async fn wait_for_work<W: World>(shard: &Rc<Shard<W>>, route: RouteId, connection: &mut Connection<W>) -> bool {
     let idle = shard.routes.borrow().limits().idle;
     let woken = shard.idle.wait(route);
     shard.routes.borrow_mut().idle(route);
@@ -196,17 +193,14 @@ async fn wait_for_work<W: World>(
     go_on
 }
 
-async fn leave<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) {
+async fn leave<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>) {
     connection.session.quit(&mut connection.out);
     // A server that does not wait for our QUIT has lost nothing.
     let _ = send(shard, connection, limits::QUIT).await;
 }
 
 /// Sends what the session has to say, then reads until it has something to tell.
-pub(crate) async fn converse<W: World>(
-    shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-) -> Result<Said, Broken> {
+pub(crate) async fn converse<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>) -> Result<Said, Broken> {
     loop {
         let patience = connection.session.timeout();
         send(shard, connection, patience).await?;
@@ -231,7 +225,7 @@ pub(crate) async fn converse<W: World>(
 
 pub(crate) async fn send<W: World>(
     shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    connection: &mut Connection<W>,
     patience: Duration,
 ) -> Result<(), Broken> {
     if connection.out.is_empty() {
@@ -249,7 +243,7 @@ pub(crate) async fn send<W: World>(
 /// Carries one message. False: the connection is over.
 async fn deliver<W: World>(
     shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    connection: &mut Connection<W>,
     ticket: Ticket,
     connect: Duration,
     carried: u64,
@@ -276,8 +270,8 @@ async fn deliver<W: World>(
         Ended::NoBody => (same(&ticket, &Outcome::Untried), false),
     };
     let recipients = ticket.recipients.iter().map(|(index, _)| *index).zip(results).collect();
-    let (remote, source) = (connection.remote.clone(), connection.source);
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, source, delays });
+    let (remote, link) = (connection.remote.clone(), connection.link);
+    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, link, delays });
     go_on
 }
 
@@ -302,11 +296,7 @@ enum Ended {
     NoBody,
 }
 
-async fn transact<W: World>(
-    shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-    ticket: &Ticket,
-) -> Ended {
+async fn transact<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>, ticket: &Ticket) -> Ended {
     let recipients: Vec<&str> = ticket.recipients.iter().map(|(_, path)| path.as_str()).collect();
     let envelope = Envelope {
         sender: &ticket.sender,
@@ -331,7 +321,7 @@ async fn transact<W: World>(
             }
             Ok(Said::Done(results)) => return Ended::Done(results),
             Ok(Said::Failed(reply)) => return Ended::Broken(reply),
-            Ok(Said::Ready | Said::NeedInput) => {}
+            Ok(Said::Ready | Said::NeedInput | Said::StartTls) => {}
             Err(Broken(_)) if !answered => return Ended::Stale,
             Err(Broken(why)) => return broken(connection, why),
         }
@@ -339,7 +329,7 @@ async fn transact<W: World>(
 }
 
 /// The connection broke in the middle: recipients that were refused before stay refused.
-fn broken<S>(connection: &mut Connection<S>, why: String) -> Ended {
+fn broken<W: World>(connection: &mut Connection<W>, why: String) -> Ended {
     let reply = RemoteReply::local(451, (4, 4, 2), why);
     match connection.session.abandon(reply.clone()) {
         Some(results) => Ended::Done(results),
@@ -355,7 +345,7 @@ enum Unsent {
 
 async fn send_body<W: World>(
     shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    connection: &mut Connection<W>,
     ticket: &Ticket,
 ) -> Result<(), Unsent> {
     let mut stuffer = Stuffer::new();

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringpost_conf::expand::{self, Told};
-use ringpost_conf::{ActionKind, Direction, Host as ConfHost, Lookup, Relay, RelayHost};
+use ringpost_conf::{ActionKind, Config, Direction, Host as ConfHost, Lookup, Relay, RelayHost, RelayTls, Scheme};
 use ringpost_io::{Class, Mesh, Runtime};
 use ringpost_queue::Flags;
-use ringpost_routes::{Helo, Host, Site};
+use ringpost_routes::{Channel, Encryption, Helo, Host, Site};
 use ringpost_smtp::client::RemoteReply;
 
 use crate::ask::{Ask, Exchanger, MxAnswer, Question};
@@ -22,6 +22,9 @@ use crate::{limits, lookups, outbound, settle};
 
 /// Forward-paths with the index of their envelope.
 type Indexed = Vec<(u16, String)>;
+
+/// What must be asked to reach recipients, and what the connection to those found must be.
+type Wanted = Vec<(Question, Channel)>;
 
 /// An answer as routes use it.
 pub(crate) enum Resolved {
@@ -73,12 +76,12 @@ fn head<W: World>(
     told: &HashMap<expand::Question, Told>,
 ) {
     let look = |lookup: &Lookup| told.get(&expand::Question::Lookup(lookup.clone())).cloned();
-    let mut wanted: BTreeMap<(Vec<Question>, Vec<IpAddr>), Indexed> = BTreeMap::new();
+    let mut wanted: BTreeMap<(Wanted, Vec<IpAddr>), Indexed> = BTreeMap::new();
     for (index, recipient) in recipients {
         let domain = Direction::domain_of(&recipient);
         match relay.direction(&settings.config, &domain, &look) {
             Ok(Direction { hosts, sources }) => {
-                let questions = questions(&hosts, domain, settings.config.mx_port());
+                let questions = questions(&settings.config, relay.tls, &hosts, domain);
                 wanted.entry((questions, sources)).or_default().push((index, recipient));
             }
             Err(why) => {
@@ -90,8 +93,8 @@ fn head<W: World>(
     let mut by_site: BTreeMap<Site, (Arc<[Host]>, Indexed)> = BTreeMap::new();
     for ((questions, sources), recipients) in wanted {
         let now = shard.runtime.now();
-        let known: Option<Vec<Rc<Resolved>>> =
-            questions.iter().map(|question| shard.cache.get(now, question)).collect();
+        let known = questions.iter().map(|(question, channel)| Some((shard.cache.get(now, question)?, *channel)));
+        let known: Option<Vec<(Rc<Resolved>, Channel)>> = known.collect();
         match known {
             Some(answers) => match combine(&answers) {
                 Resolved::Hosts(hosts) => {
@@ -135,35 +138,53 @@ impl Plan {
 }
 
 /// One question for each host that is named, or one for the domain's mail exchangers.
-fn questions(hosts: &[RelayHost], domain: String, mx_port: u16) -> Vec<Question> {
+fn questions(config: &Config, tls: RelayTls, hosts: &[RelayHost], domain: String) -> Wanted {
+    let channel = |scheme| channel(config, tls, scheme);
     if hosts.is_empty() {
-        return vec![Question::Exchangers(domain, mx_port)];
+        return vec![(Question::Exchangers(domain, config.mx_port()), channel(Scheme::Opportunistic))];
     }
-    let questions = hosts.iter().map(|relay| match &relay.host {
-        ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port),
-        ConfHost::Name(name) => Question::Addresses(name.to_string(), relay.port),
-        ConfHost::Mx(domain) => Question::RelayExchangers(domain.to_string(), relay.port),
-        // Of LMTP alone, with which a server does not start yet (`Config::not_yet`).
-        ConfHost::Socket(path) => Question::Addresses(path.display().to_string(), relay.port),
+    let questions = hosts.iter().map(|relay| {
+        let question = match &relay.host {
+            ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port),
+            ConfHost::Name(name) => Question::Addresses(name.to_string(), relay.port),
+            ConfHost::Mx(domain) => Question::RelayExchangers(domain.to_string(), relay.port),
+            // Of LMTP alone, with which a server does not start yet (`Config::not_yet`).
+            ConfHost::Socket(path) => Question::Addresses(path.display().to_string(), relay.port),
+        };
+        (question, channel(relay.scheme))
     });
     questions.collect()
+}
+
+/// What a relay action and the URL of a host demand together. What the URL demands is never less for what the action says,
+/// but that `tls no-verify` spares the certificate.
+fn channel(config: &Config, tls: RelayTls, scheme: Scheme) -> Channel {
+    let encryption = match scheme {
+        Scheme::Plain | Scheme::Lmtp => return Channel { encryption: Encryption::Never, verify: false },
+        Scheme::Opportunistic if tls == RelayTls::Opportunistic => return Channel::default(),
+        Scheme::Opportunistic | Scheme::StartTls => Encryption::StartTls,
+        Scheme::Smtps => Encryption::Implicit,
+        Scheme::StartTlsOrSmtps => Encryption::StartTlsOrImplicit { port: config.smtps_port() },
+    };
+    Channel { encryption, verify: tls != RelayTls::Encrypted }
 }
 
 async fn ask_and_send<W: World>(
     shard: &Rc<Shard<W>>,
     fresh: &Rc<Fresh>,
     plan: &Plan,
-    questions: Vec<Question>,
+    questions: Wanted,
     sources: &[IpAddr],
     recipients: Indexed,
 ) {
     let mut answers = Vec::new();
-    for question in questions {
+    for (question, channel) in questions {
         let known = shard.cache.get(shard.runtime.now(), &question);
-        answers.push(match known {
+        let answer = match known {
             Some(known) => known,
             None => ask(shard, question).await,
-        });
+        };
+        answers.push((answer, channel));
     }
     match combine(&answers) {
         Resolved::Hosts(hosts) => {
@@ -264,6 +285,7 @@ fn understand(answer: MxAnswer, port: u16, fixed: bool, hostname: &str, seed: u6
                 preference: host.preference,
                 name: host.name,
                 addresses: host.addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
+                channel: Channel::default(),
             });
             Resolved::Hosts(hosts.filter(|host| !host.addresses.is_empty()).collect())
         }
@@ -276,8 +298,11 @@ fn mix(seed: u64, name: &str) -> u64 {
 }
 
 /// Several relay hosts are equals, and take turns; one that cannot be resolved is left out while another can.
-fn combine(answers: &[Rc<Resolved>]) -> Resolved {
-    if let [only] = answers {
+fn combine(answers: &[(Rc<Resolved>, Channel)]) -> Resolved {
+    // As most are, and then nothing is copied.
+    if let [(only, channel)] = answers
+        && *channel == Channel::default()
+    {
         return match &**only {
             Resolved::Hosts(hosts) => Resolved::Hosts(hosts.clone()),
             Resolved::Refused(outcome) => Resolved::Refused(outcome.clone()),
@@ -285,9 +310,9 @@ fn combine(answers: &[Rc<Resolved>]) -> Resolved {
     }
     let mut hosts = Vec::new();
     let mut refused = None;
-    for answer in answers {
+    for (answer, channel) in answers {
         match &**answer {
-            Resolved::Hosts(more) => hosts.extend(more.iter().cloned()),
+            Resolved::Hosts(more) => hosts.extend(more.iter().map(|host| Host { channel: *channel, ..host.clone() })),
             Resolved::Refused(outcome) => refused = Some(outcome.clone()),
         }
     }
@@ -302,7 +327,7 @@ fn combine(answers: &[Rc<Resolved>]) -> Resolved {
 fn refuse<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, recipients: &[(u16, String)], outcome: &Outcome) {
     let recipients = recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     let results =
-        Results { message: fresh.id.0, recipients, remote: "none".into(), source: None, delays: Delays::default() };
+        Results { message: fresh.id.0, recipients, remote: "none".into(), link: None, delays: Delays::default() };
     settle::settle(shard, results);
 }
 

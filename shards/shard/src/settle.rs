@@ -135,7 +135,7 @@ fn tell<W: World>(
     let leaves = matches!((kind, &envelope.way), (Some(ActionKind::Relay(_)), Way::Address));
     let course = if leaves { Course::Relay } else { Course::Local };
     let (original, reply) = (envelope.original(), Some(reply));
-    let Results { remote: via, source, delays, .. } = results;
-    let (source, delays) = (*source, *delays);
-    shard.event(&Event::Delivery { course, id, recipient, original, result, via, source, age, delays, reply });
+    let Results { remote: via, link, delays, .. } = results;
+    let (link, delays) = (*link, *delays);
+    shard.event(&Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply });
 }

@@ -13,6 +13,7 @@ use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
 use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
+use ringpost_tls::Connector;
 
 use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
@@ -50,6 +51,8 @@ pub struct Start<W: World> {
     pub ask: W::A,
     /// Its way to the supervisor.
     pub hand: W::H,
+    /// Encrypts connections to other servers.
+    pub connector: Connector,
     /// The user that this server is, or an unprivileged one where it is root: for files and programs of aliases.
     pub own: User,
     /// Sockets with the number of the listener in `config.listeners` that they belong to.
@@ -97,6 +100,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) mesh: W::M,
     pub(crate) ask: W::A,
     pub(crate) hand: W::H,
+    pub(crate) connector: Connector,
     pub(crate) own: User,
     pub(crate) queue: Queue<<W::R as Runtime>::Disk>,
     pub(crate) settings: RefCell<Rc<Settings>>,
@@ -166,6 +170,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         mesh,
         ask,
         hand,
+        connector,
         own,
         listeners,
         config,
@@ -221,6 +226,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         mesh,
         ask,
         hand,
+        connector,
         own,
     });
     Ok((shard, Begin { listeners, orders, ready, report }))

@@ -4,7 +4,7 @@
 mod client;
 
 use client::{Client, result, results};
-use ringpost_smtp::client::{Envelope, Event, RemoteReply, Session};
+use ringpost_smtp::client::{Envelope, Event, RemoteReply, Session, StartTls};
 use ringpost_smtp::{Stuffer, limits};
 
 const PIPELINING: &str = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 1000\r\n";
@@ -232,4 +232,67 @@ fn quit_is_said_where_it_is_understood() {
     client.said();
     client.session.quit(&mut client.out);
     assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
+}
+
+const STARTTLS: &str = "250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n";
+
+fn asked(starttls: StartTls, ehlo_reply: &str) -> (Client, Event) {
+    let mut client = Client::new(Session::new("c.example").asking_for(starttls));
+    client.hears("220 mx\r\n");
+    client.said();
+    let event = client.hears(ehlo_reply);
+    (client, event)
+}
+
+#[test]
+fn encryption_is_asked_for_first_and_what_was_offered_in_clear_is_forgotten() {
+    for starttls in [StartTls::IfOffered, StartTls::Required] {
+        let (mut client, event) = asked(starttls, STARTTLS);
+        assert_eq!((event, client.said().as_str()), (Event::NeedInput, "STARTTLS\r\n"));
+        assert_eq!(client.hears("220 go\r\n"), Event::StartTls);
+        assert!(!client.session.is_ready());
+        client.session.secured(&mut client.out);
+        assert_eq!(client.said(), "EHLO c.example\r\n");
+        assert!(!client.session.offered().pipelining);
+        assert_eq!(client.hears(STARTTLS), Event::Ready, "not a second time");
+        assert!(client.session.offered().pipelining);
+    }
+    let (mut client, event) = asked(StartTls::Never, STARTTLS);
+    assert_eq!((event, client.said().as_str()), (Event::Ready, ""));
+}
+
+#[test]
+fn s75_nothing_is_said_in_clear_where_encryption_is_required() {
+    let (mut client, event) = asked(StartTls::Required, PLAIN);
+    assert!(matches!(event, Event::Failed(reply) if reply.to_string().starts_with("451 4.7.4 ")));
+    assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
+    for refusal in ["454 4.7.0 not now\r\n", "502 unknown\r\n", "250 what\r\n"] {
+        let (mut client, _) = asked(StartTls::Required, STARTTLS);
+        client.said();
+        assert!(matches!(client.hears(refusal), Event::Failed(_)), "{refusal}");
+        assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
+    }
+    let (mut client, event) = asked(StartTls::Required, "502 no EHLO here\r\n");
+    assert_eq!((event, client.said().as_str()), (Event::NeedInput, "HELO c.example\r\n"));
+    assert!(matches!(client.hears("250 mx\r\n"), Event::Failed(_)));
+}
+
+#[test]
+fn where_it_is_a_chance_a_refusal_means_clear_text() {
+    let (mut client, event) = asked(StartTls::IfOffered, PLAIN);
+    assert_eq!((event, client.said().as_str()), (Event::Ready, ""));
+    let (mut client, _) = asked(StartTls::IfOffered, STARTTLS);
+    client.said();
+    assert_eq!(client.hears("454 4.7.0 not now\r\n"), Event::Ready);
+    client.begin("a@b", &["x@d"], true).unwrap();
+    assert!(client.said().starts_with("MAIL FROM:<a@b>"));
+}
+
+#[test]
+fn replies_slipped_in_before_the_handshake_end_the_connection() {
+    let (mut client, _) = asked(StartTls::Required, STARTTLS);
+    let (used, event) = client.session.on_input(b"220 go\r\n250-mx\r\n250 AUTH PLAIN\r\n", &mut client.out);
+    assert_eq!(used, 32);
+    assert!(matches!(event, Event::Failed(reply) if reply.to_string().starts_with("451 4.7.0 ")));
+    assert!(client.session.is_closing());
 }

@@ -1,0 +1,125 @@
+//! An encrypted connection without its wire: bytes of the wire in and plain bytes out, plain bytes in and bytes for the wire
+//! out. The same for a server and, later, for a client.
+
+use std::io::{Read, Write};
+
+use rustls::pki_types::CertificateDer;
+use rustls::{Connection, HandshakeKind, ProtocolVersion};
+
+use crate::failure::Failure;
+use crate::limits::SERVER_NAME_BYTES_MAX;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Channel {
+    connection: Box<Connection>,
+    peer_has_closed: bool,
+}
+
+/// What a finished handshake has settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// `TLS1.2` or `TLS1.3`.
+    pub version: &'static str,
+    /// Its name in the registry (RFC 8446 §B.4, RFC 5289): `TLS_AES_128_GCM_SHA256`.
+    pub cipher: String,
+    /// Bits of the cipher's key.
+    pub bits: u16,
+    /// The name that the client asked for.
+    pub server_name: Option<String>,
+    /// An earlier session was taken up, with a ticket.
+    pub resumed: bool,
+}
+
+impl Channel {
+    pub(crate) fn of(mut connection: Connection) -> Self {
+        // What is written is the caller's to bound, who hands on at once all that comes out.
+        connection.set_buffer_limit(None);
+        Self { connection: Box::new(connection), peer_has_closed: false }
+    }
+
+    /// Takes bytes from the wire and appends the plain bytes in them. There may then be something to send, even after an
+    /// error: fetch it with [`Channel::take_output`].
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub fn receive(&mut self, mut wire: &[u8], plain: &mut Vec<u8>) -> Result<(), Failure> {
+        loop {
+            let state = self.connection.process_new_packets()?;
+            self.peer_has_closed |= state.peer_has_closed();
+            let count = state.plaintext_bytes_to_read();
+            if count > 0 {
+                let start = plain.len();
+                plain.resize(start + count, 0);
+                let read = self.connection.reader().read_exact(&mut plain[start..]);
+                read.map_err(|error| Failure::peer(error.to_string()))?;
+            }
+            if wire.is_empty() || self.peer_has_closed {
+                return Ok(());
+            }
+            // A slice is read without error; what is refused is a record beyond all bounds.
+            self.connection.read_tls(&mut wire).map_err(|error| Failure::peer(error.to_string()))?;
+        }
+    }
+
+    /// Encrypts `plain` and appends what goes to the wire. Before the handshake has ended it waits for that.
+    pub fn send(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
+        self.connection.writer().write_all(plain).expect("its buffer has no limit");
+        self.take_output(wire);
+    }
+
+    /// Appends what must go to the wire.
+    pub fn take_output(&mut self, wire: &mut Vec<u8>) {
+        while self.connection.wants_write() {
+            self.connection.write_tls(wire).expect("a vector takes everything");
+        }
+    }
+
+    /// Says that we send no more (RFC 8446 §6.1).
+    pub fn close(&mut self, wire: &mut Vec<u8>) {
+        self.connection.send_close_notify();
+        self.take_output(wire);
+    }
+
+    /// The other side sends no more.
+    pub fn peer_has_closed(&self) -> bool {
+        self.peer_has_closed
+    }
+
+    /// The handshake has not ended.
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// The other side had to be asked to begin once more, so that the signature is still to come.
+    pub(crate) fn owes_signature(&self) -> bool {
+        self.is_handshaking() && self.connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest)
+    }
+
+    /// The other side's certificates, its own first; none if it has shown none.
+    pub(crate) fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.connection.peer_certificates().unwrap_or_default()
+    }
+
+    /// What was settled; `None` before the handshake has ended.
+    pub fn secured(&self) -> Option<Secured> {
+        if self.is_handshaking() {
+            return None;
+        }
+        let version = match self.connection.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => "TLS1.3",
+            _ => "TLS1.2",
+        };
+        let suite = self.connection.negotiated_cipher_suite()?.suite();
+        // The library distinguishes by prefix what the registry does not.
+        let cipher = suite.as_str().unwrap_or("unknown").replacen("TLS13_", "TLS_", 1);
+        let bits = if cipher.contains("AES_128") { 128 } else { 256 };
+        let server_name = match &*self.connection {
+            Connection::Server(server) => server.server_name(),
+            Connection::Client(_) => None,
+        };
+        let server_name = server_name.map(|name| name.chars().take(SERVER_NAME_BYTES_MAX).collect());
+        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        Some(Secured { version, cipher, bits, server_name, resumed })
+    }
+}
