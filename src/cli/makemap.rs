@@ -160,6 +160,8 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 mod tests {
     use ringpost_conf::tables::cdb::Cdb;
 
+    use std::fs;
+
     use super::*;
 
     #[track_caller]

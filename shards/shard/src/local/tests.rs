@@ -125,6 +125,7 @@ impl Place {
             mesh: world.mesh::<Letter>(1, 16).pop().expect("one"),
             ask: NoNames,
             hand: Supervisor { runtime: runtime.clone(), handed: handed.clone() },
+            connector: Default::default(),
             own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
             listeners: Vec::new(),
             config: Arc::new(config),
