@@ -99,6 +99,7 @@ mod tests {
         }
         let expected = Offered {
             pipelining: true,
+            starttls: false,
             eightbitmime: true,
             smtputf8: true,
             size: true,
