@@ -15,12 +15,15 @@ use ringpost_io::sys::{self, Lock, LockError, Resource};
 use ringpost_io::{Mailbox, Sender};
 use ringpost_perf::Counters;
 use ringpost_shard::{Event, Letter, Order, Servers, World};
+use ringpost_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::{self, Errands, Handshakes, News, Shards, Signers};
 use crate::disk::Look;
+use crate::encryption;
 use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
@@ -75,6 +78,8 @@ fn start(channel: &Channel) -> Result<(), String> {
 
     let (log, writing) = Log::start(given.plan.quiet).map_err(|error| format!("cannot start the log: {error}"))?;
     log::catch_libraries(&log);
+    let (connector, doubt) = encryption::connector();
+    doubt.iter().for_each(|doubt| log.warn(doubt));
     let (news, arriving) = mpsc::unbounded_channel();
     let signers = Signers::start(plan::signers(ring::available_cpus().len()))
         .map_err(|error| format!("cannot start the threads that wait for signatures: {error}"))?;
@@ -89,6 +94,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let coordination = coordinator::Start {
         shards: Arc::new(Shards::new(orders, counters.clone())),
         log: log.clone(),
+        config: config.clone(),
         door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
@@ -97,6 +103,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         root: given.plan.root.clone(),
         zone,
         control: given.control,
+        admission: Admission::of(&config.control),
         pages: given.pages,
         news: arriving,
         ready: ready(&options),
@@ -114,6 +121,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             servers: servers.clone(),
             line: line.clone(),
             errands: errands.clone(),
+            connector: connector.clone(),
             log: log.clone(),
             news: news.clone(),
             listeners,
@@ -224,6 +232,7 @@ struct Part {
     servers: Servers,
     line: Line,
     errands: Errands,
+    connector: Connector,
     log: Log,
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
@@ -237,7 +246,7 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, servers, line, errands, log, news, listeners, orders, counters } = part;
+    let Part { plan, config, servers, line, errands, connector, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
         match Look::at(&runtime, &plan.state.join("queue")).await {
@@ -267,6 +276,7 @@ async fn run_shard(
         mesh,
         ask: line,
         hand: errands,
+        connector,
         own: own_user(plan.root.as_deref()),
         listeners: accepting,
         config,

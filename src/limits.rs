@@ -34,6 +34,8 @@ pub const QUESTIONS: usize = 4096;
 pub const LOOKUPS: usize = 256;
 /// A name that is not resolved by then is answered "try again later".
 pub const LOOKUP: Duration = Duration::from_secs(30);
+/// Names of one client that are held against his address.
+pub const CLIENT_NAMES: usize = 8;
 /// Exchangers of one domain whose addresses are asked for; the field stops at about as many.
 pub const EXCHANGERS: usize = 32;
 /// Answers that the resolver keeps.
@@ -82,6 +84,10 @@ pub const DELIVERIES: usize = 32;
 pub const DELIVERIES_PER_USER: usize = 4;
 /// `.forward` files that are read at once, beside the deliveries: a client waits for each.
 pub const FORWARDS: usize = 16;
+/// Threads of the engine that look whether there is a `.forward` at all: a home on a file system that hangs takes one.
+pub const LOOKS: usize = 8;
+/// Looks that wait for them; beyond it a helper looks.
+pub const LOOKS_WAITING: usize = 256;
 /// Errands that wait in the supervisor; as long as they do, no more are taken, and the engine waits.
 pub const ERRANDS_WAITING: usize = 64;
 /// Errands of all shards that wait in the engine; a shard beyond it waits before it makes the text.
@@ -111,8 +117,18 @@ pub const MAILBOX_LOCK_STALE: Duration = Duration::from_secs(300);
 pub const FORWARD_BYTES: u64 = 64 * 1024;
 /// Time to connect to a server on this machine.
 pub const SUBMIT_CONNECT: Duration = Duration::from_secs(10);
+/// How long a server on this machine may take to greet (RFC 5321 §4.5.3.2.1).
+pub const SUBMIT_GREETING: Duration = Duration::from_secs(300);
 /// A message on the standard input of `sendmail`: more than any server of ours takes, and less than memory holds.
 pub const SUBMIT_BYTES: u64 = 256 << 20;
+/// More than the first line of a file in the spool takes: addresses of as many recipients as a command line holds.
+pub const SPOOL_LINE_BYTES: u64 = 1 << 20;
+/// Messages of one user that are taken in before the server has taken some of them: others have their turn.
+pub const DROP_PER_USER: usize = 100;
+/// A half-written message so old is nobody's any more.
+pub const DROP_HALF_AGE: Duration = Duration::from_secs(24 * 3600);
+/// A server's first words on a local socket: a line, as RFC 5321 §4.5.3.1.5 bounds it.
+pub const GREETING_BYTES: usize = 512;
 /// How often the server looks for messages that were sent while it was down.
 pub const PICKUP: Duration = Duration::from_secs(10);
 

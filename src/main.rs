@@ -5,6 +5,8 @@ mod certificates;
 mod cli;
 mod coordinator;
 mod disk;
+mod durable;
+mod encryption;
 mod engine;
 mod exit;
 mod ipc;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Command::Check(options) => cli::check::run(&options, &seams),
         Command::Convert(options) => cli::convert::run(&options, &seams),
         Command::Explain(options) => cli::explain::run(&options, &seams, state),
+        Command::Format(options) => cli::format::run(&options),
         Command::Queue(command) => cli::queue::run(command, &cli::state_dir(&seams, state)),
         Command::Table(command) => cli::table::run(command, &seams, &cli::state_dir(&seams, state)),
         Command::Stats(options) => cli::stats::run(&options, &cli::state_dir(&seams, state)),

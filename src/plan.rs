@@ -205,6 +205,38 @@ pub fn smtp_addresses(config: &Config) -> Result<Vec<(u16, SocketAddr)>, Failure
     Ok(all)
 }
 
+/// Listeners that have no address now, a line each: their interface does not exist yet, or nobody has given it one.
+pub fn unplaced(config: &Config) -> Vec<String> {
+    let empty = config.listeners.iter().filter(|one| {
+        matches!(one.place, Where::Name(_) | Where::Egress) && places(one).is_ok_and(|places| places.is_empty())
+    });
+    empty
+        .map(|listener| {
+            format!(
+                "{}: `{}` has no address: nobody listens there until the next start",
+                listener.line,
+                named(listener)
+            )
+        })
+        .collect()
+}
+
+fn named(listener: &Listener) -> String {
+    match &listener.place {
+        Where::Socket => "socket".to_owned(),
+        Where::All => "all".to_owned(),
+        Where::Egress => "egress".to_owned(),
+        Where::Address(address) => address.to_string(),
+        Where::Name(name) => name.clone(),
+    }
+}
+
+/// The number of the listener of the local socket: the first, if several lines say it.
+pub fn local_listener(config: &Config) -> Option<u16> {
+    let place = config.listeners.iter().position(|listener| listener.place == Where::Socket);
+    place.map(|number| number as u16)
+}
+
 fn wanted(family: Family, address: &IpAddr) -> bool {
     match family {
         Family::Both => true,
@@ -215,7 +247,7 @@ fn wanted(family: Family, address: &IpAddr) -> bool {
 
 fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
     match &listener.place {
-        // What a server does not start with yet (`Config::not_yet`) has no address either.
+        // It has a path: `local_listener`.
         Where::Socket => Ok(Vec::new()),
         Where::All => Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
         Where::Address(address) => Ok(vec![*address]),
@@ -226,6 +258,8 @@ fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
             Some(addresses) => Ok(addresses),
             None => match (name.as_str(), 0).to_socket_addrs() {
                 Ok(found) => Ok(found.map(|address| address.ip()).collect()),
+                // It may come yet (W0813).
+                Err(_) if !name.contains('.') => Ok(Vec::new()),
                 Err(error) => Err(format!("'{name}' is neither an interface nor a host name: {error}")),
             },
         },

@@ -11,6 +11,7 @@ use ringpost_conf::{Config, Exists, FileSystem, Look, Options, Reports, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Seams;
+use crate::coordinator::tables;
 use crate::exit::{Code, Failure};
 use crate::supervisor::interfaces;
 
@@ -21,12 +22,28 @@ pub struct Reading {
     files: BTreeMap<PathBuf, Vec<u8>>,
     names: BTreeMap<PathBuf, Vec<String>>,
     found: BTreeMap<PathBuf, Found>,
+    helpers: Vec<Helper>,
     defines: Vec<(String, String)>,
     root: Option<PathBuf>,
     port_offset: u16,
     server_name: Option<String>,
     addresses: Vec<IpAddr>,
     interfaces: Option<Vec<String>>,
+}
+
+/// What a table's helper says that it answers, if it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Helper {
+    program: PathBuf,
+    argument: Option<PathBuf>,
+    services: Option<Vec<String>>,
+}
+
+impl Helper {
+    fn known(all: &[Self], program: &Path, argument: Option<&Path>) -> Option<Option<Vec<String>>> {
+        let found = all.iter().find(|one| one.program == program && one.argument.as_deref() == argument);
+        found.map(|one| one.services.clone())
+    }
 }
 
 /// What was at a path ([`Exists`]).
@@ -65,6 +82,7 @@ impl Reading {
         reading.files = recorder.files.into_inner();
         reading.names = recorder.names.into_inner();
         reading.found = recorder.found.into_inner();
+        reading.helpers = recorder.helpers.into_inner();
         (reading, loaded)
     }
 
@@ -76,7 +94,7 @@ impl Reading {
         defaults: bool,
     ) -> Result<(Config, Reports, String), Reports> {
         let options = Self::nothing(path, seams, defines).options();
-        ringpost_conf::load_canonical(&FileSystem, path, &options, defaults)
+        ringpost_conf::load_canonical(&Recorder::default(), path, &options, defaults)
     }
 
     /// Nothing read yet.
@@ -86,6 +104,7 @@ impl Reading {
             files: BTreeMap::new(),
             names: BTreeMap::new(),
             found: BTreeMap::new(),
+            helpers: Vec::new(),
             defines: defines.to_vec(),
             root: seams.root.clone(),
             port_offset: seams.port_offset,
@@ -179,6 +198,7 @@ struct Recorder {
     files: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
     names: RefCell<BTreeMap<PathBuf, Vec<String>>>,
     found: RefCell<BTreeMap<PathBuf, Found>>,
+    helpers: RefCell<Vec<Helper>>,
 }
 
 impl Source for Recorder {
@@ -204,6 +224,16 @@ impl Source for Recorder {
         self.found.borrow_mut().insert(path.to_owned(), found);
         exists
     }
+
+    fn registered(&self, program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
+        if let Some(known) = Helper::known(&self.helpers.borrow(), program, argument) {
+            return known;
+        }
+        let services = tables::direct::registered(program, argument);
+        let (program, argument) = (program.to_owned(), argument.map(Path::to_owned));
+        self.helpers.borrow_mut().push(Helper { program, argument, services: services.clone() });
+        services
+    }
 }
 
 impl Source for Reading {
@@ -221,6 +251,10 @@ impl Source for Reading {
             Some(Found::File { mode, modified }) => Exists::File { mode: *mode, modified: *modified },
             Some(Found::Directory) => Exists::Directory,
         }
+    }
+
+    fn registered(&self, program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
+        Helper::known(&self.helpers, program, argument).flatten()
     }
 }
 

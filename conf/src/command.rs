@@ -44,7 +44,7 @@ impl Command {
     /// # Errors
     /// A result that is too long.
     pub fn expand(&self, values: &FormatValues<'_>) -> Result<Vec<String>, FormatError> {
-        self.words.iter().map(|word| word.expand_text(values)).collect()
+        self.words.iter().map(|word| word.expand_argument(values)).collect()
     }
 
     /// This command as a wrapper around another: an argument that is `%{mda}` and nothing else becomes the arguments of the
@@ -53,14 +53,14 @@ impl Command {
     /// # Errors
     /// A result that is too long.
     pub fn wrap(&self, inner: &[String], values: &FormatValues<'_>) -> Result<Vec<String>, FormatError> {
-        let line = inner.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+        let line = inner.iter().map(|word| shell_quote(word)).collect::<Vec<_>>().join(" ");
         let values = FormatValues { mda: &line, ..*values };
         let mut words = Vec::new();
         for word in &self.words {
             if word.is_mda() {
                 words.extend_from_slice(inner);
             } else {
-                words.push(word.expand_text(&values)?);
+                words.push(word.expand_argument(&values)?);
             }
         }
         Ok(words)
@@ -131,11 +131,21 @@ fn split(text: &str) -> Result<Vec<Word>, CommandProblem> {
 }
 
 /// So that [`split`] gives the word back.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && !"'\"\\".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
+    in_quotes(word)
+}
+
+/// So that a shell gives the word back: what may mean something to one is in quotes.
+fn shell_quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+,-./:=_".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { in_quotes(word) }
+}
+
+fn in_quotes(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
@@ -157,6 +167,25 @@ mod tests {
             ["procmail", "-f", "a::b:c@x.org".replacen("::", ":", 1).as_str(), "rcpt=r@y.org"]
         );
         assert_eq!(expand("sh -c 'cat; echo %{rcpt.user[0]}'"), ["sh", "-c", "cat; echo r"]);
+    }
+
+    #[test]
+    fn strangers_give_no_options() {
+        let values = FormatValues { sender: "-x@x.org", recipient: "--y@y.org", ..FormatValues::default() };
+        let words = |text: &str| Command::parse(text).unwrap().expand(&values).unwrap();
+        assert_eq!(words("a -f %{sender} %{rcpt.user} -f%{rcpt}"), ["a", "-f", ":x@x.org", ":-y", "-f--y@y.org"]);
+        assert_eq!(words("a %{rcpt.user:raw} %{rcpt.ext}-x"), ["a", "--y", ":x"]);
+    }
+
+    #[test]
+    fn a_shell_reads_the_wrapped_command_as_it_was() {
+        let inner =
+            ["/bin/x", "a;b", "$(c)", "`d`", "e>f", "g&h", "i|j", "k'l", "m*", "n\no", "", "~", "#p", "q\\r", "ü"];
+        let inner: Vec<String> = inner.iter().map(ToString::to_string).collect();
+        let command = Command::parse("sh -c 'set -- %{mda}; printf \"%s|\" \"$@\"'").unwrap();
+        let words = command.wrap(&inner, &FormatValues::default()).unwrap();
+        let said = std::process::Command::new(&words[0]).args(&words[1..]).output().unwrap();
+        assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("{}|", inner.join("|")));
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value as Json, json};
 
-use crate::expand::{Delivery, Expansion, Kind, Node, Outcome as Came, Passage, Question, Refusal, Told, Way};
+use crate::describe;
+use crate::expand::{Delivery, Expansion, Kind, Node, Outcome as Came, Passage, Question, Refusal, Told, Way, place};
 use crate::facts::Lookup;
-use crate::model::{Action, ActionKind, Host, Outcome};
+use crate::format::FormatValues;
+use crate::model::{ActionKind, Outcome};
 use crate::rules::{Dest, Negation, Origin, Test, Truth};
 
 /// The story of one recipient.
@@ -170,32 +172,6 @@ impl Display for ExplainedDelivery {
     }
 }
 
-impl Action {
-    /// What it does, in a few words for people.
-    pub fn describe(&self) -> String {
-        match &self.kind {
-            ActionKind::Relay(relay) if relay.hosts.is_empty() => "relay by MX".to_owned(),
-            ActionKind::Relay(relay) => {
-                let hosts = relay.hosts.iter().map(|host| match &host.host {
-                    Host::Socket(path) => path.display().to_string(),
-                    Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]:{}", host.port),
-                    Host::Address(address) => format!("{address}:{}", host.port),
-                    Host::Name(name) => format!("{name}:{}", host.port),
-                    Host::Mx(name) => format!("mx:{name}:{}", host.port),
-                });
-                format!("relay to {}", hosts.collect::<Vec<_>>().join(", "))
-            }
-            ActionKind::Mbox => "mbox".to_owned(),
-            ActionKind::Maildir(maildir) => format!("maildir {}", maildir.path.as_written()),
-            ActionKind::Mda(mda) => format!("mda {}", mda.command),
-            ActionKind::Lmtp(lmtp) => format!("lmtp {}", lmtp.destination.as_written()),
-            ActionKind::ExpandOnly => "expand-only".to_owned(),
-            ActionKind::ForwardOnly => "forward-only".to_owned(),
-            ActionKind::Discard => "discard".to_owned(),
-        }
-    }
-}
-
 fn level(nodes: &[Node], at: usize) -> usize {
     std::iter::successors(nodes[at].parent, |of| nodes[*of].parent).count()
 }
@@ -295,14 +271,25 @@ fn comes_to(expansion: &Expansion<'_>, node: &Node) -> String {
 
 fn delivery_of(expansion: &Expansion<'_>, delivery: &Delivery) -> ExplainedDelivery {
     let action = &expansion.config().actions[delivery.action];
-    let special = match &delivery.way {
-        Way::Address | Way::User(_) => None,
-        Way::File { path, .. } => Some(format!("file {}", path.as_written())),
-        Way::Pipe { command, .. } => Some(format!("program {command}")),
+    let written = match &delivery.way {
+        Way::Address | Way::User(_) => match &action.kind {
+            ActionKind::Relay(relay) => describe::relay(relay, expansion, &delivery.address),
+            _ => action.describe(),
+        },
+        Way::File { path, .. } => format!("file {}", path.as_written()),
+        Way::Pipe { command, .. } => format!("program {command}"),
     };
+    // Message and envelope have no ids yet.
+    let values = FormatValues { message_id: "MSGID", envelope_id: "EVPID", ..expansion.format_values() };
+    let place = match place(delivery, expansion.config(), values) {
+        Ok(place) => place.unwrap_or(written),
+        Err(error) => format!("{written} (waits until it is mended: {error})"),
+    };
+    let is_special = matches!(delivery.way, Way::File { .. } | Way::Pipe { .. });
+    let (does, special) = if is_special { (action.describe(), Some(place)) } else { (place, None) };
     ExplainedDelivery {
         action: action.name.clone(),
-        does: action.describe(),
+        does,
         address: delivery.address.clone(),
         user: delivery.way.user().map(ToString::to_string),
         special,

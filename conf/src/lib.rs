@@ -11,6 +11,8 @@ mod canonical;
 mod check;
 mod command;
 mod convert;
+mod describe;
+mod direction;
 pub mod expand;
 mod explain;
 mod facts;
@@ -33,6 +35,7 @@ mod values;
 
 pub use command::{Command, CommandProblem};
 pub use convert::convert;
+pub use direction::Direction;
 pub use explain::{ExplainedDelivery, ExplainedNode, ExplainedRule, Explanation};
 pub use facts::{Decision, Facts, Lookup, ReverseName};
 pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};

@@ -20,6 +20,8 @@ pub const MACRO_DEPTH_MAX: usize = 16;
 pub const REPORTS_SHOWN_MAX: usize = 100;
 /// Problems that are kept, so that a file of nonsense does not fill the memory.
 pub const REPORTS_KEPT_MAX: usize = 1_000;
+/// Of a line, so many bytes before and behind a problem are shown; nobody reads more, and drawing it takes time.
+pub const EXCERPT_BYTES_MAX: usize = 4 * 1024;
 /// Names that a wrong one is compared with, for *did you mean*.
 pub const NAMES_COMPARED_MAX: usize = 2_000;
 /// Statements of a configuration, includes and all; an old rule is up to three. What has more belongs into tables.
@@ -77,6 +79,11 @@ pub const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// `table … pool`: connections of a remote backend.
 pub const TABLE_POOL: u32 = 4;
 
+/// Relay hosts that a remote table may name at once.
+pub const RELAY_HOSTS_MAX: usize = 64;
+/// Source addresses that a remote table may have: they travel with each message to its route.
+pub const RELAY_SOURCES_MAX: usize = 256;
+
 /// `filter … timeout`, and that of milters and helpers (grammar §4.6).
 pub const FILTER_TIMEOUT: Duration = Duration::from_secs(30);
 /// `share … timeout`: a counter elsewhere is not worth a longer wait.
@@ -98,6 +105,8 @@ pub const STATE_DELAY: Duration = Duration::from_millis(50);
 pub const RESERVE_PERCENT: u8 = 5;
 /// Where the store is unless the file says otherwise.
 pub const STORE_PATH: &str = "/var/spool/ringpost";
+/// Where the mailboxes of the system's users are.
+pub const MAIL_SPOOL: &str = "/var/mail";
 /// Where the control socket is unless the file says otherwise.
 pub const CONTROL_PATH: &str = "/run/ringpost.sock";
 

@@ -26,6 +26,10 @@ pub trait Source {
     fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
     /// Whether a file is there, without its contents: private keys are never read here.
     fn exists(&self, path: &Path) -> Exists;
+    /// The services that a table's helper registers when it is started. `None`: it is not asked here, or does not say.
+    fn registered(&self, _program: &Path, _argument: Option<&Path>) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// What is at a path; links are followed.

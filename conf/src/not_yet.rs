@@ -2,9 +2,8 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Line, Listener, PasswordAuth, PkiSource, QueueBackend, Relay, RelayTls, Scheme, Where,
+    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, PkiSource, QueueBackend, Relay, RelayTls, Scheme,
 };
-use crate::rules::Origin;
 use crate::tables::ServiceKind;
 
 impl Config {
@@ -18,7 +17,6 @@ impl Config {
                 relay_has(relay, &action.line, &mut found);
             }
         }
-        self.rules(&mut found);
         self.named(&mut found);
         self.settings(&mut found);
         found.0.sort_by(|(a, _), (b, _)| (&a.file, a.number).cmp(&(&b.file, b.number)));
@@ -31,14 +29,6 @@ impl Config {
             for service in table.services.iter().filter(|service| remote && !is_asked(**service)) {
                 found.when(true, &table.line, || format!("table {}: for {service}", table.backend.name()));
             }
-        }
-    }
-
-    fn rules(&self, found: &mut Found) {
-        for rule in &self.matches {
-            // What depends on logins and client certificates is false as long as there are none, and needs no mention.
-            let asks = matches!(rule.from.1, Origin::ReverseName(_));
-            found.when(asks, &rule.line, || "match from rdns".to_owned());
         }
     }
 
@@ -65,16 +55,11 @@ impl Config {
         has(self.queue.encryption.is_some(), "queue encryption");
         has(self.srs.key.is_some(), "srs key");
         has(self.machinery.deferred_max.is_some(), "mta max-deferred");
-        has(self.machinery.deliveries_max.is_some(), "mda limit");
-        has(self.machinery.deliveries_per_user_max.is_some(), "mda limit");
         has(self.machinery.in_flight_max.is_some(), "scheduler limit");
         has(self.machinery.schedule_max.is_some(), "scheduler limit");
-        has(self.machinery.never_tries, "scheduler backend");
         has(self.metrics.hlog.is_some(), "metrics hlog");
         has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");
-        has(self.control.group.is_some(), "control");
-        has(self.control.mode.is_some(), "control");
         if let Some(http) = &self.http {
             found.when(http.pki.is_some(), &http.line, || "http pki".to_owned());
             found.when(http.auth.is_some(), &http.line, || "http auth".to_owned());
@@ -83,7 +68,7 @@ impl Config {
     }
 }
 
-/// What remote tables are asked for: by rules, and by the expansion of recipients.
+/// What remote tables are asked for: by rules, by the expansion of recipients, and by relays.
 fn is_asked(service: ServiceKind) -> bool {
     matches!(
         service,
@@ -93,12 +78,14 @@ fn is_asked(service: ServiceKind) -> bool {
             | ServiceKind::NetAddr
             | ServiceKind::MailAddr
             | ServiceKind::String
+            | ServiceKind::SourceAddr
+            | ServiceKind::AddrName
+            | ServiceKind::RelayHost
     )
 }
 
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
-    has(listener.place == Where::Socket, "on socket");
     has(listener.proxy_v2, "proxy-v2");
     has(listener.tls.verify, "verify");
     has(listener.tls.ca.is_some(), "ca");
@@ -107,10 +94,7 @@ fn listener_has(listener: &Listener, found: &mut Found) {
     has(!matches!(listener.auth.password, PasswordAuth::Off), "auth");
     has(listener.auth.certificate.is_some(), "auth-cert");
     has(listener.senders.is_some(), "senders");
-    has(listener.hostnames.is_some(), "hostnames");
     has(!listener.filters.is_empty(), "filter");
-    has(listener.mask_source, "mask-src");
-    has(listener.no_dsn, "no-dsn");
     has(listener.received_auth, "received-auth");
     has(!listener.rate_limits.is_empty(), "ratelimit");
 }
@@ -119,23 +103,31 @@ fn relay_has(relay: &Relay, line: &Line, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, line, || format!("relay {what}"));
     has(relay.backup.is_some(), "backup");
     for host in &relay.hosts {
-        let built = matches!(host.scheme, Scheme::Opportunistic | Scheme::Plain);
-        has(!built, &format!("host {}://", host.scheme.name()));
+        has(!is_built(host.scheme), &format!("host {}://", host.scheme.name()));
     }
-    has(relay.domain.is_some(), "domain");
+    if let Some(Keyed::Memory(routes)) = &relay.domain {
+        let mut hosts: Vec<&str> =
+            routes.values().map(|host| host.scheme).filter(|one| !is_built(*one)).map(Scheme::name).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.iter().for_each(|scheme| has(true, &format!("domain {scheme}://")));
+    }
     has(relay.pool.is_some(), "src pool");
-    has(relay.helo_by_source.is_some(), "helo-src");
     has(relay.auth.is_some(), "auth");
-    has(relay.tls != RelayTls::Opportunistic, "tls");
+    has(relay.tls == RelayTls::Dane, "tls dane");
     has(relay.pki.is_some(), "pki");
     has(relay.ca.is_some(), "ca");
     has(relay.protocols.is_some(), "protocols");
     has(relay.ciphers.is_some(), "ciphers");
-    has(relay.mail_from.is_some(), "mail-from");
     has(relay.srs, "srs");
     has(!relay.filters.is_empty(), "filter");
     has(relay.shaping.is_some(), "shaping");
     has(!relay.dkim.is_empty(), "dkim");
+}
+
+/// Whether mail can be sent over such a channel. What remote tables say is held against it, too.
+pub(crate) fn is_built(scheme: Scheme) -> bool {
+    scheme != Scheme::Lmtp
 }
 
 /// What was found, each once for a line.

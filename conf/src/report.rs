@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use crate::limits::{NAMES_COMPARED_MAX, REPORTS_KEPT_MAX, REPORTS_SHOWN_MAX};
 use crate::source_text::{Place, SourceTexts, Span};
@@ -117,6 +117,18 @@ impl Reports {
 
     /// As text for people, with a line that sums up.
     pub fn render(&self, look: Look) -> String {
+        let mut text = self.render_each(look);
+        let (errors, warnings) = self.counts();
+        if errors + warnings > 0 {
+            let verdict = if errors > 0 { " Nothing was loaded." } else { "" };
+            let root = self.texts.root_name();
+            let _ = writeln!(text, "{root}: {}, {}.{verdict}", count(errors, "error"), count(warnings, "warning"));
+        }
+        text
+    }
+
+    /// The same without the last line, for what is no configuration.
+    pub fn render_each(&self, look: Look) -> String {
         let mut text = String::new();
         for report in self.reports.iter().take(REPORTS_SHOWN_MAX) {
             text.push_str(&self.render_one(report, look));
@@ -124,12 +136,6 @@ impl Reports {
         }
         if let Some(more) = self.reports.len().checked_sub(REPORTS_SHOWN_MAX).filter(|more| *more > 0) {
             let _ = writeln!(text, "… and {more} more\n");
-        }
-        let (errors, warnings) = self.counts();
-        if errors + warnings > 0 {
-            let verdict = if errors > 0 { " Nothing was loaded." } else { "" };
-            let root = self.texts.root_name();
-            let _ = writeln!(text, "{root}: {}, {}.{verdict}", count(errors, "error"), count(warnings, "warning"));
         }
         text
     }
@@ -167,14 +173,23 @@ impl Reports {
         let also = report.also.as_ref().filter(|(span, _)| span.file == report.span.file);
         // Only the lines that matter are handed over: a data file may have a million.
         let excerpt = self.texts.excerpt(report.span, also.map(|(span, _)| *span));
-        let mut snippet = Snippet::source(excerpt.text)
-            .line_start(excerpt.first_line)
-            .path(self.texts.name(report.span.file).to_owned())
-            .annotation(AnnotationKind::Primary.span(excerpt.primary).label(report.label));
-        if let (Some((_, label)), Some(range)) = (also, excerpt.also) {
-            snippet = snippet.annotation(AnnotationKind::Context.span(range).label(label.clone()));
-        }
-        let mut group = title.element(snippet);
+        let name = self.texts.name(report.span.file).to_owned();
+        let mut group = match excerpt {
+            Some(excerpt) => {
+                let mut snippet = Snippet::source(excerpt.text)
+                    .line_start(excerpt.first_line)
+                    .path(name)
+                    .annotation(AnnotationKind::Primary.span(excerpt.primary).label(report.label));
+                if let (Some((_, label)), Some(range)) = (also, excerpt.also) {
+                    snippet = snippet.annotation(AnnotationKind::Context.span(range).label(label.clone()));
+                }
+                title.element(snippet)
+            }
+            None => {
+                let place = self.place(report);
+                title.element(Origin::path(name).line(place.line).char_column(place.column))
+            }
+        };
         if let Some(help) = &report.help {
             group = group.element(Level::HELP.message(help.clone()));
         }

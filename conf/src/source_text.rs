@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::limits::EXCERPT_BYTES_MAX;
+
 /// A piece of a file, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
@@ -119,7 +121,8 @@ impl SourceTexts {
     }
 
     /// The lines from the first to the last of the two spans, or only those of `span` when the other is far away.
-    pub(crate) fn excerpt(&self, span: Span, also: Option<Span>) -> Excerpt {
+    /// `None`: the line is so long in front of it that nobody would find it there.
+    pub(crate) fn excerpt(&self, span: Span, also: Option<Span>) -> Option<Excerpt> {
         const FAR_LINES: usize = 12;
         let file = &self.files[span.file as usize];
         let line = file.line_of(span.start);
@@ -129,13 +132,18 @@ impl SourceTexts {
         let begin = file.lines[first_line - 1] as usize;
         let end = file.lines.get(last_line).map_or(file.text.len(), |&next| next as usize);
         let text = file.text[begin..end].trim_end_matches(['\n', '\r']);
+        let last = also.map_or(span.end, |other| other.end.max(span.end)) as usize - begin;
+        if last > 2 * EXCERPT_BYTES_MAX {
+            return None;
+        }
+        let text = &text[..text.floor_char_boundary(last.saturating_add(EXCERPT_BYTES_MAX))];
         // A span ends with its line in the drawing; tabs are one column each (grammar §9.1).
         let inside = |span: Span| {
             let start = (span.start as usize - begin).min(text.len());
             let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
             start..(span.end as usize - begin).clamp(start, line_end)
         };
-        Excerpt { first_line, primary: inside(span), also: also.map(inside), text: text.replace('\t', " ") }
+        Some(Excerpt { first_line, primary: inside(span), also: also.map(inside), text: text.replace('\t', " ") })
     }
 
     /// `# ok W0802` at the end of the line; other words may stand before the `ok`.

@@ -83,7 +83,7 @@ fn decisions(config: &Config) -> Vec<String> {
 }
 
 #[test]
-fn it_prints_itself_and_decides_alike() {
+fn s02_the_canonical_form_prints_itself_and_decides_alike() {
     let (fixtures, data) = loading();
     for fixture in &fixtures {
         let whole = fixture.whole();
@@ -108,7 +108,7 @@ fn the_example_of_the_book() {
 }
 
 #[test]
-fn conversion_keeps_decisions_and_comments() {
+fn s16_conversion_keeps_decisions_and_comments() {
     let (fixtures, data) = loading();
     for fixture in &fixtures {
         let whole = fixture.whole();

@@ -98,6 +98,20 @@ fn what_is_not_built_is_listed_with_its_line() {
 }
 
 #[test]
+fn what_relays_and_rules_can_do_is_not_listed() {
+    let text = "listen on lo0\ntable t redis:redis.conf\n\
+        action a relay host <t> src <t> helo-src <t> mail-from \"@a.example\"\n\
+        action b relay domain { a.example => mx.a.example, b.example => smtps://mx.b.example }\n\
+        match from rdns \"*.a.example\" for any action a\nmatch for any action b\n\
+        mda limit max-session 3\nscheduler backend null\nscheduler limit max-inflight 5\nmta max-deferred 7\n";
+    let redis = "url redis://127.0.0.1:1\nrelayhost_prefix r:\nsource_prefix s:\naddrname_prefix n:\n";
+    let files = Memory::default().with("c", text).with("redis.conf", redis);
+    let (config, _) = load(&files, Path::new("c"), &Options::default()).unwrap_or_else(|r| panic!("{r}"));
+    let list: Vec<String> = config.not_yet.iter().map(|(line, what)| format!("{line} {what}")).collect();
+    assert_eq!(list, ["c:4 relay domain smtps://", "c:9 scheduler limit", "c:10 mta max-deferred"]);
+}
+
+#[test]
 fn a_problem_in_a_data_file_points_there_and_two_places_are_shown() {
     check(
         "table d file:domains\naction a relay\nmatch from any for domain <d> action a\naction a discard\n",
@@ -154,4 +168,20 @@ warning[W0802]: open relay: anyone may send anywhere through this rule
 ringpost.conf: 0 errors, 1 warning.
 ",
     );
+}
+
+#[test]
+fn of_a_line_without_end_only_a_piece_is_shown() {
+    let text = format!("{}listen on lo0 prot 25 {}\naccept for any relay\n", "", "tag X ".repeat(10_000));
+    let files = Memory::default().with("c", &*text);
+    let reports = load(&files, Path::new("c"), &Options::default()).expect_err("an error");
+    let said = reports.render(Look::Plain);
+    assert!(said.contains("--> c:1:15") && said.contains('^') && said.len() < 100_000, "{}", said.len());
+    // Far behind, the place alone is told.
+    let text = format!("table t {{ {}}} x\naccept for domain <t> relay\n", "ä.example ".repeat(10_000));
+    let files = Memory::default().with("c", &*text);
+    let reports = load(&files, Path::new("c"), &Options::default()).expect_err("an error");
+    let said = reports.render(Look::Plain);
+    let column = 1 + "table t { } ".len() + 10 * 10_000;
+    assert!(said.contains(&format!("--> c:1:{column}")) && said.len() < 1_000, "{}", &said[..said.len().min(600)]);
 }

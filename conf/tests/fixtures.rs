@@ -10,6 +10,7 @@ use std::path::Path;
 
 use ringpost_conf::{Config, Reports, Severity, load};
 
+use book::expected::{errors as expected, warnings};
 use book::{Data, Fixture, extract};
 
 /// A fixture as the book means it.
@@ -18,26 +19,8 @@ fn run(fixture: &Fixture, data: &[Data]) -> Result<(Config, Reports), Reports> {
     load(&files, Path::new(&fixture.file()), &book::options())
 }
 
-/// `warn W0811 ×4, W0801 ×3`, as it stands behind a fixture.
-fn warnings(after: &str) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    let words = after.split_once("warn ").map_or("", |(_, words)| words);
-    // One sentence, on one line.
-    let sentence = words.lines().next().unwrap_or_default();
-    let mut last = None;
-    for word in sentence.split(['.', ' ', ',', '(', ')']) {
-        if word.len() == 5 && word.starts_with("W0") {
-            counts.insert(word.to_owned(), 1);
-            last = Some(word);
-        } else if let (Some(times), Some(code)) = (word.strip_prefix('×'), last) {
-            counts.insert(code.to_owned(), times.parse().expect("a number behind ×"));
-        }
-    }
-    counts
-}
-
 #[test]
-fn must_parse() {
+fn s02_every_example_loads_with_the_warnings_of_the_book() {
     let (fixtures, data) = extract();
     let mut wrong = String::new();
     let mut count = 0;
@@ -60,28 +43,6 @@ fn must_parse() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// `- `1:15 E0202` `message` help: `text``, as it stands in the book.
-fn expected(after: &str) -> Vec<String> {
-    let lines = after.lines().filter(|line| line.starts_with("- `"));
-    lines
-        .map(|line| {
-            let (head, help) = match line[2..].split_once(" help: ") {
-                Some((head, help)) => (head, code_span(help)),
-                None => (&line[2..], String::new()),
-            };
-            let (place, message) = head[1..].split_once('`').expect("place and code are a code span");
-            format!("{place} {} = {help}", code_span(message.trim()))
-        })
-        .collect()
-}
-
-/// The text of a Markdown code span, with one or two backticks.
-fn code_span(text: &str) -> String {
-    let ticks = text.bytes().take_while(|b| *b == b'`').count();
-    let inner = &text[ticks..text.len() - ticks];
-    if ticks == 2 { inner.trim().to_owned() } else { inner.to_owned() }
-}
-
 fn errors(reports: &Reports, name: &str) -> Vec<String> {
     let own = format!("{name}.conf:");
     reports
@@ -97,7 +58,7 @@ fn errors(reports: &Reports, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn must_reject() {
+fn s03_what_is_twisted_is_refused_with_the_words_of_the_book() {
     let (fixtures, data) = extract();
     let mut wrong = String::new();
     let mut count = 0;

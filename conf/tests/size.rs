@@ -1,14 +1,17 @@
-//! The largest file there may be is read in a moment, whatever is in it. Deadlines are wide: what is looked for is work that grows
-//! with the square of the file, which would take hours.
+//! The largest file there may be is read in a moment, whatever is in it. What counts is the work: waiting for a processor on a
+//! busy machine does not.
+
+mod book;
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ringpost_conf::{Memory, Options, Reports, limits, load};
+use book::judge::worked;
+use ringpost_conf::{Look, Memory, Options, Reports, limits, load};
 
-/// With optimisation each takes well under two seconds; without, and on a busy machine, not so.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// Promised are two seconds, of a release build; tests are built with little optimisation, and a busy machine shares its caches.
+const DEADLINE: Duration = Duration::from_secs(6);
 
 /// Reads a file of just under the limit, made of numbered pieces.
 fn read(piece: impl Fn(&mut String, usize), rest: &str) -> Result<(), Reports> {
@@ -23,10 +26,14 @@ fn read(piece: impl Fn(&mut String, usize), rest: &str) -> Result<(), Reports> {
         }
     }
     text.push_str(rest);
-    let started = Instant::now();
+    let before = worked();
     let files = Memory::default().with("c", text);
     let outcome = load(&files, Path::new("c"), &Options::default()).map(drop);
-    let took = started.elapsed();
+    if let Err(reports) = &outcome {
+        reports.render(Look::Plain);
+        reports.json();
+    }
+    let took = worked() - before;
     eprintln!("{} ms", took.as_millis());
     assert!(took < DEADLINE, "it took {took:?}");
     outcome
@@ -46,7 +53,7 @@ fn too_many(piece: impl Fn(&mut String, usize), each: usize, rest: &str) {
 }
 
 #[test]
-fn rules() {
+fn s17_the_largest_file_of_rules() {
     let old = |text: &mut String, n: usize| {
         _ = writeln!(text, "accept from any for domain d{n}.example virtual {{ a => b{n} }} deliver to maildir");
     };
@@ -65,7 +72,7 @@ fn rules() {
 }
 
 #[test]
-fn tables() {
+fn s17_the_largest_file_of_tables() {
     let many = |text: &mut String, n: usize| {
         _ = writeln!(text, "table t{n} {{ d{n}.example }}\nmatch from any for domain <t{n}> action a");
     };
@@ -82,7 +89,7 @@ fn tables() {
 }
 
 #[test]
-fn listeners_and_names() {
+fn s17_the_largest_file_of_listeners_and_names() {
     let listen = |text: &mut String, n: usize| {
         let ip = n + 1;
         _ = writeln!(text, "listen on 10.{}.{}.{} tag t{n}", ip >> 16 & 255, ip >> 8 & 255, ip & 255);
@@ -95,7 +102,7 @@ fn listeners_and_names() {
 }
 
 #[test]
-fn nonsense() {
+fn s17_the_largest_file_of_nonsense() {
     for piece in
         ["} ", "{ ", "table t { a\n", "x y z\n", "\"", "accept\n", "match from any\n", "$x ", "a=b\n", "\\\n", "# \\\n"]
     {

@@ -4,77 +4,11 @@
 mod book;
 
 use std::path::Path;
-use std::sync::LazyLock;
 
-use book::{Fixture, extract};
+use book::judge::look_at;
+use book::words::{FIXTURES, ODD, WORDS};
 use proptest::prelude::*;
-use ringpost_conf::{Facts, Look, Memory, Options, Severity, convert, load, load_canonical};
-
-/// Marks, and things that go wrong; the words of the language are those of the fixtures.
-const ODD: &[&str] = &[
-    "\n",
-    "\n",
-    "\n",
-    "\r\n",
-    "\\\n",
-    "#",
-    "# c\n",
-    "# c \\\n",
-    "{",
-    "}",
-    "{",
-    "}",
-    ",",
-    "=",
-    "=>",
-    "!",
-    "<",
-    ">",
-    "<>",
-    "<t>",
-    "<u>",
-    "include",
-    "inc",
-    "m",
-    "m =",
-    "$m",
-    "${m}",
-    "x${m}y",
-    "$",
-    "${",
-    "\"$m\"",
-    "'",
-    "\"",
-    "\\",
-    "(",
-    ")",
-    "[...]",
-    "a#b",
-    "\t",
-    "\u{feff}",
-    "ü",
-    "\0",
-    "file:d",
-    "sqlite:/x",
-    "é=",
-    "%{rcpt.user[0:3]}",
-    "\"%{\"",
-    "%u",
-    "line-3",
-    "# 12\n",
-    "# ok W0802\n",
-];
-
-static FIXTURES: LazyLock<Vec<Fixture>> = LazyLock::new(|| extract().0);
-
-/// Every word of every fixture, with what stands before and behind it taken off.
-static WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let words = FIXTURES.iter().flat_map(|fixture| fixture.text.split_whitespace()).map(str::to_owned);
-    let mut words: Vec<String> = words.chain(ODD.iter().map(|word| (*word).to_owned())).collect();
-    words.sort_unstable();
-    words.dedup();
-    words
-});
+use ringpost_conf::{Facts, Memory, Options, load};
 
 fn soup() -> impl Strategy<Value = String> {
     let word = prop_oneof![
@@ -109,43 +43,6 @@ fn damaged() -> impl Strategy<Value = String> {
         }
         pieces.concat()
     })
-}
-
-fn look_at(text: &str, included: &str, data: &[u8]) {
-    let fixture = Fixture { name: "c".into(), text: String::new(), after: String::new() };
-    let files = |text: &str| book::files(&fixture, text, &[]).with("inc", included).with("d", data);
-    let (path, options) = (fixture.file(), Options::default());
-    let path = Path::new(&path);
-    match convert(&files(text), path, &options) {
-        Ok((converted, _)) => {
-            let again = convert(&files(&converted), path, &options).map(|(text, _)| text);
-            assert_eq!(
-                again.unwrap_or_else(|reports| panic!("{text}\n---\n{converted}\n{reports}")),
-                converted,
-                "{text}"
-            );
-        }
-        Err(reports) => assert!(reports.counts().0 > 0),
-    }
-    match load_canonical(&files(text), path, &options, false) {
-        Ok((config, warnings, canonical)) => {
-            let again = load_canonical(&files(&canonical), path, &options, false);
-            let (_, _, again) = again.unwrap_or_else(|reports| panic!("{text}\n---\n{canonical}\n{reports}"));
-            assert_eq!(again, canonical, "{text}");
-            assert!(warnings.iter().all(|r| r.severity() == Severity::Warning));
-            let facts = Facts { recipient: "a+b@x.example", sender: "s@x.example", helo: "h", ..Facts::default() };
-            config.decide(&facts);
-        }
-        Err(reports) => {
-            assert!(reports.counts().0 > 0);
-            for report in reports.iter() {
-                let place = reports.place(report);
-                assert!(place.line >= 1 && place.column >= 1);
-            }
-            reports.render(Look::Plain);
-            reports.render(Look::Coloured);
-        }
-    }
 }
 
 proptest! {

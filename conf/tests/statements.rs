@@ -339,6 +339,7 @@ fn tables() {
         ("table t sqlite:/nx\nmatch for domain <t> action a\n", &["1:9 E0701"]),
         ("table t foo:/c\nmatch for domain <t> action a\n", &["1:9 E0307"]),
         ("table t db:/c cache 5m negative 1s stale 1h timeout 2s pool 9 manual\nmatch for domain <t> action a\n", &[]),
+        ("table t { x } cache 5m pool 2\nmatch for domain <t> action a\n", &["1:15 W0810"]),
         ("table t { x } cash 5m\nmatch for domain <t> action a\n", &["1:15 E0202"]),
         ("table t db:/c\nmatch for rcpt-to regex <t> action a\n", &["2:25 E0404"]),
         ("table t { x => y }\nmatch for domain <t> action a\n", &[]),

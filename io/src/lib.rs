@@ -21,6 +21,7 @@ pub mod sys;
 pub use limits::BLOCK_BYTES;
 pub use mailbox::{Mailbox, Sender};
 pub use signal::Signal;
+pub use sys::Credentials;
 
 /// What a task is for; decides its share of the executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,14 +70,33 @@ pub trait Runtime: Clone + 'static {
     fn disk(&self) -> &Self::Disk;
 }
 
-/// A listening socket of one shard.
+/// Who is at the other end of a connection that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// By TCP: an address, which may be anybody's.
+    Address(SocketAddr),
+    /// By a local socket: a process of this machine, for whose user the kernel vouches.
+    Process(Credentials),
+}
+
+impl Peer {
+    /// The address, if it came by TCP.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::Process(_) => None,
+        }
+    }
+}
+
+/// A listening socket of one shard, or a local socket that the shards share.
 #[allow(async_fn_in_trait)]
 pub trait Listener: 'static {
     /// See [`Stream`].
     type Stream: Stream;
     /// The next connection and its peer.
-    async fn accept(&self) -> io::Result<(Self::Stream, SocketAddr)>;
-    /// Where it listens.
+    async fn accept(&self) -> io::Result<(Self::Stream, Peer)>;
+    /// Where it listens; the unspecified address and port 0 for a local socket, which has none.
     fn local_addr(&self) -> SocketAddr;
 }
 

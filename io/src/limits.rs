@@ -51,11 +51,10 @@ pub const DESCRIPTORS_MAX: usize = 128;
 pub const PASSWD_BUFFER_BYTES_FIRST: usize = 1024;
 /// The largest record that is read: beyond it something is wrong with the directory it comes from.
 pub const PASSWD_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// The largest record of a group that is read: the names of tens of thousands of members.
+pub const GROUP_BUFFER_BYTES_MAX: usize = 4 << 20;
 /// Groups of one user; the kernel takes 65,536, people have some tens.
 pub const GROUPS_MAX: usize = 1024;
-
-/// A user's record in the system's list, in bytes: name, password, comment, home, shell.
-pub const USER_RECORD_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES) && PREWRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(IO_MEMORY_BYTES_MIN <= IO_MEMORY_BYTES_MAX);

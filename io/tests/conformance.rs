@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringpost_io::ring::{self, RingMesh, RingRuntime};
 use ringpost_io::sim::{SimRuntime, SimWorld, unix_address};
-use ringpost_io::{BLOCK_BYTES, Class, Create, Disk, File, Listener, Mesh, Runtime, Signal, Stream, Writer, sys};
+use ringpost_io::{BLOCK_BYTES, Class, Create, Disk, File, Listener, Mesh, Peer, Runtime, Signal, Stream, Writer, sys};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SEEDS: u64 = 20;
@@ -22,11 +22,15 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 struct Place<R: Runtime> {
     runtime: R,
     listen: Box<dyn Fn() -> R::Listener>,
+    /// Listens at a local socket.
+    listen_unix: ListenUnix<R>,
     /// Takes one connection to this local socket and sends back what comes.
     echo_unix: fn(&R, &Path),
     /// A directory that exists and is empty.
     dir: PathBuf,
 }
+
+type ListenUnix<R> = Box<dyn Fn(&Path) -> <R as Runtime>::Listener>;
 
 /// Each test in both worlds.
 macro_rules! conformance {
@@ -51,7 +55,7 @@ macro_rules! conformance {
 }
 
 conformance! {
-    echo echo_by_a_local_socket closed_by_the_peer nobody_listens source_address many_connections
+    echo echo_by_a_local_socket a_local_socket_knows_its_users closed_by_the_peer nobody_listens source_address many_connections
     sleep_and_timeout tasks_take_turns dropped_waits
     files_of_fixed_size reads_anywhere refuses_half_blocks creates_and_removes directories writers publications
 }
@@ -66,7 +70,14 @@ fn on_the_ring<F: Future<Output = ()>>(test: fn(Place<RingRuntime>) -> F) {
                 let socket = sys::listen_socket(SocketAddr::from(([127, 0, 0, 1], 0)), 512, true).expect("a free port");
                 listening.listener(socket).expect("it listens")
             };
-            test(Place { runtime, listen: Box::new(listen), echo_unix: ring_echo, dir: dir.path().to_owned() })
+            let listening = runtime.clone();
+            let listen_unix = move |path: &Path| {
+                let socket = sys::listen_unix_socket(path, 16).expect("a free path");
+                listening.listener(socket).expect("it listens")
+            };
+            let dir = dir.path().to_owned();
+            let (listen, listen_unix) = (Box::new(listen), Box::new(listen_unix));
+            test(Place { runtime, listen, listen_unix, echo_unix: ring_echo, dir })
         });
         run.expect("io_uring works here");
     }
@@ -80,7 +91,10 @@ fn simulated<F: Future<Output = ()>>(test: fn(Place<SimRuntime>) -> F) {
         world.block_on(runtime.disk().make_dir(&dir)).expect("room");
         let listening = runtime.clone();
         let listen = move || listening.listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-        world.block_on(test(Place { runtime, listen: Box::new(listen), echo_unix: sim_echo, dir }));
+        let listening = runtime.clone();
+        let listen_unix = move |path: &Path| listening.listen_unix(path).expect("a free path");
+        let (listen, listen_unix) = (Box::new(listen), Box::new(listen_unix));
+        world.block_on(test(Place { runtime, listen, listen_unix, echo_unix: sim_echo, dir }));
     }
 }
 
@@ -172,6 +186,24 @@ async fn echo_by_a_local_socket<R: Runtime>(place: Place<R>) {
     assert_eq!(got, b"hello");
 }
 
+async fn a_local_socket_knows_its_users<R: Runtime>(place: Place<R>) {
+    let path = place.dir.join("users");
+    let listener = (place.listen_unix)(&path);
+    for letter in [b"1", b"2", b"3"] {
+        let mut client = place.runtime.connect_unix(&path, PATIENCE).await.expect("it listens");
+        let (mut server, peer) = listener.accept().await.expect("it connects");
+        let Peer::Process(user) = peer else { panic!("{peer:?}") };
+        // The simulated user is 0; the real one is we.
+        assert!(user.uid == 0 || user.uid == rustix::process::geteuid().as_raw(), "{user:?}");
+        client.write_all(letter).await.expect("the peer reads");
+        let mut heard = Vec::new();
+        server.read(&mut heard, 16).await.expect("a letter");
+        assert_eq!(heard, letter);
+        drop(client);
+        assert_eq!(read_all(&mut server).await, b"");
+    }
+}
+
 async fn closed_by_the_peer<R: Runtime>(place: Place<R>) {
     let (client, mut server) = pair(&place).await;
     drop(client);
@@ -205,7 +237,7 @@ async fn source_address<R: Runtime>(place: Place<R>) {
     let source = IpAddr::from([127, 0, 0, 9]);
     let client = place.runtime.connect(listener.local_addr(), Some(source), PATIENCE).await.expect("it listens");
     let (server, peer) = listener.accept().await.expect("it connects");
-    assert_eq!((peer.ip(), peer), (source, client.local_addr()));
+    assert_eq!((client.local_addr().ip(), peer), (source, Peer::Address(client.local_addr())));
     assert_eq!(server.local_addr(), listener.local_addr());
 }
 

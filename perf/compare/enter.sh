@@ -13,6 +13,8 @@ if [ -e /etc/resolv.conf ]; then mount --bind /mnt/run/resolv.conf "$(readlink -
 mount -t tmpfs -o mode=755 tmpfs /var/lib
 mount -t tmpfs -o mode=755 tmpfs /var/spool
 mount -t tmpfs -o mode=755 tmpfs /run
+# Its programs for deliveries.
+if [ -d /usr/libexec ] && [ -d /mnt/opensmtpd/usr/libexec ]; then mount --bind /mnt/opensmtpd/usr/libexec /usr/libexec; fi
 mkdir -p /var/lib/opensmtpd/empty /var/spool/smtpd
 if [ -d /mnt/run/opensmtpd/spool ]; then mount --bind /mnt/run/opensmtpd/spool /var/spool/smtpd; fi
 # The first process of the namespace stays this one: when it is killed, by us or by the death of who started it, all end.

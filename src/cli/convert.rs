@@ -16,11 +16,15 @@ pub struct Options {
     /// Configuration [default: /etc/ringpost/ringpost.conf]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Set a macro; it wins over the file
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = super::define)]
+    define: Vec<(String, String)>,
 }
 
 pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
     let path = check::path(options.file.as_ref(), seams);
-    let options = ringpost_conf::Options { root: seams.root.clone(), ..ringpost_conf::Options::default() };
+    let (root, defines) = (seams.root.clone(), options.define.clone());
+    let options = ringpost_conf::Options { root, defines, ..ringpost_conf::Options::default() };
     match ringpost_conf::convert(&FileSystem, &path, &options) {
         Ok((text, _)) => print(&text),
         Err(reports) => {

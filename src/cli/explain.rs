@@ -90,8 +90,13 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
         recipient: &options.rcpt,
         ..Facts::default()
     };
-    let mut world =
-        World { config: &config, seams, state: state.unwrap_or_else(|| config.store.path.clone()), helpers: None };
+    let mut world = World {
+        config: &config,
+        seams,
+        client: options.from.0,
+        state: state.unwrap_or_else(|| config.store.path.clone()),
+        helpers: None,
+    };
     let mut expansion = Expansion::new(&config, &outlines, facts);
     let outcome = loop {
         match expansion.step() {
@@ -104,6 +109,18 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
             }
         }
     };
+    if let Ok(deliveries) = &outcome {
+        loop {
+            let questions = expansion.directions(deliveries);
+            if questions.is_empty() {
+                break;
+            }
+            for question in questions {
+                let told = world.ask(&question)?;
+                expansion.tell(question, told);
+            }
+        }
+    }
     let explanation = Explanation::new(expansion, outcome);
     print(&if options.json { explanation.json() + "\n" } else { explanation.to_string() })
 }
@@ -112,6 +129,7 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
 struct World<'c> {
     config: &'c Config,
     seams: &'c Seams,
+    client: Option<IpAddr>,
     state: PathBuf,
     helpers: Option<Errands>,
 }
@@ -129,7 +147,10 @@ impl World<'_> {
                 let keys = Keys::new(*service, key, delimiter).map(|key| key.as_str().to_owned());
                 self.table(name, *service, keys.collect())?
             }
-            Question::Lookup(Lookup::ReverseName) => Told::Failed("the DNS is not asked from here".into()),
+            Question::Lookup(Lookup::ReverseName) => match self.client {
+                Some(address) => self.server(&Request::ClientName { address })?,
+                None => Told::NotFound,
+            },
             Question::User(name) => match tables::system_user(name, self.seams.root.as_deref()) {
                 Ok(Some(record)) => Told::Found(record),
                 Ok(None) => Told::NotFound,
@@ -156,28 +177,26 @@ impl World<'_> {
         let Some(service) = tables::Service::of(service) else {
             return Ok(Told::Failed(format!("tables do not answer {service} lookups")));
         };
-        for key in keys {
-            let mut server = match Server::find(&self.state) {
-                Ok(Found::Running(server)) => server,
-                Ok(Found::Stopped) | Err(_) => {
-                    let why =
-                        format!("no server that could ask it runs with the state directory {}", self.state.display());
-                    return Ok(Told::Failed(why));
-                }
-            };
-            let request = Request::TableLookup { table: name.to_owned(), service, key };
-            let mut found = None;
-            server.ask(&request, |answer| {
-                if let Answer::Lookup(answer) = answer {
-                    found = Some(answer);
-                }
-                Ok(())
-            })?;
-            let told = found.map_or_else(|| Told::Failed("the server gave no answer".into()), Told::from);
-            if told != Told::NotFound {
-                return Ok(told);
+        let request = Request::TableKeys { table: name.to_owned(), service, keys };
+        self.server(&request)
+    }
+
+    /// Asks the running server.
+    fn server(&self, request: &Request) -> Result<Told, Failure> {
+        let mut server = match Server::find(&self.state) {
+            Ok(Found::Running(server)) => server,
+            Ok(Found::Stopped) | Err(_) => {
+                let why = format!("no server that could ask it runs with the state directory {}", self.state.display());
+                return Ok(Told::Failed(why));
             }
-        }
-        Ok(Told::NotFound)
+        };
+        let mut found = None;
+        server.ask(request, |answer| {
+            if let Answer::Lookup(answer) = answer {
+                found = Some(answer);
+            }
+            Ok(())
+        })?;
+        Ok(found.map_or_else(|| Told::Failed("the server gave no answer".into()), Told::from))
     }
 }

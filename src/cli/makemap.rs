@@ -1,16 +1,19 @@
 //! `ringpost makemap`: a text file becomes a constant database, which takes the place of the old one at once or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ringpost_conf::limits::DATA_FILE_BYTES_MAX;
-use ringpost_conf::tables::cdb;
+use ringpost_conf::tables::file::{self, Columns, Row};
+use ringpost_conf::tables::{cdb, stored_key};
 
 use super::client::print;
+use crate::durable;
 use crate::exit::{Code, Failure};
 
 /// Mistakes of a file that are shown; the rest is counted.
@@ -79,33 +82,9 @@ pub fn make(file: &Path, kind: Kind, output: &Path) -> Result<usize, Failure> {
     let bytes = cdb::build(records, &format!("{} {now}", file.display()));
     let bytes = bytes.map_err(|error| Failure::new(Code::CannotCreate, error.to_string()))?;
     // Who may read the text may read the database, and nobody else: it may hold passwords.
-    replace(output, &bytes, metadata.permissions().mode() & 0o777)
+    durable::replace(output, metadata.permissions().mode() & 0o777, &bytes)
         .map_err(|error| Failure::new(Code::CannotCreate, format!("{}: {error}", output.display())))?;
     Ok(entries.len())
-}
-
-/// Writes beside it, makes that durable, and gives it the name.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().ok_or(std::io::ErrorKind::IsADirectory)?.to_string_lossy();
-    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
-    let written = write(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // It is of no use to anyone.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    File::open(dir)?.sync_all()
-}
-
-fn write(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    // One that a killed run has left is in the way, and of no use.
-    let _ = fs::remove_file(path);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // The mask does not decide; the text's own mode does.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,106 +102,65 @@ struct Mistake {
     what: String,
 }
 
+/// Lines are read as those of a `file:` table are, so that a database answers as its text does.
 fn parse(text: &str, kind: Kind) -> Result<Vec<Entry>, Vec<Mistake>> {
+    let rows: Vec<Row> = match kind {
+        Kind::Aliases => file::mapping(text, Columns::Alias).collect(),
+        Kind::Mapping => file::mapping(text, Columns::Rest).collect(),
+        Kind::Set => file::list(text).map(|(key, _)| Row { values: vec![key.clone()], key }).collect(),
+    };
     let (mut entries, mut mistakes): (Vec<Entry>, Vec<Mistake>) = (Vec::new(), Vec::new());
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim_end();
-        let start = line.len() - line.trim_start().len();
-        let content = without_comment(&line[start..]);
-        if content.is_empty() {
-            continue;
-        }
-        let mut wrong = |at: usize, what: String| {
-            let column = line[..(start + at).min(line.len())].chars().count() + 1;
-            mistakes.push(Mistake { line: number, column, what });
+    for Row { key: place, values } in rows {
+        let key = stored_key(&text[place.clone()]);
+        let mut wrong = |what: String| {
+            let (line, column) = position(text, place.start);
+            mistakes.push(Mistake { line, column, what });
         };
-        if kind == Kind::Aliases && start > 0 {
-            match entries.last_mut() {
-                Some(entry) => go_on(&mut entry.value, content),
-                None => {
-                    wrong(0, "white space at the beginning of the line, and no entry before it that goes on".into())
-                }
-            }
-            continue;
-        }
-        let (key, rest) = match first_column(content, kind) {
-            Ok(split) => split,
-            Err(what) => {
-                wrong(0, what.into());
-                continue;
-            }
-        };
-        let value = if kind == Kind::Set { key } else { rest };
         if key.is_empty() {
-            wrong(0, "no key".into());
-        } else if let Some(first) = seen.insert(key.to_lowercase(), number) {
+            wrong("no key".into());
+        } else if key.starts_with('"') {
+            wrong("a quote that does not end".into());
+        } else if let Some(first) = seen.insert(key.to_lowercase(), place.start) {
             if kind != Kind::Set {
-                wrong(0, format!("`{key}` is there twice; the first is at line {first}"));
+                let (line, _) = position(text, first);
+                wrong(format!("`{key}` is there twice; the first is at line {line}"));
             }
+        } else if values.is_empty() && kind == Kind::Aliases {
+            wrong(format!("`{key}` stands for nothing"));
+        } else if values.is_empty() {
+            wrong(format!("`{key}` has no value; a list of keys is made with `-t set`"));
         } else {
-            entries.push(Entry { key: key.to_owned(), value: value.to_owned() });
-            // An alias may have its whole value on the lines that follow.
-            if value.is_empty() && kind == Kind::Mapping {
-                wrong(0, format!("`{key}` has no value; a list of keys is made with `-t set`"));
-            }
+            let values = values.into_iter().map(|value| match kind {
+                Kind::Aliases => with_quotes(text, value),
+                Kind::Set => key.as_str(),
+                Kind::Mapping => &text[value],
+            });
+            let value = values.collect::<Vec<_>>().join(", ");
+            entries.push(Entry { key, value });
         }
     }
-    for entry in entries.iter().filter(|entry| entry.value.is_empty() && kind == Kind::Aliases) {
-        let line = seen.get(&entry.key.to_lowercase()).copied().unwrap_or_default();
-        mistakes.push(Mistake { line, column: 1, what: format!("`{}` stands for nothing", entry.key) });
-    }
-    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
     if mistakes.is_empty() { Ok(entries) } else { Err(mistakes) }
 }
 
-fn go_on(value: &mut String, more: &str) {
-    if !value.is_empty() {
-        value.push(' ');
-    }
-    value.push_str(more);
+/// A value with the quotes that keep it together.
+fn with_quotes(text: &str, value: Range<usize>) -> &str {
+    let is_quoted = text[..value.start].ends_with('"') && text[value.end..].starts_with('"');
+    if is_quoted { &text[value.start - 1..value.end + 1] } else { &text[value] }
 }
 
-/// A `#` begins a comment at the beginning of a line or after white space, outside quotes.
-fn without_comment(line: &str) -> &str {
-    let (mut quoted, mut before) = (false, ' ');
-    for (at, each) in line.char_indices() {
-        match each {
-            '"' => quoted = !quoted,
-            '#' if !quoted && before.is_whitespace() => return line[..at].trim_end(),
-            _ => {}
-        }
-        before = each;
-    }
-    line
-}
-
-/// The key, and what follows.
-fn first_column(line: &str, kind: Kind) -> Result<(&str, &str), &'static str> {
-    if let Some(inner) = line.strip_prefix('"') {
-        let (key, rest) = inner.split_once('"').ok_or("a quote that does not end")?;
-        return Ok((key, after_colon(rest)));
-    }
-    let blank = line.find(char::is_whitespace).unwrap_or(line.len());
-    let colon = match kind {
-        Kind::Aliases => line.find(':'),
-        Kind::Set => None,
-        // Without white space colons separate: `user:hash`. With it, only one that stands before it: `::1` is a key.
-        Kind::Mapping if blank == line.len() => line.find(':'),
-        Kind::Mapping => line[..blank].ends_with(':').then(|| blank - 1),
-    };
-    let end = colon.map_or(blank, |colon| colon.min(blank));
-    Ok((&line[..end], after_colon(&line[end..])))
-}
-
-fn after_colon(rest: &str) -> &str {
-    let rest = rest.trim_start();
-    rest.strip_prefix(':').unwrap_or(rest).trim()
+/// Line and column of a byte, from 1.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..at];
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use ringpost_conf::tables::cdb::Cdb;
+
+    use std::fs;
 
     use super::*;
 
@@ -237,25 +175,32 @@ mod tests {
     fn texts_are_read_as_tables_of_their_kind() {
         check(
             Kind::Aliases,
-            "# mail\nroot: gilles\r\nstaff:gilles,eric,   # three\n\tchl\nlong:\n  a@b.org\n\"a b\": |\"cmd #1\"\npostmaster root\n",
+            "# mail\nroot: gilles\r\nstaff:gilles,eric,   # three\n\tchl\nlong:\n  a@b.org\n\"a b\": |\"cmd #1\"\npostmaster root\nq: \"|cmd a, b\", c\n",
             &[
                 ("root", "gilles"),
-                ("staff", "gilles,eric, chl"),
+                ("staff", "gilles, eric, chl"),
                 ("long", "a@b.org"),
                 ("a b", "|\"cmd #1\""),
                 ("postmaster", "root"),
+                ("q", "\"|cmd a, b\", c"),
             ],
         );
         check(
             Kind::Set,
-            "example.org enabled # required\n\n  *.example.org\n2001:db8::1\n",
-            &[("example.org", "example.org"), ("*.example.org", "*.example.org"), ("2001:db8::1", "2001:db8::1")],
+            "example.org enabled # required\n\n  *.example.org\n[2001:DB8::1]\n10.1.2.3/8\n",
+            &[
+                ("example.org", "example.org"),
+                ("*.example.org", "*.example.org"),
+                ("2001:db8::1", "2001:db8::1"),
+                ("10.0.0.0/8", "10.0.0.0/8"),
+            ],
         );
         check(
             Kind::Mapping,
-            "gilles:$6$salt$hash:10:100\n2001:db8::1 mx1.example.org\n::1\tlocal\nlabel user:pass#word\nkey: a b\n",
+            "gilles:$6$salt$hash\njoe:x:10:100:Joe S:/home/joe:/bin/sh\n2001:DB8:0::1 mx1.example.org\n::1\tlocal\nlabel user:pass#word\nkey: a b\n",
             &[
-                ("gilles", "$6$salt$hash:10:100"),
+                ("gilles", "$6$salt$hash"),
+                ("joe", "joe:x:10:100:Joe S:/home/joe:/bin/sh"),
                 ("2001:db8::1", "mx1.example.org"),
                 ("::1", "local"),
                 ("label", "user:pass#word"),
@@ -268,13 +213,12 @@ mod tests {
     fn mistakes_are_all_found_with_their_place() {
         let texts = |text, kind| parse(text, kind).unwrap_err().iter().map(Mistake::to_string).collect::<Vec<_>>();
         assert_eq!(
-            texts("  x\nroot: a\nRoot: b\nempty:\n: y\n\"open\n", Kind::Aliases),
+            texts("root: a\nRoot: b\nempty:\n: y\n\"open\n", Kind::Aliases),
             [
-                "1:3: white space at the beginning of the line, and no entry before it that goes on",
-                "3:1: `Root` is there twice; the first is at line 2",
-                "4:1: `empty` stands for nothing",
-                "5:1: no key",
-                "6:1: a quote that does not end",
+                "2:1: `Root` is there twice; the first is at line 1",
+                "3:1: `empty` stands for nothing",
+                "4:1: no key",
+                "5:1: a quote that does not end",
             ]
         );
         assert_eq!(texts("a 1\n b\n", Kind::Mapping), ["2:2: `b` has no value; a list of keys is made with `-t set`"]);

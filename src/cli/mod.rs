@@ -5,6 +5,7 @@ pub mod check;
 mod client;
 pub mod convert;
 pub mod explain;
+pub mod format;
 pub mod mailq;
 pub mod makemap;
 pub mod newaliases;
@@ -72,6 +73,9 @@ pub enum Command {
     Convert(convert::Options),
     /// What would become of a recipient, and why
     Explain(explain::Options),
+    /// What a format, `%{…}`, comes to
+    #[command(hide = true)]
+    Format(format::Options),
     /// What waits in the queue, and why
     #[command(subcommand)]
     Queue(queue::Command),

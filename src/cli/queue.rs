@@ -41,13 +41,6 @@ pub struct ShowOptions {
     json: bool,
 }
 
-impl Command {
-    /// The list, as other names of this program give it.
-    pub fn list_as(json: bool) -> Self {
-        Self::List(ListOptions { json })
-    }
-}
-
 pub fn run(command: Command, state: &Path) -> Result<(), Failure> {
     match command {
         Command::List(options) => list(&options, state),
@@ -59,7 +52,8 @@ pub fn run(command: Command, state: &Path) -> Result<(), Failure> {
     }
 }
 
-fn list(options: &ListOptions, state: &Path) -> Result<(), Failure> {
+/// All that waits, of a running server or a stopped one.
+pub fn envelopes(state: &Path) -> Result<Vec<ListedEnvelope>, Failure> {
     let mut envelopes = Vec::new();
     match Server::find(state)? {
         Found::Running(mut server) => {
@@ -72,17 +66,26 @@ fn list(options: &ListOptions, state: &Path) -> Result<(), Failure> {
         }
         Found::Stopped => envelopes = read_list(state)?,
     }
+    Ok(envelopes)
+}
+
+/// One object a line.
+pub fn json(envelopes: &[ListedEnvelope]) -> Result<String, Failure> {
     let mut out = String::new();
-    if options.json {
-        for envelope in &envelopes {
-            out += &serde_json::to_string(envelope).map_err(std::io::Error::from)?;
-            out.push('\n');
-        }
-    } else {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        out = table(&envelopes, now);
+    for envelope in envelopes {
+        out += &serde_json::to_string(envelope).map_err(std::io::Error::from)?;
+        out.push('\n');
     }
-    print(&out)
+    Ok(out)
+}
+
+fn list(options: &ListOptions, state: &Path) -> Result<(), Failure> {
+    let envelopes = envelopes(state)?;
+    if options.json {
+        return print(&json(&envelopes)?);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    print(&table(&envelopes, now))
 }
 
 fn show(options: &ShowOptions, state: &Path) -> Result<(), Failure> {

@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,15 +14,16 @@ use ringpost_io::sys;
 use ringpost_smtp::client::{RecipientResult, RemoteReply};
 
 use super::client::{Found, Server, print};
-use super::{Seams, newaliases, queue, state_dir};
+use super::{Seams, mailq, newaliases, state_dir};
 use crate::exit::{Code, Failure};
 use crate::ipc::control::{Answer, Door, Request};
 use crate::limits::SUBMIT_BYTES;
-use crate::sendmail::dialogue::{Dialogue, connect};
+use crate::sendmail::dialogue::{Dialogue, Entrance};
 use crate::sendmail::message::{Message, with_line_ends};
 use crate::sendmail::options::{self, Mode, USAGE};
 use crate::sendmail::submission::Submission;
-use crate::sendmail::{addresses, spool};
+use crate::sendmail::{addresses, drop, spool};
+use crate::supervisor::local_path;
 
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
@@ -40,7 +42,7 @@ pub fn run(options: Options, seams: &Seams, given: Option<PathBuf>) -> Result<()
     match options.mode {
         Mode::Deliver => deliver(&options, &state, seams),
         Mode::Smtp => relay_terminal(&state, seams),
-        Mode::List => queue::run(queue::Command::list_as(false), &state),
+        Mode::List => mailq::run(&mailq::Options::default(), &state),
         Mode::Aliases => newaliases::run(&newaliases::Options::default(), seams),
         Mode::Flush => flush(&state, seams),
     }
@@ -48,10 +50,22 @@ pub fn run(options: Options, seams: &Seams, given: Option<PathBuf>) -> Result<()
 
 /// What the server starts: everything that waits in the spool goes to it.
 pub fn pickup(seams: &Seams, state: &Path) -> Result<(), Failure> {
-    if let Some(door) = door(state, seams)? {
-        spool::flush(state, &door, |line| eprintln!("ringpost: {line}"))?;
+    let complain = |line: &str| eprintln!("ringpost: {line}");
+    if let Some(entrance) = entrance(state, seams)? {
+        loop {
+            let taken = if is_roots(state) { drop::take_in(state, complain)? } else { 0 };
+            spool::flush(state, &entrance, complain)?;
+            if taken == 0 {
+                break;
+            }
+        }
     }
     Ok(())
+}
+
+/// Whether what users have left there is ours to look at: we are root, and so is whose directory it is.
+fn is_roots(state: &Path) -> bool {
+    rustix::process::geteuid().is_root() && std::fs::metadata(state).is_ok_and(|directory| directory.uid() == 0)
 }
 
 /// The state directory that is meant: the given one, one that was made here by trying it out, the installed one.
@@ -72,11 +86,12 @@ fn said(code: Code, why: &str) -> Failure {
 
 fn deliver(options: &options::Options, state: &Path, seams: &Seams) -> Result<(), Failure> {
     let submission = read(options)?;
-    let why = match door(state, seams)? {
+    let why = match entrance(state, seams)? {
         None => "no server runs".to_owned(),
-        Some(door) => match begin(&door) {
+        Some(entrance) => match entrance.connect(None).and_then(Dialogue::begin) {
             Ok(mut dialogue) => {
-                let results = dialogue.send(&submission.compose(&door.hostname));
+                let composed = submission.compose(dialogue.hostname());
+                let results = dialogue.send(&composed);
                 dialogue.quit();
                 return conclude(&submission, &results, state, options.verbose);
             }
@@ -84,10 +99,6 @@ fn deliver(options: &options::Options, state: &Path, seams: &Seams) -> Result<()
         },
     };
     keep(&submission, state, &why, options.verbose)
-}
-
-fn begin(door: &Door) -> io::Result<Dialogue> {
-    Dialogue::begin(connect(&door.smtp)?, &door.hostname)
 }
 
 /// The message on standard input, and whom it is for.
@@ -108,6 +119,10 @@ fn read(options: &options::Options) -> Result<Submission, Failure> {
         (true, true) => return Err(said(Code::Data, "no recipients in the header, and none were named")),
         (true, false) => return Err(said(Code::Usage, &format!("no recipients\n{USAGE}"))),
         (false, _) => {}
+    }
+    if let Some(bad) = recipients.iter().chain(&options.sender).find(|one| one.contains(|c: char| c.is_ascii_control()))
+    {
+        return Err(said(Code::Data, &format!("a control character in the address {bad:?}")));
     }
     let uid = rustix::process::getuid().as_raw();
     let (user, gecos) = match sys::name_of(uid) {
@@ -131,8 +146,12 @@ fn full_name(gecos: &str, user: &str) -> String {
     gecos.split(',').next().unwrap_or_default().replace('&', &capital)
 }
 
-/// Where the server takes mail. `None`: it does not run.
-fn door(state: &Path, seams: &Seams) -> Result<Option<Door>, Failure> {
+/// Where the server takes mail: at its local socket, or else where it listens nearest. `None`: it does not run.
+fn entrance(state: &Path, seams: &Seams) -> Result<Option<Entrance>, Failure> {
+    let socket = local_path(state);
+    if socket.exists() {
+        return Ok(Some(Entrance::Socket(socket)));
+    }
     match Server::find(state) {
         Ok(Found::Running(mut server)) => {
             let mut door = None;
@@ -142,17 +161,13 @@ fn door(state: &Path, seams: &Seams) -> Result<Option<Door>, Failure> {
                 }
                 Ok(())
             })?;
-            Ok(door)
+            Ok(door.map(|door: Door| Entrance::Net(door.smtp)))
         }
         Ok(Found::Stopped) => Ok(None),
         // Its state is none of this user's business; what it does for everybody is.
         Err(failure) if failure.code == Code::NotPermitted => {
             let port = 25 + seams.port_offset;
-            let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            Ok(Some(Door {
-                hostname,
-                smtp: vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
-            }))
+            Ok(Some(Entrance::Net(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])))
         }
         // It starts or stops.
         Err(failure) if failure.code == Code::TryLater => Ok(None),
@@ -194,7 +209,11 @@ fn code(reply: &RemoteReply) -> Code {
 }
 
 fn keep(submission: &Submission, state: &Path, why: &str, verbose: bool) -> Result<(), Failure> {
-    match spool::keep(state, submission) {
+    let kept = match spool::keep(state, submission) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => drop::leave(state, submission),
+        other => other,
+    };
+    match kept {
         Ok(()) => {
             if verbose {
                 eprintln!("send-mail: kept until the server takes it ({why})");
@@ -202,8 +221,7 @@ fn keep(submission: &Submission, state: &Path, why: &str, verbose: bool) -> Resu
             Ok(())
         }
         Err(error) => {
-            let dir = spool::dir(state);
-            Err(said(Code::TryLater, &format!("{why}, and it cannot be kept in {}: {error}", dir.display())))
+            Err(said(Code::TryLater, &format!("{why}, and it cannot be kept in {}: {error}", state.display())))
         }
     }
 }
@@ -215,9 +233,9 @@ fn flush(state: &Path, seams: &Seams) -> Result<(), Failure> {
 
 /// SMTP on standard input and output, by the server itself. Half of it is done by a thread that ends with the process.
 fn relay_terminal(state: &Path, seams: &Seams) -> Result<(), Failure> {
-    let stream = match door(state, seams)? {
-        None => Err(io::Error::new(io::ErrorKind::NotConnected, "no server runs")),
-        Some(door) => connect(&door.smtp),
+    let stream = match entrance(state, seams)? {
+        None => Err(io::Error::new(ErrorKind::NotConnected, "no server runs")),
+        Some(entrance) => entrance.connect(None),
     };
     let mut stream = match stream {
         Ok(stream) => stream,
@@ -230,7 +248,7 @@ fn relay_terminal(state: &Path, seams: &Seams) -> Result<(), Failure> {
     std::thread::Builder::new().name("input".into()).spawn(move || {
         // A client that ends without QUIT has ended all the same.
         let _ = io::copy(&mut io::stdin().lock(), &mut server);
-        let _ = server.shutdown(std::net::Shutdown::Write);
+        server.finish();
     })?;
     let mut out = io::stdout().lock();
     let mut piece = [0; 4096];

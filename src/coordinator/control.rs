@@ -1,8 +1,10 @@
-//! The control socket: who may speak (its own user and root, whom the kernel vouches for), and what is answered.
+//! The control socket: who may speak (its own user and root, whom the kernel vouches for; others as its mode lets them), and
+//! what is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringpost_conf::tables::ServiceKind;
 use ringpost_perf::Snapshot;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
@@ -10,12 +12,28 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::Coordinator;
+use super::{Coordinator, tables};
 use crate::ipc::control::{Answer, Request};
 use crate::limits::{CONTROL_CLIENTS, CONTROL_LINE_BYTES, CONTROL_WAIT, SHARD_ANSWER};
 
+/// Who may speak at the control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The server's user and root.
+    Owner,
+    /// Whom group and mode of the socket let in: the configuration says so.
+    Mode,
+}
+
+impl Admission {
+    /// As the configuration wants it.
+    pub fn of(control: &ringpost_conf::Control) -> Self {
+        if control.group.is_some() || control.mode.is_some() { Self::Mode } else { Self::Owner }
+    }
+}
+
 /// Serves administrators as long as the engine runs.
-pub async fn serve(listener: UnixListener, coordinator: Arc<Coordinator>) {
+pub async fn serve(listener: UnixListener, admission: Admission, coordinator: Arc<Coordinator>) {
     let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -24,7 +42,7 @@ pub async fn serve(listener: UnixListener, coordinator: Arc<Coordinator>) {
                 let coordinator = coordinator.clone();
                 tokio::spawn(async move {
                     // An administrator's program that hangs up in the middle has all it wanted.
-                    let _ = converse(stream, &coordinator).await;
+                    let _ = converse(stream, admission, &coordinator).await;
                     drop(place);
                 });
             }
@@ -36,23 +54,30 @@ pub async fn serve(listener: UnixListener, coordinator: Arc<Coordinator>) {
     }
 }
 
-async fn converse(stream: UnixStream, coordinator: &Coordinator) -> std::io::Result<()> {
+/// Answers one request after the other, until the client has had enough or says nothing more.
+async fn converse(stream: UnixStream, admission: Admission, coordinator: &Coordinator) -> std::io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let (reader, writer) = stream.into_split();
     let mut out = Lines(BufWriter::new(writer));
     let own = rustix::process::geteuid().as_raw();
-    if peer != own && peer != 0 {
+    if admission == Admission::Owner && peer != own && peer != 0 {
         return out.send(&Answer::Error(format!("user {peer} may not control a server of user {own}"))).await;
     }
     let mut line = String::new();
-    let mut reader = BufReader::new(reader.take(CONTROL_LINE_BYTES));
-    let read = tokio::time::timeout(CONTROL_WAIT, reader.read_line(&mut line)).await;
-    if !matches!(read, Ok(Ok(1..))) {
-        return Ok(());
-    }
-    match serde_json::from_str(line.trim_end()) {
-        Ok(request) => answer(request, coordinator, &mut out).await,
-        Err(error) => out.send(&Answer::Error(format!("not a request: {error}"))).await,
+    let mut reader = BufReader::new(reader.take(0));
+    loop {
+        line.clear();
+        let held = reader.buffer().len() as u64;
+        reader.get_mut().set_limit(CONTROL_LINE_BYTES.saturating_sub(held));
+        let read = tokio::time::timeout(CONTROL_WAIT, reader.read_line(&mut line)).await;
+        if !matches!(read, Ok(Ok(1..))) {
+            return Ok(());
+        }
+        match serde_json::from_str(line.trim_end()) {
+            Ok(request) => answer(request, coordinator, &mut out).await?,
+            // What follows cannot be understood either.
+            Err(error) => return out.send(&Answer::Error(format!("not a request: {error}"))).await,
+        }
     }
 }
 
@@ -81,9 +106,34 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             1 => Answer::Done("1 envelope is tried now".into()),
             count => Answer::Done(format!("{count} envelopes are tried now")),
         },
-        Request::TableLookup { table, service, key } => {
-            out.line(&Answer::Lookup(coordinator.tables().lookup(&table, service, &key).await)).await?;
+        Request::TableLookup { table, service, key } => match ServiceKind::parse(&service) {
+            Some(service) => {
+                let (tables, config) = (coordinator.tables(), coordinator.config());
+                let answer = tables::look(&tables, Some(&config), &table, service, &key).await;
+                out.line(&Answer::Lookup(answer)).await?;
+                Answer::Done(String::new())
+            }
+            None => Answer::Error(format!("there are no `{service}` lookups")),
+        },
+        Request::TableKeys { table, service, keys } => {
+            let said = coordinator.tables().lookup_first(&table, service, keys).await;
+            out.line(&Answer::Lookup(said.into())).await?;
             Answer::Done(String::new())
+        }
+        Request::ClientName { address } => {
+            out.line(&Answer::Lookup(coordinator.client_name(address).await)).await?;
+            Answer::Done(String::new())
+        }
+        Request::TableShow { table } => {
+            match tables::show(&coordinator.tables(), Some(&coordinator.config()), table.as_deref()) {
+                Ok(all) => {
+                    for shown in all {
+                        out.line(&Answer::Shown(shown)).await?;
+                    }
+                    Answer::Done(String::new())
+                }
+                Err(why) => Answer::Error(why),
+            }
         }
         Request::TableFigures { table } => {
             let tables = coordinator.tables();

@@ -1,4 +1,4 @@
-//! Who takes mail for a domain (RFC 5321 §5.1, null MX of RFC 7505), and where a host is. Asks the system's resolvers, or
+//! Who takes mail for a domain (RFC 5321 §5.1, null MX of RFC 7505), where a host is, and what a client is called. Asks the system's resolvers, or
 //! a zone file and nobody else.
 
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::proto::rr::rdata::MX;
-use ringpost_shard::{Exchanger, MxAnswer};
+use ringpost_shard::{Exchanger, MxAnswer, NameAnswer};
 
 use super::zone::Zone;
-use crate::limits::{EXCHANGERS, LOOKUP, RESOLVER_CACHE};
+use crate::limits::{CLIENT_NAMES, EXCHANGERS, LOOKUP, RESOLVER_CACHE};
 
 /// Where names are looked up.
 pub enum Names {
@@ -63,9 +63,32 @@ impl Names {
             },
             Self::Zone(zone) => match zone.get(domain) {
                 None => Found::NoName,
+                Some(records) if records.fails => Found::Failed("SERVFAIL".into()),
                 Some(records) => {
                     listed(records.exchangers.iter().map(|(ttl, preference, host)| (*ttl, (*preference, host.clone()))))
                 }
+            },
+            Self::Nowhere(why) => Found::Failed(why.clone()),
+        }
+    }
+
+    async fn pointers(&self, address: IpAddr) -> Found<String> {
+        let name = reverse_name(address);
+        match self {
+            Self::Network(resolver) => match resolver.reverse_lookup(whole(&name)).await {
+                Ok(lookup) => {
+                    let hosts = lookup.answers().iter().filter_map(|record| match &record.data {
+                        RData::PTR(host) => Some(plain(&host.to_ascii())),
+                        _ => None,
+                    });
+                    found(hosts.collect(), lookup.valid_until())
+                }
+                Err(error) => not_found(&error),
+            },
+            Self::Zone(zone) => match zone.get(&name) {
+                None => Found::NoName,
+                Some(records) if records.fails => Found::Failed("SERVFAIL".into()),
+                Some(records) => listed(records.pointers.iter().cloned()),
             },
             Self::Nowhere(why) => Found::Failed(why.clone()),
         }
@@ -79,11 +102,55 @@ impl Names {
             },
             Self::Zone(zone) => match zone.get(host) {
                 None => Found::NoName,
+                Some(records) if records.fails => Found::Failed("SERVFAIL".into()),
                 Some(records) => listed(records.addresses.iter().copied()),
             },
             Self::Nowhere(why) => Found::Failed(why.clone()),
         }
     }
+}
+
+/// Where the name of an address is.
+pub fn reverse_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let nibbles = address.octets().into_iter().rev().map(|octet| format!("{:x}.{:x}.", octet & 15, octet >> 4));
+            format!("{}ip6.arpa", nibbles.collect::<String>())
+        }
+    }
+}
+
+/// The name of a client: the first of those that the DNS has for his address which has this address, too. Anybody can call
+/// his own address what he likes; only who owns the name can say the second.
+pub async fn client_name(names: &Arc<Names>, address: IpAddr) -> NameAnswer {
+    let address = address.to_canonical();
+    match tokio::time::timeout(LOOKUP, confirmed_name(names, address)).await {
+        Ok(answer) => answer,
+        Err(_) => NameAnswer::Temporary(format!("{address}: no answer from the resolvers")),
+    }
+}
+
+async fn confirmed_name(names: &Arc<Names>, address: IpAddr) -> NameAnswer {
+    let (hosts, ttl) = match names.pointers(address).await {
+        Found::Records(hosts, ttl) => (hosts, ttl),
+        Found::NoRecords | Found::NoName => return NameAnswer::None,
+        Found::Failed(why) => return NameAnswer::Temporary(format!("{address}: {why}")),
+    };
+    let mut failure = None;
+    for name in hosts.into_iter().take(CLIENT_NAMES) {
+        match names.ip(&name).await {
+            Found::Records(addresses, time) if addresses.contains(&address) => {
+                return NameAnswer::Known { name, ttl: ttl.min(time) };
+            }
+            Found::Records(..) | Found::NoRecords | Found::NoName => {}
+            Found::Failed(why) => failure = Some(format!("{name}: {why}")),
+        }
+    }
+    failure.map_or(NameAnswer::None, NameAnswer::Temporary)
 }
 
 /// Exchangers of a domain, best first, with their addresses; its own addresses if it has no MX (RFC 5321 §5.1).
@@ -272,6 +339,35 @@ mod tests {
             runtime.block_on(exchangers(&names, "two.test")),
             MxAnswer::Temporary("two.test: no resolver".into())
         );
+    }
+
+    #[test]
+    fn a_client_has_the_name_that_has_his_address() {
+        let zone = "\
+            1.2.0.192.in-addr.arpa PTR liar.test\n\
+            1.2.0.192.in-addr.arpa 20 PTR Mail.One.test.\n\
+            mail.one.test A 192.0.2.1\n\
+            mail.one.test AAAA 2001:db8::1\n\
+            liar.test A 192.0.2.2\n\
+            2.2.0.192.in-addr.arpa PTR mail.one.test\n\
+            4.2.0.192.in-addr.arpa SERVFAIL\n\
+            5.2.0.192.in-addr.arpa PTR broken.test\n\
+            broken.test SERVFAIL\n\
+            1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa PTR mail.one.test\n";
+        let names = Arc::new(Names::Zone(Zone::parse(zone).unwrap()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ask = |text: &str| runtime.block_on(client_name(&names, text.parse().unwrap()));
+        let known = |seconds| NameAnswer::Known { name: "mail.one.test".into(), ttl: Duration::from_secs(seconds) };
+        assert_eq!(ask("192.0.2.1"), known(20));
+        assert_eq!(ask("::ffff:192.0.2.1"), known(20));
+        assert_eq!(ask("2001:db8::1"), known(60));
+        assert_eq!(ask("192.0.2.2"), NameAnswer::None, "the name has another address");
+        assert_eq!(ask("192.0.2.3"), NameAnswer::None);
+        assert_eq!(ask("192.0.2.4"), NameAnswer::Temporary("192.0.2.4: SERVFAIL".into()));
+        assert_eq!(ask("192.0.2.5"), NameAnswer::Temporary("broken.test: SERVFAIL".into()));
+        let nowhere = Arc::new(Names::Nowhere("no resolver".into()));
+        let answer = runtime.block_on(client_name(&nowhere, [192, 0, 2, 1].into()));
+        assert_eq!(answer, NameAnswer::Temporary("192.0.2.1: no resolver".into()));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use ringpost_shard::{Forwarding, HandOver, Handed, Handover, UserRecord};
 
 use crate::ipc::codec::Channel;
 use crate::ipc::supervisor::{Answer, Errand, Report, Work, memory, seal, text_from_memory};
-use crate::limits::{ERRANDS, FORWARD_BYTES};
+use crate::limits::{ERRANDS, FORWARD_BYTES, LOOKS, LOOKS_WAITING};
+use crate::supervisor::forward;
 
 /// What is said when there is nobody to ask.
 const GONE: &str = "the supervisor does not answer";
@@ -24,6 +25,13 @@ const GONE: &str = "the supervisor does not answer";
 pub struct Errands {
     deliveries: Sender<Asked>,
     forwards: Sender<Asked>,
+    looks: crossbeam::channel::Sender<Look>,
+}
+
+/// Whether there is a `.forward` in a home. Most have none, and that is found out without a process.
+struct Look {
+    home: PathBuf,
+    is_absent: oneshot::Sender<bool>,
 }
 
 struct Asked {
@@ -41,7 +49,17 @@ impl Errands {
     /// # Errors
     /// Out of threads or descriptors.
     pub fn start(deliveries: Channel, forwards: Channel) -> io::Result<Self> {
-        Ok(Self { deliveries: lane(deliveries, "deliveries")?, forwards: lane(forwards, "forwards")? })
+        Ok(Self {
+            deliveries: lane(deliveries, "deliveries")?,
+            forwards: lane(forwards, "forwards")?,
+            looks: lookers()?,
+        })
+    }
+
+    /// Whether there is surely no `.forward`.
+    async fn is_absent(&self, home: PathBuf) -> bool {
+        let (is_absent, wait) = oneshot::channel();
+        self.looks.try_send(Look { home, is_absent }).is_ok() && wait.await.unwrap_or(false)
     }
 
     async fn read(&self, work: Work) -> Forwarding {
@@ -80,12 +98,30 @@ impl HandOver for Errands {
     }
 
     async fn forward(&self, user: UserRecord) -> Forwarding {
-        self.read(Work::ReadForward(user)).await
+        match self.is_absent(user.home.clone()).await {
+            true => Forwarding::NotThere,
+            false => self.read(Work::ReadForward(user)).await,
+        }
     }
 
     async fn list(&self, user: UserRecord, path: PathBuf) -> Forwarding {
         self.read(Work::ReadList { user, path }).await
     }
+}
+
+/// They end with the shards.
+fn lookers() -> io::Result<crossbeam::channel::Sender<Look>> {
+    let (sender, looks) = crossbeam::channel::bounded::<Look>(LOOKS_WAITING);
+    for _ in 0..LOOKS {
+        let looks = looks.clone();
+        std::thread::Builder::new().name("forward-looks".into()).spawn(move || {
+            for Look { home, is_absent } in looks {
+                // Who asked may have given up.
+                let _ = is_absent.send(forward::is_absent(&home));
+            }
+        })?;
+    }
+    Ok(sender)
 }
 
 fn lane(channel: Channel, name: &str) -> io::Result<Sender<Asked>> {
@@ -209,21 +245,39 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_forward_costs_no_errand() {
+        let (errands, _deliveries, _supervisor) = start();
+        let home = tempfile::tempdir().unwrap();
+        let user = UserRecord { home: home.path().into(), ..user() };
+        assert_eq!(block_on(errands.forward(user)), Forwarding::NotThere);
+    }
+
+    /// A user who has a `.forward`, and his home.
+    fn with_forward() -> (tempfile::TempDir, UserRecord) {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(".forward"), "").unwrap();
+        let user = UserRecord { home: home.path().into(), ..user() };
+        (home, user)
+    }
+
+    #[test]
     fn the_text_of_a_forward_comes_alongside() {
         let (errands, _deliveries, supervisor) = start();
+        let (_home, user) = with_forward();
+        let expected = user.clone();
         let answering = std::thread::spawn(move || {
             for text in [Some("x@y\n"), None] {
                 let (errand, _) = supervisor.receive::<Errand>().unwrap().expect("an errand");
-                assert_eq!(errand.work, Work::ReadForward(user()));
+                assert_eq!(errand.work, Work::ReadForward(expected.clone()));
                 let answer = Answer::Forward(Forwarding::Text(String::new()));
                 let text = text.map(|text| text_to_memory(text).unwrap());
                 let report = Report { id: errand.id, answer };
                 supervisor.send_with(&report, text.as_ref().map(|text| text.as_fd())).unwrap();
             }
         });
-        assert_eq!(block_on(errands.forward(user())), Forwarding::Text("x@y\n".into()));
+        assert_eq!(block_on(errands.forward(user.clone())), Forwarding::Text("x@y\n".into()));
         assert!(
-            matches!(block_on(errands.forward(user())), Forwarding::Failed(_)),
+            matches!(block_on(errands.forward(user.clone())), Forwarding::Failed(_)),
             "an empty one would be another thing"
         );
         answering.join().unwrap();
@@ -233,8 +287,9 @@ mod tests {
     fn a_supervisor_that_is_gone_is_a_failure_for_now() {
         let (errands, supervisor, forwards) = start();
         drop((supervisor, forwards));
+        let (_home, user) = with_forward();
         assert!(matches!(block_on(deliver(&errands, "a", "x")), Handed::Temporary { .. }));
-        assert!(matches!(block_on(errands.forward(user())), Forwarding::Failed(_)));
+        assert!(matches!(block_on(errands.forward(user)), Forwarding::Failed(_)));
         // One that goes while it is waited for.
         let (errands, supervisor, _forwards) = start();
         let leaving = std::thread::spawn(move || drop(supervisor.receive::<Errand>()));

@@ -2,6 +2,7 @@
 //! that themselves.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use futures_channel::oneshot;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
-use ringpost_shard::{Ask, MxAnswer};
-use ringpost_tls::{Channel, Flight, Refused};
+use ringpost_shard::{Ask, MxAnswer, NameAnswer, Said};
+use ringpost_tls::{Channel, Flight, Rejected};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
@@ -24,20 +25,30 @@ use crate::limits::{LOOKUPS, QUESTIONS};
 enum Question {
     Exchangers(String),
     Addresses(String),
+    Client(IpAddr),
 }
 
-/// A question about what tables and files say.
-enum Lookup {
-    Table { table: String, service: ServiceKind, keys: Vec<String> },
-    List(PathBuf),
+/// The answer to it.
+#[derive(Clone)]
+enum Named {
+    Hosts(MxAnswer),
+    Client(NameAnswer),
+}
+
+/// A question to a table.
+struct Lookup {
+    table: String,
+    service: ServiceKind,
+    keys: Vec<String>,
 }
 
 /// A question and where its answer goes.
 pub struct Asked(Kind);
 
 enum Kind {
-    Name(Question, oneshot::Sender<MxAnswer>),
-    Lookup(Lookup, oneshot::Sender<Told>),
+    Name(Question, oneshot::Sender<Named>),
+    Lookup(Lookup, oneshot::Sender<Said>),
+    List(PathBuf, oneshot::Sender<Told>),
 }
 
 /// A shard's way to the coordinator.
@@ -54,50 +65,67 @@ pub fn questions(signers: Signers) -> (Line, Mailbox<Asked>) {
 const STOPPED: &str = "the coordinator has stopped";
 
 impl Line {
-    async fn name(&self, question: Question) -> MxAnswer {
+    /// `None`: nobody is there to answer.
+    async fn name(&self, question: Question) -> Option<Named> {
         let (answer, wait) = oneshot::channel();
-        if self.0.send(Asked(Kind::Name(question, answer))).await.is_err() {
-            return MxAnswer::Temporary(STOPPED.into());
-        }
-        wait.await.unwrap_or_else(|_| MxAnswer::Temporary(STOPPED.into()))
+        self.0.send(Asked(Kind::Name(question, answer))).await.ok()?;
+        wait.await.ok()
     }
 
-    async fn lookup(&self, lookup: Lookup) -> Told {
+    async fn hosts(&self, question: Question) -> MxAnswer {
+        match self.name(question).await {
+            Some(Named::Hosts(answer)) => answer,
+            _ => MxAnswer::Temporary(STOPPED.into()),
+        }
+    }
+
+    async fn lookup(&self, lookup: Lookup) -> Said {
         let (answer, wait) = oneshot::channel();
         if self.0.send(Asked(Kind::Lookup(lookup, answer))).await.is_err() {
-            return Told::Failed(STOPPED.into());
+            return Said::Failed(STOPPED.into());
         }
-        wait.await.unwrap_or_else(|_| Told::Failed(STOPPED.into()))
+        wait.await.unwrap_or_else(|_| Said::Failed(STOPPED.into()))
     }
 }
 
 impl Ask for Line {
     async fn exchangers(&self, domain: &str) -> MxAnswer {
-        self.name(Question::Exchangers(domain.to_owned())).await
+        self.hosts(Question::Exchangers(domain.to_owned())).await
     }
 
     async fn addresses(&self, host: &str) -> MxAnswer {
-        self.name(Question::Addresses(host.to_owned())).await
+        self.hosts(Question::Addresses(host.to_owned())).await
     }
 
-    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Told {
-        self.lookup(Lookup::Table { table: table.to_owned(), service, keys }).await
+    async fn client_name(&self, address: IpAddr) -> NameAnswer {
+        match self.name(Question::Client(address)).await {
+            Some(Named::Client(answer)) => answer,
+            _ => NameAnswer::Temporary(STOPPED.into()),
+        }
     }
 
-    async fn user(&self, name: &str) -> Told {
+    async fn look_up(&self, table: &str, service: ServiceKind, keys: Vec<String>) -> Said {
+        self.lookup(Lookup { table: table.to_owned(), service, keys }).await
+    }
+
+    async fn user(&self, name: &str) -> Said {
         let (table, service) = (SYSTEM_USERS.to_owned(), ServiceKind::UserInfo);
-        self.lookup(Lookup::Table { table, service, keys: vec![name.to_owned()] }).await
+        self.lookup(Lookup { table, service, keys: vec![name.to_owned()] }).await
     }
 
     async fn list(&self, path: &Path) -> Told {
-        self.lookup(Lookup::List(path.to_owned())).await
+        let (answer, wait) = oneshot::channel();
+        if self.0.send(Asked(Kind::List(path.to_owned(), answer))).await.is_err() {
+            return Told::Failed(STOPPED.into());
+        }
+        wait.await.unwrap_or_else(|_| Told::Failed(STOPPED.into()))
     }
 
     fn can_sign(&self) -> bool {
         self.1.have_room()
     }
 
-    async fn sign(&self, flight: Flight) -> Result<Channel, Refused> {
+    async fn sign(&self, flight: Flight) -> Result<Channel, Rejected> {
         self.1.sign(flight).await
     }
 }
@@ -112,9 +140,9 @@ pub struct Desk {
 
 /// Answers until all shards are gone.
 pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
-    let mut asking: HashMap<Question, Vec<oneshot::Sender<MxAnswer>>> = HashMap::new();
+    let mut asking: HashMap<Question, Vec<oneshot::Sender<Named>>> = HashMap::new();
     let mut waiting: VecDeque<Question> = VecDeque::new();
-    let mut lookups: JoinSet<(Question, MxAnswer)> = JoinSet::new();
+    let mut lookups: JoinSet<(Question, Named)> = JoinSet::new();
     let mut open = true;
     while open || !lookups.is_empty() {
         tokio::select! {
@@ -131,8 +159,12 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
                     let tables = (desk.tables)();
                     tokio::spawn(async move {
                         // A shard that no longer waits needs no answer.
-                        let _ = answer.send(told(&tables, lookup).await);
+                        let _ = answer.send(said(&tables, lookup).await);
                     });
+                }
+                Some(Asked(Kind::List(path, answer))) => {
+                    // As above.
+                    tokio::spawn(async move { answer.send(list::read(path).await) });
                 }
                 None => open = false,
             },
@@ -149,8 +181,9 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
             let names = desk.names.clone();
             lookups.spawn(async move {
                 let answer = match &question {
-                    Question::Exchangers(domain) => dns::exchangers(&names, domain).await,
-                    Question::Addresses(host) => dns::addresses(&names, host).await,
+                    Question::Exchangers(domain) => Named::Hosts(dns::exchangers(&names, domain).await),
+                    Question::Addresses(host) => Named::Hosts(dns::addresses(&names, host).await),
+                    Question::Client(address) => Named::Client(dns::client_name(&names, *address).await),
                 };
                 (question, answer)
             });
@@ -158,25 +191,11 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
     }
 }
 
-async fn told(tables: &Tables, lookup: Lookup) -> Told {
-    match lookup {
-        Lookup::Table { table, service, keys } => first_found(tables, &table, service, keys).await,
-        Lookup::List(path) => list::read(path).await,
+async fn said(tables: &Tables, Lookup { table, service, keys }: Lookup) -> Said {
+    match Service::of(service) {
+        Some(service) => tables.lookup_first(&table, service, keys).await,
+        None => Said::Wrong(format!("tables do not answer {service} lookups")),
     }
-}
-
-/// The first key that is found decides, and a failure before it ends the search: no later key may decide instead.
-async fn first_found(tables: &Tables, table: &str, service: ServiceKind, keys: Vec<String>) -> Told {
-    let Some(service) = Service::of(service) else {
-        return Told::Failed(format!("tables do not answer {service} lookups"));
-    };
-    for key in keys {
-        let told = Told::from(tables.lookup(table, service, &key).await);
-        if told != Told::NotFound {
-            return told;
-        }
-    }
-    Told::NotFound
 }
 
 #[cfg(test)]
@@ -214,6 +233,7 @@ mod tests {
             }
             assert_eq!(line.exchangers("b.test").await, MxAnswer::NoSuchDomain);
             assert!(matches!(line.addresses("mx.test").await, MxAnswer::Hosts { .. }));
+            assert_eq!(line.client_name([192, 0, 2, 1].into()).await, NameAnswer::None);
         });
     }
 
@@ -221,20 +241,21 @@ mod tests {
     fn the_first_key_decides_and_a_failure_ends_the_search() {
         let dir = tempfile::tempdir().unwrap();
         with_desk(dir.path(), async |line| {
-            assert!(matches!(line.user("gilles").await, Told::Failed(_)), "there is no file yet");
+            assert!(matches!(line.user("gilles").await, Said::Failed(_)), "there is no file yet");
         });
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         let text = "eric:x:1:2::/home/eric:\ngilles:x:10:100::/home/gilles:\n";
         std::fs::write(dir.path().join("etc/passwd"), text).unwrap();
         with_desk(dir.path(), async |line| {
-            let gilles = Told::Found("gilles:10:100:/home/gilles".into());
-            assert_eq!(line.user("gilles").await, gilles);
-            assert_eq!(line.user("chl").await, Told::NotFound);
+            let is_gilles =
+                |said: Said| matches!(said, Said::Found { text, .. } if text == "gilles:10:100:/home/gilles");
+            assert!(is_gilles(line.user("gilles").await));
+            assert!(matches!(line.user("chl").await, Said::NotFound { .. }));
             let keys = ["chl", "gilles", "eric"].map(str::to_owned).to_vec();
-            assert_eq!(line.look_up(SYSTEM_USERS, ServiceKind::UserInfo, keys).await, gilles);
+            assert!(is_gilles(line.look_up(SYSTEM_USERS, ServiceKind::UserInfo, keys).await));
             let keys = vec!["gilles".to_owned()];
-            assert!(matches!(line.look_up("other", ServiceKind::Alias, keys.clone()).await, Told::Failed(_)));
-            assert!(matches!(line.look_up(SYSTEM_USERS, ServiceKind::Regex, keys).await, Told::Failed(_)));
+            assert!(matches!(line.look_up("other", ServiceKind::Alias, keys.clone()).await, Said::Wrong(_)));
+            assert!(matches!(line.look_up(SYSTEM_USERS, ServiceKind::Regex, keys).await, Said::Wrong(_)));
         });
     }
 }

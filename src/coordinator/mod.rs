@@ -1,7 +1,7 @@
 //! The engine's other thread: whatever is slow, blocking or global. Names, the control socket, the page, the log,
 //! reloading. It touches no shard's state and holds no message; if it stalls, shards go on with what they have.
 
-mod control;
+pub mod control;
 mod dns;
 mod errands;
 mod http;
@@ -20,7 +20,9 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
+use ringpost_conf::Config;
 use ringpost_io::Mailbox;
+use ringpost_shard::NameAnswer;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
@@ -43,8 +45,12 @@ pub struct Coordinator {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// The DNS.
+    names: Arc<Names>,
     /// Tables that are looked up here.
     tables: RwLock<Arc<Tables>>,
+    /// The configuration in force.
+    config: RwLock<Arc<Config>>,
     surroundings: Surroundings,
     door: Door,
     supervisor: Channel,
@@ -58,6 +64,8 @@ pub struct Start {
     pub shards: Arc<Shards>,
     /// The log.
     pub log: Log,
+    /// The configuration.
+    pub config: Arc<Config>,
     /// Where mail is taken.
     pub door: Door,
     /// To the supervisor.
@@ -74,6 +82,8 @@ pub struct Start {
     pub zone: Option<Zone>,
     /// Control socket.
     pub control: Option<UnixListener>,
+    /// Who may use it.
+    pub admission: control::Admission,
     /// The page's sockets.
     pub pages: Vec<TcpListener>,
     /// What happens, from other threads.
@@ -106,6 +116,20 @@ impl Coordinator {
         self.tables.read().expect("nobody panics with it").clone()
     }
 
+    /// What a client at this address is called, as rules are told.
+    pub async fn client_name(&self, address: std::net::IpAddr) -> tables::Answer {
+        match dns::client_name(&self.names, address).await {
+            NameAnswer::Known { name, .. } => tables::Answer::Found(name),
+            NameAnswer::None => tables::Answer::NotFound,
+            NameAnswer::Temporary(why) => tables::Answer::Failed(why),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().expect("nobody panics with it").clone()
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -120,8 +144,23 @@ pub fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn coordinate(start: Start) -> std::io::Result<()> {
-    let Start { shards, log, door, supervisor, questions, handshakes, tables, root, zone, control, pages, news, ready } =
-        start;
+    let Start {
+        shards,
+        log,
+        config,
+        door,
+        supervisor,
+        questions,
+        handshakes,
+        tables,
+        root,
+        zone,
+        control,
+        admission,
+        pages,
+        news,
+        ready,
+    } = start;
     let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
@@ -133,16 +172,26 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         problems.iter().for_each(|problem| log.warn(problem));
         Tables::default()
     });
-    let tables = RwLock::new(Arc::new(tables));
+    let (tables, config) = (RwLock::new(Arc::new(tables)), RwLock::new(config));
     let reloads = reload::Waiting::default();
-    let coordinator =
-        Arc::new(Coordinator { shards, log, tables, surroundings, door, supervisor, handshakes, reloads });
+    let coordinator = Arc::new(Coordinator {
+        shards,
+        log,
+        names: names.clone(),
+        tables,
+        config,
+        surroundings,
+        door,
+        supervisor,
+        handshakes,
+        reloads,
+    });
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
-        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, coordinator.clone()));
+        tokio::spawn(control::serve(tokio::net::UnixListener::from_std(control)?, admission, coordinator.clone()));
     }
     for page in pages {
         page.set_nonblocking(true)?;

@@ -94,9 +94,10 @@ impl Coordinator {
         config: Result<Config, String>,
         tell: impl FnOnce() -> String,
     ) -> Result<String, String> {
-        let config = config?;
+        let config = Arc::new(config?);
         let servers = self.handshakes.servers(&config, &plan.identities)?;
-        self.shards.reload(&Arc::new(config), &servers).await;
+        self.shards.reload(&config, &servers).await;
+        *self.config.write().expect("nobody panics with it") = config;
         Ok(tell())
     }
 

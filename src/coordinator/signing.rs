@@ -13,7 +13,7 @@ use futures_lite::future::block_on;
 use ringpost_conf::{Config, Listener};
 use ringpost_io::{Mailbox, Sender};
 use ringpost_shard::Servers;
-use ringpost_tls::{Certificate, Failure, Flight, KeyId, Offer, Refused, Server, Signs};
+use ringpost_tls::{Certificate, Failure, Flight, KeyId, Offer, Rejected, Server, Signs};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -25,7 +25,7 @@ use crate::ipc::keyholder::{SignRequest, Signature};
 use crate::limits::{HANDSHAKES_WAITING, SIGNATURE};
 
 /// What came of a flight.
-type Outcome = Result<ringpost_tls::Channel, Refused>;
+type Outcome = Result<ringpost_tls::Channel, Rejected>;
 
 /// A flight, and where it goes on.
 struct Job {
@@ -81,7 +81,7 @@ impl Signers {
         let desk = &self.0;
         let turn = desk.next.fetch_add(1, Ordering::Relaxed) % desk.threads.len();
         let _waits = Waits::begin(&desk.waiting);
-        let gone = || Refused::silently(Failure::key("the thread that waits for signatures has ended"));
+        let gone = || Rejected::silently(Failure::key("the thread that waits for signatures has ended"));
         if desk.threads[turn].send(Job { flight, answer }).await.is_err() {
             return Err(gone());
         }

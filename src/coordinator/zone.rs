@@ -21,6 +21,10 @@ pub struct Records {
     pub exchangers: Vec<(Duration, u16, String)>,
     /// Addresses of both families.
     pub addresses: Vec<(Duration, IpAddr)>,
+    /// Names of an address: TTL, host. The name that has them is that of [`reverse_name`](super::dns::reverse_name).
+    pub pointers: Vec<(Duration, String)>,
+    /// `SERVFAIL`: whoever asks for the name gets no answer.
+    pub fails: bool,
 }
 
 /// A line that is not understood.
@@ -34,8 +38,8 @@ pub struct ZoneError {
 }
 
 impl Zone {
-    /// Reads a file's text: `name [ttl] [IN] MX 10 host`, `A`, `AAAA`, `$ORIGIN`, `$TTL`, `;` comments; a line that
-    /// begins with a blank continues the name before it. Other record types make the name exist and hold nothing.
+    /// Reads a file's text: `name [ttl] [IN] MX 10 host`, `A`, `AAAA`, `PTR`, `$ORIGIN`, `$TTL`, `;` comments; a line that
+    /// begins with a blank continues the name before it. `name SERVFAIL` has lookups of the name fail. Other record types make the name exist and hold nothing.
     pub fn parse(text: &str) -> Result<Self, ZoneError> {
         let mut reader = Reader { zone: Self::default(), origin: String::new(), ttl: TTL_DEFAULT, name: None };
         for (index, line) in text.lines().enumerate() {
@@ -116,11 +120,16 @@ impl Reader {
                 }
                 self.zone.names.entry(name).or_default().addresses.push((ttl, address));
             }
-            "TXT" | "PTR" | "NS" | "SOA" | "SRV" | "TLSA" | "CAA" => {
+            "PTR" => {
+                let host = self.absolute(words.next().ok_or("PTR without a host")?);
+                self.zone.names.entry(name).or_default().pointers.push((ttl, host));
+            }
+            "SERVFAIL" => self.zone.names.entry(name).or_default().fails = true,
+            "TXT" | "NS" | "SOA" | "SRV" | "TLSA" | "CAA" => {
                 self.zone.names.entry(name).or_default();
                 return Ok(());
             }
-            _ => return Err(format!("record type {kind} is not known here (MX, A, AAAA are)")),
+            _ => return Err(format!("record type {kind} is not known here (MX, A, AAAA, PTR are)")),
         }
         words.next().map_or(Ok(()), |extra| Err(format!("'{extra}' is too much")))
     }
@@ -154,7 +163,8 @@ mod tests {
              $ORIGIN sub.test.\n\
              $TTL 7\n\
              @ MX 5 mail\n\
-             mail A 127.0.0.1\n",
+             mail A 127.0.0.1\n\
+             1.0.0.127.in-addr.arpa. PTR mail\n",
         )
         .unwrap();
         let second = Duration::from_secs;
@@ -170,6 +180,8 @@ mod tests {
         assert_eq!(zone.get("sub.test").unwrap().exchangers, [(second(7), 5, "mail.sub.test".to_owned())]);
         assert!(zone.get("mail.sub.test").is_some());
         assert_eq!(zone.get("mail"), None);
+        let pointers = &zone.get("1.0.0.127.in-addr.arpa").unwrap().pointers;
+        assert_eq!(pointers[..], [(second(7), "mail.sub.test".to_owned())]);
     }
 
     #[test]
@@ -179,7 +191,7 @@ mod tests {
             ("a MX ten b", "line 1: 'ten' is not a preference"),
             ("a A 300.0.0.1", "line 1: '300.0.0.1' is not an address"),
             ("a A ::1", "line 1: '::1' is of the other family"),
-            ("a CNAME b", "line 1: record type CNAME is not known here (MX, A, AAAA are)"),
+            ("a CNAME b", "line 1: record type CNAME is not known here (MX, A, AAAA, PTR are)"),
             ("a MX 10 b c", "line 1: 'c' is too much"),
             ("a 60 IN", "line 1: no record type"),
         ];

@@ -1,13 +1,13 @@
 //! Administrators and the engine, over the control socket: a line of JSON asks, lines of JSON answer, the last of which
 //! is `done` or `error`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ringpost_perf::Snapshot;
 use ringpost_shard::{ListedEnvelope, ShownMessage};
 use serde::{Deserialize, Serialize};
 
-use crate::coordinator::tables::{self, Figures, Service};
+use crate::coordinator::tables::{self, Figures, Service, Shown};
 
 /// What an administrator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,14 +24,33 @@ pub enum Request {
     },
     /// All that is deferred is to be tried now.
     Retry,
-    /// One lookup, through the server's caches.
+    /// One lookup, through the server's caches, for a person.
     TableLookup {
+        /// The table's name.
+        table: String,
+        /// Name of the service.
+        service: String,
+        /// The question.
+        key: String,
+    },
+    /// One lookup as a shard has it: the first of these keys that is there.
+    TableKeys {
         /// The table's name.
         table: String,
         /// What is asked for.
         service: Service,
-        /// The key.
-        key: String,
+        /// The keys of a question.
+        keys: Vec<String>,
+    },
+    /// What tables there are; all of them without a name.
+    TableShow {
+        /// Its name.
+        table: Option<String>,
+    },
+    /// What a client at this address is called: the name that the DNS has for it, if that name has the address, too.
+    ClientName {
+        /// Its address.
+        address: IpAddr,
     },
     /// How a table fares; all of them without a name.
     TableFigures {
@@ -70,10 +89,12 @@ pub enum Answer {
     Envelope(ListedEnvelope),
     /// A message.
     Message(ShownMessage),
-    /// What a lookup gave.
+    /// What a lookup gave, of a table or of a client's name.
     Lookup(tables::Answer),
     /// How a table fares.
     Table(Box<Figures>),
+    /// A table.
+    Shown(Shown),
     /// Where mail is taken.
     Door(Door),
     /// That was all; what was done, if there is something to say.

@@ -18,7 +18,7 @@ pub fn of_field(value: &str) -> Vec<String> {
             ',' | ';' => found.extend(std::mem::take(&mut one).address()),
             // What stood before was the name of a group; in an address literal it is a part of the number.
             ':' if one.angle.is_none() && !one.has_literal() => one = Mailbox::default(),
-            c if c.is_whitespace() => one.blank(),
+            c if c.is_ascii_whitespace() => one.blank(),
             c => one.part().push(c),
         }
     }

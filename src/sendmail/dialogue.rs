@@ -1,17 +1,112 @@
 //! Speaking to the server: what the outgoing sessions of the engine say, over a socket that may keep us waiting.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use ringpost_io::sys;
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
 
 use super::submission::Composed;
-use crate::limits::SUBMIT_CONNECT;
+use crate::limits::{GREETING_BYTES, SUBMIT_CONNECT, SUBMIT_GREETING};
+
+/// Where a server takes mail of this machine.
+#[derive(Clone, Debug)]
+pub enum Entrance {
+    /// Its local socket: it knows who comes.
+    Socket(PathBuf),
+    /// Where it speaks SMTP.
+    Net(Vec<SocketAddr>),
+}
+
+impl Entrance {
+    /// Goes in, through the local socket as this user if that is possible at all: only root can be another.
+    ///
+    /// # Errors
+    /// Nobody is there.
+    pub fn connect(&self, uid: Option<u32>) -> io::Result<Connection> {
+        match self {
+            Self::Net(addresses) => connect(addresses).map(Connection::Net),
+            Self::Socket(path) => {
+                let connect = || UnixStream::connect(path);
+                let connected = match uid.filter(|_| rustix::process::geteuid().is_root()) {
+                    Some(uid) => sys::as_user(uid, connect),
+                    None => connect(),
+                };
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                connected.map(Connection::Local).map_err(named)
+            }
+        }
+    }
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+pub enum Connection {
+    /// By a local socket.
+    Local(UnixStream),
+    /// By TCP.
+    Net(TcpStream),
+}
+
+impl Connection {
+    /// The same connection once more.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Local(stream) => stream.try_clone().map(Self::Local),
+            Self::Net(stream) => stream.try_clone().map(Self::Net),
+        }
+    }
+
+    /// Says that no more is to come.
+    pub fn finish(&self) {
+        // The server may have been quicker.
+        let _ = match self {
+            Self::Local(stream) => stream.shutdown(Shutdown::Write),
+            Self::Net(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    fn set_patience(&self, time: Duration) -> io::Result<()> {
+        match self {
+            Self::Local(stream) => stream.set_read_timeout(Some(time)).and(stream.set_write_timeout(Some(time))),
+            Self::Net(stream) => stream.set_read_timeout(Some(time)).and(stream.set_write_timeout(Some(time))),
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Local(stream) => stream.read(buffer),
+            Self::Net(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Local(stream) => stream.write(bytes),
+            Self::Net(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A connection that has been greeted.
 pub struct Dialogue {
-    stream: TcpStream,
+    stream: Connection,
+    hostname: String,
     session: Session,
     input: Vec<u8>,
     out: Vec<u8>,
@@ -21,13 +116,13 @@ pub struct Dialogue {
 ///
 /// # Errors
 /// None does.
-pub fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut near: Vec<SocketAddr> = addresses.iter().copied().map(reachable).collect();
     near.sort_by_key(|address| !address.ip().is_loopback());
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the server speaks SMTP nowhere");
     for address in near {
         match TcpStream::connect_timeout(&address, SUBMIT_CONNECT) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return stream.set_nodelay(true).map(|()| stream),
             Err(error) => failed = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
     }
@@ -45,13 +140,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Dialogue {
-    /// Waits for the greeting, and says who we are: `hostname`.
+    /// Waits for the greeting, and says who we are: a part of the server.
     ///
     /// # Errors
     /// The connection breaks, or the server does not want us.
-    pub fn begin(stream: TcpStream, hostname: &str) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let mut dialogue = Self { stream, session: Session::new(hostname), input: Vec::new(), out: Vec::new() };
+    pub fn begin(mut stream: Connection) -> io::Result<Self> {
+        let greeting = greeting(&mut stream)?;
+        let hostname = name_in(&greeting);
+        let session = Session::new(&hostname);
+        let mut dialogue = Self { stream, hostname, session, input: greeting, out: Vec::new() };
         match dialogue.converse()? {
             Event::Ready => Ok(dialogue),
             Event::Failed(reply) => Err(io::Error::other(format!("greeted with {reply}"))),
@@ -81,13 +178,18 @@ impl Dialogue {
                 },
                 Ok(Event::Done(results)) => return results,
                 Ok(Event::Failed(reply)) => reply.to_string(),
-                Ok(Event::Ready | Event::NeedInput) => continue,
+                Ok(Event::Ready | Event::NeedInput | Event::StartTls) => continue,
                 Err(error) => error.to_string(),
             };
             let reply = RemoteReply::local(451, (4, 4, 2), failed);
             let all = vec![RecipientResult::Transient(reply.clone()); recipients.len()];
             return self.session.abandon(reply).unwrap_or(all);
         }
+    }
+
+    /// The server's name, as it greets.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
     }
 
     /// Whether another message may be sent.
@@ -122,7 +224,7 @@ impl Dialogue {
             if !self.out.is_empty() {
                 continue;
             }
-            self.stream.set_read_timeout(Some(self.session.timeout()))?;
+            self.stream.set_patience(self.session.timeout())?;
             let mut piece = [0; 4096];
             match self.stream.read(&mut piece)? {
                 0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
@@ -132,10 +234,34 @@ impl Dialogue {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(self.session.timeout()))?;
+        self.stream.set_patience(self.session.timeout())?;
         let written = self.stream.write_all(&self.out);
         self.out.clear();
         written
+    }
+}
+
+/// The server's first words, up to the end of a line at least; none if it goes without a word.
+fn greeting(stream: &mut Connection) -> io::Result<Vec<u8>> {
+    stream.set_patience(SUBMIT_GREETING)?;
+    let mut words = Vec::new();
+    while words.len() < GREETING_BYTES && !words.contains(&b'\n') {
+        let mut piece = [0; GREETING_BYTES];
+        match stream.read(&mut piece)? {
+            0 => break,
+            count => words.extend_from_slice(&piece[..count]),
+        }
+    }
+    Ok(words)
+}
+
+/// RFC 5321 §4.2: the name is the first word behind the code. What cannot be one is this machine's.
+fn name_in(greeting: &[u8]) -> String {
+    let line = greeting.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let word = line.get(4..).unwrap_or_default().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    match std::str::from_utf8(word) {
+        Ok(word) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic()) => word.to_owned(),
+        _ => "localhost".to_owned(),
     }
 }
 
@@ -187,12 +313,14 @@ mod tests {
             "250 taken\r\n",
         ];
         let (address, serving) = server(script);
-        let mut dialogue = Dialogue::begin(connect(&[address]).unwrap(), "us.test").unwrap();
+        let mut dialogue = Dialogue::begin(Entrance::Net(vec![address]).connect(None).unwrap()).unwrap();
         let results = dialogue.send(&message());
         assert!(matches!(&results[..], [RecipientResult::Delivered(_), RecipientResult::Permanent(_)]), "{results:?}");
         assert!(dialogue.is_ready());
         dialogue.quit();
-        let expected = "EHLO us.test\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n\
+        assert_eq!(name_in(b"220-mx.test ESMTP\r\n"), "mx.test");
+        assert_eq!(name_in(b""), "localhost");
+        let expected = "EHLO mx\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n\
                         Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n";
         assert_eq!(serving.join().unwrap(), expected);
     }
@@ -200,12 +328,12 @@ mod tests {
     #[test]
     fn a_lost_connection_is_a_reason_to_try_again() {
         let (address, serving) = server(&["220 mx\r\n", "250 mx\r\n", "250 ok\r\n"]);
-        let mut dialogue = Dialogue::begin(connect(&[address]).unwrap(), "us.test").unwrap();
+        let mut dialogue = Dialogue::begin(Entrance::Net(vec![address]).connect(None).unwrap()).unwrap();
         let results = dialogue.send(&message());
         assert!(results.iter().all(|result| matches!(result, RecipientResult::Transient(_))), "{results:?}");
         serving.join().unwrap();
         let (address, serving) = server(&["554 go away\r\n"]);
-        assert!(Dialogue::begin(connect(&[address]).unwrap(), "us.test").is_err());
+        assert!(Dialogue::begin(Entrance::Net(vec![address]).connect(None).unwrap()).is_err());
         serving.join().unwrap();
         assert!(connect(&[]).is_err());
     }

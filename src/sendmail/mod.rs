@@ -3,10 +3,12 @@
 //!
 //! `options.rs` reads the command line as Postfix and sendmail do, `message.rs` makes a message of what was typed,
 //! `addresses.rs` finds recipients in header fields, `submission.rs` is the two together, ready to travel;
-//! `dialogue.rs` speaks to the server, `spool.rs` keeps what it does not take now.
+//! `dialogue.rs` speaks to the server, `spool.rs` keeps what it does not take now, `drop.rs` what other users have sent
+//! meanwhile.
 
 pub mod addresses;
 pub mod dialogue;
+pub mod drop;
 pub mod message;
 pub mod options;
 pub mod spool;

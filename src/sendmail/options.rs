@@ -118,6 +118,13 @@ impl Options {
         match (option, value.as_str()) {
             (b'f' | b'r', _) => self.sender = Some(value),
             (b'F', _) => self.full_name = Some(value),
+            // What a report is wanted for goes with an extension of SMTP (RFC 3461) that no listener offers yet: right values
+            // are taken and mean nothing.
+            (b'N', value) if !is_notify(value) => {
+                return Err(format!("-N is never, or some of success, failure and delay: {value}\n{USAGE}"));
+            }
+            (b'R', "full" | "hdrs") => {}
+            (b'R', value) => return Err(format!("-R is full or hdrs: {value}\n{USAGE}")),
             (b'o', value) if value.starts_with('i') => self.ignore_dots = true,
             (b'o', value) if value.starts_with('t') => self.from_header = true,
             (b'b', "m" | "a") => self.mode = Mode::Deliver,
@@ -130,6 +137,12 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// RFC 3461 §4.1.
+fn is_notify(value: &str) -> bool {
+    let one = |word: &str| ["success", "failure", "delay"].iter().any(|known| word.eq_ignore_ascii_case(known));
+    value.eq_ignore_ascii_case("never") || value.split(',').all(one)
 }
 
 fn text(word: OsString) -> Result<String, String> {
@@ -186,6 +199,9 @@ mod tests {
         assert!(parse("-k").unwrap_err().starts_with("no such option: -k"));
         assert!(parse("--help").unwrap_err().contains("usage: sendmail"));
         assert!(parse("-tf").unwrap_err().starts_with("-f needs a value"));
+        assert!(parse("-N sometimes x").unwrap_err().starts_with("-N is never"));
+        assert!(parse("-R body x").unwrap_err().starts_with("-R is full or hdrs"));
+        assert!(parse("-N success,delay -R full x").is_ok() && parse("-N success,never x").is_err());
         assert!(parse("-bd").unwrap_err().contains("ringpost serve"));
         assert!(parse("-bt").unwrap_err().contains("not supported"));
         assert!(Options::parse([OsString::from_vec(vec![b'a', 0xff])]).is_err());

@@ -2,8 +2,8 @@
 //! all; it goes when the server has taken it, so a crash in between may send it twice and loses none.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,15 +11,13 @@ use ringpost_io::sys::{Lock, LockError};
 use ringpost_message::dsn;
 use ringpost_smtp::client::{RecipientResult, RemoteReply};
 
-use super::dialogue::{Dialogue, connect};
+use super::dialogue::{Dialogue, Entrance};
 use super::submission::{Composed, Submission};
-use crate::ipc::control::Door;
-use crate::limits::SUBMIT_BYTES;
+use crate::durable;
+use crate::limits::{SPOOL_LINE_BYTES, SUBMIT_BYTES};
 
 /// What a file of the spool is called at the end.
-const SUFFIX: &str = ".mail";
-/// More than the first line of a file takes.
-const LINE_BYTES: u64 = 1 << 20;
+pub(super) const SUFFIX: &str = ".mail";
 
 /// The spool of a state directory.
 pub fn dir(state: &Path) -> PathBuf {
@@ -36,27 +34,34 @@ pub fn waits(state: &Path) -> bool {
 /// # Errors
 /// The directory cannot be written.
 pub fn keep(state: &Path, submission: &Submission) -> io::Result<()> {
-    let dir = dir(state);
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-    File::open(state)?.sync_all()?;
-    let name = format!("{:013}-{}-{:016x}{SUFFIX}", submission.at_ms, std::process::id(), submission.random);
-    write(&dir, &name, submission)
+    make(state)?;
+    let whose = submission.uid.map(whose).unwrap_or_else(|| SUFFIX.to_owned());
+    let name = format!("{:013}-{}-{:016x}{whose}", submission.at_ms, std::process::id(), submission.random);
+    write(&dir(state), &name, submission)
+}
+
+/// The end of the names of what a user has left.
+fn whose(uid: u32) -> String {
+    format!("-of-{uid}{SUFFIX}")
+}
+
+/// How many messages that a user has left wait here.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn waiting_of(state: &Path, uid: u32) -> io::Result<usize> {
+    let end = whose(uid);
+    Ok(list(&dir(state))?.iter().filter(|name| name.ends_with(&end)).count())
+}
+
+/// Makes the directory.
+pub(super) fn make(state: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir(state))?;
+    File::open(state)?.sync_all()
 }
 
 fn write(dir: &Path, name: &str, submission: &Submission) -> io::Result<()> {
-    let temporary = dir.join(format!(".{name}"));
-    let written = (|| {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&submission.to_file()?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, dir.join(name))?;
-        File::open(dir)?.sync_all()
-    })();
-    if written.is_err() {
-        // A name with a dot in front is nobody's message.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    durable::replace(&dir.join(name), 0o600, &submission.to_file()?)
 }
 
 /// Hands all that waits to the server, oldest first. What the server does not take now stays; of what it refuses for good
@@ -64,7 +69,7 @@ fn write(dir: &Path, name: &str, submission: &Submission) -> io::Result<()> {
 ///
 /// # Errors
 /// The server cannot be reached, or the directory not be read. Another who does the same at this moment is no error.
-pub fn flush(state: &Path, door: &Door, mut complain: impl FnMut(&str)) -> io::Result<()> {
+pub fn flush(state: &Path, entrance: &Entrance, mut complain: impl FnMut(&str)) -> io::Result<()> {
     let dir = dir(state);
     if !waits(state) {
         return Ok(());
@@ -74,25 +79,25 @@ pub fn flush(state: &Path, door: &Door, mut complain: impl FnMut(&str)) -> io::R
         Err(LockError::Held { .. }) => return Ok(()),
         Err(LockError::Io(error)) => return Err(error),
     };
-    let mut kept: Option<Dialogue> = None;
+    let mut kept: Option<(Option<u32>, Dialogue)> = None;
     // Under the lock: what another has sent meanwhile is gone.
     for name in list(&dir)? {
         let Some(submission) = read(&dir, &name, &mut complain)? else { continue };
-        let mut dialogue = match kept.take().filter(Dialogue::is_ready) {
-            Some(dialogue) => dialogue,
-            None => Dialogue::begin(connect(&door.smtp)?, &door.hostname)?,
+        let mut dialogue = match kept.take() {
+            Some((uid, dialogue)) if uid == submission.uid && dialogue.is_ready() => dialogue,
+            _ => Dialogue::begin(entrance.connect(submission.uid)?)?,
         };
-        let composed = submission.compose(&door.hostname);
+        let composed = submission.compose(dialogue.hostname());
         let results = dialogue.send(&composed);
-        let left = settle(&submission, &composed, &results, &mut dialogue, door);
+        let left = settle(&submission, &composed, &results, &mut dialogue);
         if left.is_empty() {
             fs::remove_file(dir.join(&name))?;
         } else if left.len() < submission.recipients.len() {
             write(&dir, &name, &submission.only_for(left))?;
         }
-        kept = Some(dialogue);
+        kept = Some((submission.uid, dialogue));
     }
-    if let Some(dialogue) = kept {
+    if let Some((_, dialogue)) = kept {
         dialogue.quit();
     }
     Ok(())
@@ -102,7 +107,7 @@ pub fn flush(state: &Path, door: &Door, mut complain: impl FnMut(&str)) -> io::R
 fn read(dir: &Path, name: &str, complain: &mut impl FnMut(&str)) -> io::Result<Option<Submission>> {
     let path = dir.join(name);
     let mut bytes = Vec::new();
-    let opened = File::open(&path).and_then(|file| file.take(SUBMIT_BYTES + LINE_BYTES).read_to_end(&mut bytes));
+    let opened = File::open(&path).and_then(|file| file.take(SUBMIT_BYTES + SPOOL_LINE_BYTES).read_to_end(&mut bytes));
     if let Err(error) = opened {
         complain(&format!("{}: {error}", path.display()));
         return Ok(None);
@@ -123,7 +128,6 @@ fn settle(
     composed: &Composed,
     results: &[RecipientResult],
     dialogue: &mut Dialogue,
-    door: &Door,
 ) -> Vec<String> {
     let mut refused: Vec<(&str, &RemoteReply)> = Vec::new();
     for (recipient, result) in composed.recipients.iter().zip(results) {
@@ -132,7 +136,7 @@ fn settle(
         }
     }
     let told = refused.is_empty() || composed.sender.is_empty() || {
-        let report = report(submission, composed, &refused, door);
+        let report = report(submission, composed, &refused, dialogue.hostname());
         dialogue.is_ready() && matches!(dialogue.send(&report)[..], [RecipientResult::Delivered(_)])
     };
     let is_open = |result: &RecipientResult| match result {
@@ -146,7 +150,7 @@ fn settle(
 }
 
 /// The server has refused recipients to us, so it is ours to tell.
-fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &RemoteReply)], door: &Door) -> Composed {
+fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &RemoteReply)], hostname: &str) -> Composed {
     let id = format!("{:016x}", submission.random);
     let recipients: Vec<dsn::Recipient<'_>> = refused
         .iter()
@@ -154,15 +158,16 @@ fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &Remot
             address,
             original: "",
             status: reply.status_or_default(),
-            remote: &door.hostname,
+            remote: hostname,
             reply: reply.text(),
+            output: "",
             code: reply.code(),
             expired: false,
         })
         .collect();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let text = dsn::compose(&dsn::Report {
-        hostname: &door.hostname,
+        hostname,
         sender: &composed.sender,
         queue_id: &id,
         bounce_id: &format!("{id}-refused"),
@@ -228,10 +233,10 @@ mod tests {
     fn without_a_server_all_stays() {
         let state = tempfile::tempdir().unwrap();
         keep(state.path(), &submission(1)).unwrap();
-        let door = Door { hostname: "mx.test".into(), smtp: Vec::new() };
-        assert!(flush(state.path(), &door, |_| {}).is_err());
+        let entrance = Entrance::Net(Vec::new());
+        assert!(flush(state.path(), &entrance, |_| {}).is_err());
         assert!(waits(state.path()));
-        flush(&state.path().join("nowhere"), &door, |_| {}).unwrap();
+        flush(&state.path().join("nowhere"), &entrance, |_| {}).unwrap();
     }
 
     #[test]
@@ -241,10 +246,10 @@ mod tests {
         let dir = dir(state.path());
         let name = list(&dir).unwrap().remove(0);
         fs::write(dir.join(&name), "nonsense\n").unwrap();
-        let door = Door { hostname: "mx.test".into(), smtp: Vec::new() };
+        let entrance = Entrance::Net(Vec::new());
         let mut said = Vec::new();
-        flush(state.path(), &door, |line| said.push(line.to_owned())).unwrap();
-        flush(state.path(), &door, |line| said.push(line.to_owned())).unwrap();
+        flush(state.path(), &entrance, |line| said.push(line.to_owned())).unwrap();
+        flush(state.path(), &entrance, |line| said.push(line.to_owned())).unwrap();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(dir.join(format!("{name}.bad")).exists());
     }

@@ -15,6 +15,9 @@ pub struct Submission {
     version: u32,
     /// Envelope sender as given; `None`: the user.
     pub sender: Option<String>,
+    /// Number of the user, where that is known for certain: the file was his.
+    #[serde(default)]
+    pub uid: Option<u32>,
     /// Login name of the user.
     pub user: String,
     /// His full name, or the one that was given.
@@ -49,6 +52,7 @@ impl Submission {
         Self {
             version: VERSION,
             sender: None,
+            uid: None,
             user,
             full_name,
             recipients: message.recipients,
@@ -56,6 +60,11 @@ impl Submission {
             random,
             text: message.text,
         }
+    }
+
+    /// It was found in a file of this user's.
+    pub fn is_of(&mut self, uid: u32, user: String) {
+        (self.uid, self.user) = (Some(uid), user);
     }
 
     /// The same for some of its recipients.

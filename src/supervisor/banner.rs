@@ -9,6 +9,7 @@ use ringpost_conf::Config;
 use ringpost_io::sys::{self, Resource};
 use ringpost_perf::report::duration;
 
+use super::control;
 use super::resources::bytes;
 use super::sockets::Sockets;
 use crate::certificates::Name;
@@ -39,7 +40,8 @@ pub fn print(plan: &Plan, config: &Config, sockets: &Sockets, ready: &Ready, not
     for page in sockets.page_addresses() {
         line(&mut out, "page", &format!("http://{page}/"));
     }
-    line(&mut out, "control", &format!("{state}/control.sock      log: standard error"));
+    let control = near(&control::place(plan, config));
+    line(&mut out, "control", &format!("{control}      log: standard error"));
     for note in notes {
         line(&mut out, "note", note);
     }

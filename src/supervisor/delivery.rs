@@ -16,9 +16,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringpost_conf::Machinery;
 use ringpost_shard::{Forwarding, How};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -37,8 +40,37 @@ pub struct Bounds {
     per_user: usize,
 }
 
-/// Deliveries.
-pub const FOR_DELIVERIES: Bounds = Bounds { at_once: DELIVERIES, per_user: DELIVERIES_PER_USER };
+impl Bounds {
+    /// Of deliveries, as `mda limit` has them.
+    pub fn of(machinery: &Machinery) -> Self {
+        let or = |limit: Option<u32>, default: usize| limit.map_or(default, |limit| limit as usize);
+        let at_once = or(machinery.deliveries_max, DELIVERIES);
+        Self { at_once, per_user: or(machinery.deliveries_per_user_max, DELIVERIES_PER_USER) }
+    }
+}
+
+/// Bounds that a reload may change under a running lane.
+#[derive(Clone, Debug)]
+pub struct Bounded(Arc<[AtomicUsize; 2]>);
+
+impl From<Bounds> for Bounded {
+    fn from(Bounds { at_once, per_user }: Bounds) -> Self {
+        Self(Arc::new([at_once.into(), per_user.into()]))
+    }
+}
+
+impl Bounded {
+    /// From the next errand on.
+    pub fn set(&self, Bounds { at_once, per_user }: Bounds) {
+        self.0[0].store(at_once, Ordering::Relaxed);
+        self.0[1].store(per_user, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Bounds {
+        Bounds { at_once: self.0[0].load(Ordering::Relaxed), per_user: self.0[1].load(Ordering::Relaxed) }
+    }
+}
+
 /// Reading `.forward` files: beside the deliveries, for a client waits for each.
 pub const FOR_FORWARDS: Bounds = Bounds { at_once: FORWARDS, per_user: FORWARDS };
 
@@ -50,11 +82,11 @@ impl Lane {
     ///
     /// # Errors
     /// Out of descriptors or threads.
-    pub fn start(bounds: Bounds) -> io::Result<(Self, OwnedFd)> {
-        Self::start_with(bounds, Box::new(start_helper))
+    pub fn start(bounds: impl Into<Bounded>) -> io::Result<(Self, OwnedFd)> {
+        Self::start_with(bounds.into(), Box::new(start_helper))
     }
 
-    fn start_with(bounds: Bounds, start: Box<StartHelper>) -> io::Result<(Self, OwnedFd)> {
+    fn start_with(bounds: Bounded, start: Box<StartHelper>) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = Channel::pair()?;
         let errands =
             Errands { engine: ours, open: true, waiting: VecDeque::new(), running: Vec::new(), bounds, start };
@@ -91,7 +123,7 @@ struct Errands {
     open: bool,
     waiting: VecDeque<(Errand, Option<OwnedFd>)>,
     running: Vec<Helper>,
-    bounds: Bounds,
+    bounds: Bounded,
     start: Box<StartHelper>,
 }
 
@@ -157,11 +189,12 @@ impl Errands {
 
     /// Sends helpers out while there may be more. Whose turn it is: the first whose user has not too many out already.
     fn send_out(&mut self) {
-        while self.open && self.running.len() < self.bounds.at_once {
+        let bounds = self.bounds.get();
+        while self.open && self.running.len() < bounds.at_once {
             let is_free = |errand: &Errand| {
                 let uid = errand.work.user().uid;
                 let of_user = self.running.iter().filter(|helper| helper.errand.work.user().uid == uid);
-                of_user.count() < self.bounds.per_user
+                of_user.count() < bounds.per_user
             };
             let Some(next) = self.waiting.iter().position(|(errand, _)| is_free(errand)) else { return };
             let Some((errand, text)) = self.waiting.remove(next) else { return };

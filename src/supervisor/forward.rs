@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ringpost_shard::Forwarding;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -23,6 +23,18 @@ const STICKY: u32 = 0o1000;
 /// Reads `.forward` in `home`.
 pub fn read(home: &Path) -> Forwarding {
     look(home).unwrap_or_else(|found| found)
+}
+
+/// Whether there is surely nothing to read, as most have nothing: a look that costs no process. Whoever asks has the rights
+/// to see it, or is not sure.
+pub fn is_absent(home: &Path) -> bool {
+    let directory = match openat(CWD, home, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return true,
+        Err(_) => return false,
+        Ok(directory) => File::from(directory),
+    };
+    let is_sticky = directory.metadata().is_ok_and(|about| about.mode() & STICKY != 0);
+    !is_sticky && statat(&directory, ".forward", AtFlags::SYMLINK_NOFOLLOW).is_err_and(|error| error == Errno::NOENT)
 }
 
 fn look(home: &Path) -> Result<Forwarding, Forwarding> {
@@ -141,6 +153,19 @@ mod tests {
         mode(dir.path(), 0o777);
         assert_eq!(read(dir.path()), Forwarding::NotThere, "whose home it is matters only to a file in it");
         assert_eq!(read(&dir.path().join("nobody")), Forwarding::NotThere);
+    }
+
+    #[test]
+    fn what_is_surely_absent_is_what_reading_would_not_find() {
+        let (dir, path) = home("x\n");
+        assert!(!is_absent(dir.path()));
+        fs::remove_file(&path).unwrap();
+        assert!(is_absent(dir.path()) && is_absent(&dir.path().join("nobody")));
+        symlink("/nowhere", &path).unwrap();
+        assert!(!is_absent(dir.path()), "a link is there, wherever it leads");
+        fs::remove_file(&path).unwrap();
+        mode(dir.path(), 0o1755);
+        assert!(!is_absent(dir.path()), "mail is held");
     }
 
     #[test]

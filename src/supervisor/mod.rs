@@ -2,6 +2,7 @@
 //! when they die, reads the configuration, and obeys signals. It never parses mail and never talks to the network.
 
 mod banner;
+pub mod control;
 mod custody;
 pub mod delivery;
 pub mod forward;
@@ -24,12 +25,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
 use self::custody::Custody;
-use self::delivery::Lane;
+use self::delivery::{Bounded, Bounds, Lane};
 use self::pickup::Pickup;
 use self::sockets::Sockets;
 use self::spawn::{Child, Role};
 use self::state::StateDir;
-pub use self::state::{control_path, lock_path};
+pub use self::state::{control_path, local_path, lock_path};
 use self::watch::Watch;
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
@@ -62,6 +63,8 @@ struct Supervisor {
     custody: Custody,
     /// What does its errands; those of engines that are gone end by themselves.
     lanes: Vec<Lane>,
+    /// How many deliveries they do at once.
+    deliveries: Bounded,
     /// The engine has been ready once: from then on its failures are survived.
     was_ready: bool,
     failures_before_ready: u32,
@@ -90,7 +93,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let state = StateDir::open(&plan.state)?;
     let shards = plan::shards(&config, ringpost_io::ring::available_cpus().len());
     let notes = resources::raise(shards)?;
-    let sockets = Sockets::bind(&plan, &config, shards, &state.control_path())?;
+    let sockets = Sockets::bind(&plan, &config, shards)?;
     let (sender, news) = unbounded();
     watch_signals(sender.clone())?;
     let watch = Watch::start(sender.clone())?;
@@ -98,6 +101,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         eprintln!("ringpost: {problem}");
     }
     let mut supervisor = Supervisor {
+        deliveries: Bounds::of(&config.machinery).into(),
         engine: Child::new(Role::Engine, sender.clone()),
         keyholder: Child::new(Role::Keyholder, sender),
         custody: Custody::default(),
@@ -125,7 +129,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let result = supervisor.supervise();
     supervisor.engine.end_now();
     supervisor.keyholder.end();
-    supervisor.sockets.remove_control();
+    supervisor.sockets.remove_names();
     Lane::join(supervisor.lanes);
     result
 }
@@ -276,9 +280,8 @@ impl Supervisor {
             self.engine.give(purpose, socket);
         }
         self.lanes.retain(|lane| !lane.has_ended());
-        for (purpose, bounds) in
-            [(Purpose::Deliveries, delivery::FOR_DELIVERIES), (Purpose::Forwards, delivery::FOR_FORWARDS)]
-        {
+        let forwards = delivery::FOR_FORWARDS.into();
+        for (purpose, bounds) in [(Purpose::Deliveries, self.deliveries.clone()), (Purpose::Forwards, forwards)] {
             let (lane, end) = Lane::start(bounds)?;
             self.engine.give(purpose, end.as_fd());
             self.lanes.push(lane);
@@ -427,6 +430,7 @@ impl Supervisor {
                 self.engine.give(Purpose::Plan, memory.as_fd());
                 self.engine.tell(letter);
                 (self.plan, self.config) = (plan, config);
+                self.deliveries.set(Bounds::of(&self.config.machinery));
             }
             Err(error) => self.engine.tell(&ToEngine::ReloadRefused(error.to_string())),
         }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::limits::PICKUP;
-use crate::sendmail::spool;
+use crate::sendmail::{drop, spool};
 
 /// When the spool is looked at, and who is handing over.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Pickup {
                 Ok(Some(_)) | Err(_) => self.running = None,
             }
         }
-        if !spool::waits(state) {
+        if !spool::waits(state) && !drop::waits(state) {
             return;
         }
         let started = Command::new("/proc/self/exe")

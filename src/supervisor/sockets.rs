@@ -1,7 +1,7 @@
-//! Listening sockets: one per shard and address (SO_REUSEPORT), the page's, and the control socket. They outlive the
+//! Listening sockets: one per shard and address (SO_REUSEPORT), the page's, the local socket and the control socket. They outlive the
 //! engine: while it is started again, clients wait in the kernel's queue.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ringpost_conf::Config;
+use ringpost_conf::{Config, Control};
 use ringpost_io::sys;
 
 use crate::cli::role::ENGINE_NAME;
@@ -18,14 +18,21 @@ use crate::exit::{Code, Failure};
 use crate::ipc::engine::Purpose;
 use crate::limits::{BACKLOG, PORT_RELEASE};
 use crate::plan::{self, Plan};
+use crate::supervisor::{control, control_path, local_path};
 
 /// All sockets that listen.
 #[derive(Debug)]
 pub struct Sockets {
     smtp: Vec<Smtp>,
     pages: Vec<(SocketAddr, OwnedFd)>,
+    /// Number of its listener, and the socket, which the shards share.
+    local: Option<(u16, OwnedFd)>,
+    shards: usize,
     control: UnixListener,
-    control_path: PathBuf,
+    /// Where and whose it is to be.
+    control_said: (PathBuf, Control),
+    /// Names of sockets that end with us.
+    names: Vec<PathBuf>,
 }
 
 /// One address of one listener.
@@ -42,26 +49,44 @@ impl Sockets {
     ///
     /// # Errors
     /// Names the address, who has it, and how to choose another.
-    pub fn bind(plan: &Plan, config: &Config, shards: usize, control_path: &Path) -> Result<Self, Failure> {
-        let mut smtp = Vec::new();
+    pub fn bind(plan: &Plan, config: &Config, shards: usize) -> Result<Self, Failure> {
+        let (mut smtp, mut unplaced) = (Vec::new(), plan::unplaced(config));
         for (listener, address) in plan::smtp_addresses(config)? {
             match patiently(address, || bind_group(address, shards)) {
                 Ok(sockets) => smtp.push(Smtp { listener, address, sockets }),
                 // A machine without IPv6, which nobody has asked for by name.
                 Err(error) if plan.is_quickstart() && address.is_ipv6() && is_missing(&error) => {}
+                // It may come yet, as an interface may (grammar §4.1).
+                Err(error) if is_missing(&error) && !address.ip().is_unspecified() && !plan.is_quickstart() => {
+                    let line = &config.listeners[usize::from(listener)].line;
+                    unplaced.push(format!(
+                        "{line}: {} is not here: nobody listens there until the next start",
+                        address.ip()
+                    ));
+                }
                 Err(error) => return Err(refused(address, &error, plan, "--listen")),
             }
         }
-        if smtp.is_empty() {
-            return Err(Failure::new(Code::Configuration, "nothing to listen on"));
+        if smtp.is_empty() && !unplaced.is_empty() {
+            let lines: String = unplaced.iter().map(|line| format!("\n  {line}")).collect();
+            return Err(Failure::new(Code::Configuration, format!("nothing to listen on{lines}")));
+        }
+        for line in unplaced {
+            eprintln!("ringpost: {line}");
         }
         let mut pages = Vec::new();
         for address in plan::page_addresses(config) {
             let socket = patiently(address, || sys::listen_socket(address, BACKLOG, false));
             pages.push((address, socket.map_err(|error| refused(address, &error, plan, "--page"))?));
         }
-        let control = bind_control(control_path)?;
-        Ok(Self { smtp, pages, control, control_path: control_path.to_owned() })
+        let mut names = vec![local_path(&plan.state), control_path(&plan.state)];
+        let local = match plan::local_listener(config) {
+            Some(listener) => Some((listener, bind_local(&names[0])?)),
+            None => None,
+        };
+        let control = control::bind(plan, config, &mut names)?;
+        let control_said = (control::place(plan, config), config.control.clone());
+        Ok(Self { smtp, pages, local, shards, control, control_said, names })
     }
 
     /// Each with what it is for.
@@ -73,7 +98,10 @@ impl Sockets {
             })
         });
         let pages = self.pages.iter().map(|(_, socket)| (Purpose::Page, socket.as_fd()));
-        smtp.chain(pages).chain([(Purpose::Control, self.control.as_fd())])
+        let local = self.local.iter().flat_map(|(listener, socket)| {
+            (0..self.shards).map(|shard| (Purpose::Smtp { listener: *listener, shard: shard as u16 }, socket.as_fd()))
+        });
+        smtp.chain(local).chain(pages).chain([(Purpose::Control, self.control.as_fd())])
     }
 
     /// SMTP addresses.
@@ -92,12 +120,15 @@ impl Sockets {
             group.sockets.clear();
         }
         self.pages.clear();
+        self.local = None;
     }
 
-    /// Removes the control socket's name.
-    pub fn remove_control(&self) {
-        // Somebody may have removed it.
-        let _ = fs::remove_file(&self.control_path);
+    /// Removes the names of local sockets.
+    pub fn remove_names(&self) {
+        for name in &self.names {
+            // Somebody may have removed it.
+            let _ = fs::remove_file(name);
+        }
     }
 
     /// What of another configuration needs a restart, a line each.
@@ -116,6 +147,9 @@ impl Sockets {
         let mut notes = Vec::new();
         if wanted != have {
             notes.push("the addresses to listen on change at the next start".to_owned());
+        }
+        if control::place(plan, config) != self.control_said.0 || config.control != self.control_said.1 {
+            notes.push("the control socket changes at the next start".to_owned());
         }
         if !plan::page_addresses(config).into_iter().eq(self.page_addresses()) {
             notes.push("the page's address changes at the next start".to_owned());
@@ -147,24 +181,31 @@ fn bind_group(address: SocketAddr, shards: usize) -> io::Result<Vec<OwnedFd>> {
     (0..shards).map(|_| sys::listen_socket(address, BACKLOG, true)).collect()
 }
 
-/// Called with the directory's lock held: a socket that is there is a dead server's.
-fn bind_control(path: &Path) -> Result<UnixListener, Failure> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(control_refused(path, &error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(|error| control_refused(path, &error))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| control_refused(path, &error))?;
-    Ok(listener)
+/// The local socket is everybody's: the rules say what becomes of whom. Called with the directory's lock held: a socket that
+/// is there is a dead server's.
+fn bind_local(path: &Path) -> Result<OwnedFd, Failure> {
+    let bound = remove_dead(path)
+        .and_then(|()| sys::listen_unix_socket(path, BACKLOG))
+        .and_then(|socket| fs::set_permissions(path, Permissions::from_mode(0o666)).map(|()| socket));
+    bound.map_err(|error| socket_refused("local", path, &error))
 }
 
-fn control_refused(path: &Path, error: &io::Error) -> Failure {
+/// Removes what a dead server has left.
+pub(super) fn remove_dead(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Why there cannot be this socket.
+pub(super) fn socket_refused(which: &str, path: &Path, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
         // sun_path has 108 bytes; unix(7).
         ErrorKind::InvalidInput => "\n  its path is too long for a socket (108 bytes): choose a shorter --state DIR",
         _ => "",
     };
-    Failure::new(Code::CannotCreate, format!("cannot make the control socket {}: {error}{remedy}", path.display()))
+    Failure::new(Code::CannotCreate, format!("cannot make the {which} socket {}: {error}{remedy}", path.display()))
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -218,13 +259,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_servers_control_socket_is_replaced() {
+    fn a_dead_servers_local_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("control.sock");
-        drop(bind_control(&path).unwrap());
+        let path = dir.path().join("smtp.sock");
+        drop(bind_local(&path).unwrap());
         assert!(path.exists());
-        bind_control(&path).unwrap();
+        bind_local(&path).unwrap();
         let long = dir.path().join("x".repeat(120));
-        assert!(bind_control(&long).unwrap_err().text.contains("too long"));
+        assert!(bind_local(&long).unwrap_err().text.contains("too long"));
     }
 }

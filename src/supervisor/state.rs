@@ -1,24 +1,31 @@
-//! The state directory: made if need be, readable by its owner alone, and of one server at a time.
+//! The state directory: made if need be, readable by its owner alone, and of one server at a time. Where that is root, other
+//! users may pass through it, to the local socket and to the drop directory; nothing else in there is for them.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ringpost_io::sys::{Lock, LockError};
+use rustix::fs::Mode;
 
 use crate::exit::{Code, Failure};
+use crate::sendmail::drop;
 
 /// An open state directory, held by this process.
 #[derive(Debug)]
 pub struct StateDir {
-    path: PathBuf,
     _lock: Lock,
 }
 
 /// The file whose lock says that a server runs, with its process number inside.
 pub fn lock_path(state: &Path) -> PathBuf {
     state.join("ringpost.lock")
+}
+
+/// The local socket, where every user of this machine may bring mail.
+pub fn local_path(state: &Path) -> PathBuf {
+    state.join("smtp.sock")
 }
 
 /// Where administrators connect.
@@ -43,6 +50,8 @@ impl StateDir {
             );
             Failure::new(code, text)
         };
+        // What is made from now on, by us and those whom we start, is nobody else's; sockets are told otherwise.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let existed = path.is_dir();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refuse)?;
         let lock = match Lock::try_exclusive(&lock_path(path)) {
@@ -57,14 +66,35 @@ impl StateDir {
                 let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700));
             }
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
-    }
-
-    /// Where administrators connect.
-    pub fn control_path(&self) -> PathBuf {
-        control_path(&self.path)
+        if rustix::process::geteuid().is_root() {
+            open_to_users(path).map_err(refuse)?;
+        }
+        Ok(Self { _lock: lock })
     }
 }
+
+/// Other users may pass, if the directory is root's. What is in it is closed first: an older server may have left it open.
+fn open_to_users(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.uid() != 0 {
+        return Ok(());
+    }
+    for name in OURS {
+        let path = path.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(there) if there.is_dir() || there.is_file() => {
+                fs::set_permissions(&path, Permissions::from_mode(there.permissions().mode() & 0o700))?;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    drop::prepare(path).map_err(|error| io::Error::new(error.kind(), format!("drop: {error}")))?;
+    fs::set_permissions(path, Permissions::from_mode(0o711))
+}
+
+/// What a server keeps there.
+const OURS: [&str; 5] = ["queue", "spool", "Maildir", "ringpost.lock", "engine.lock"];
 
 fn running(path: &Path, holder: Option<u32>) -> Failure {
     let pid = holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
@@ -85,7 +115,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/state");
         let first = StateDir::open(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        match rustix::process::geteuid().is_root() {
+            true => assert_eq!((mode(&path), mode(&path.join("drop"))), (0o711, 0o1733)),
+            false => assert_eq!(mode(&path), 0o700),
+        }
+        assert_eq!(mode(&lock_path(&path)), 0o600);
         let second = StateDir::open(&path).unwrap_err();
         assert_eq!(second.code, Code::TryLater);
         assert!(second.text.contains(&format!("(pid {})", std::process::id())), "{}", second.text);

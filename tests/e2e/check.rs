@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::cli;
+use crate::support::{Setup, cli};
 
 /// EX_CONFIG of sysexits.
 const EX_CONFIG: i32 = 78;
@@ -119,4 +119,68 @@ fn what_is_not_built_yet_is_said_by_check_and_refused_by_serve() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
     assert!(said.contains(":2: relay srs") && said.contains(":3: srs key"), "{said}");
+}
+
+#[test]
+fn a_macro_of_the_command_line_counts_for_conversion_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = written(&dir, "listen on lo0\naccept for domain $ours deliver to maildir\naccept for any relay\n");
+    let output = cli::run(&["convert", &path]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(EX_CONFIG) && said.contains("E0104"), "{said}");
+    let converted = cli::succeed(&["convert", "-D", "ours=a.example", &path]);
+    assert!(converted.contains("match from local for domain a.example action \"line-2\""), "{converted}");
+}
+
+#[test]
+fn an_interface_that_is_not_there_yet_keeps_no_server_from_starting() {
+    let missing = "listen on nonesuch0\nlisten on 192.0.2.77 port 2525\n";
+    let rest = "action \"none\" discard\nmatch for any action \"none\"\n";
+    let mut server = Setup::new(format!("{missing}{rest}")).start();
+    let said = server.printed();
+    assert!(said.contains("warning[W0813]: `nonesuch0` does not exist yet"), "{said}");
+    assert!(said.contains("`nonesuch0` has no address: nobody listens there until the next start"), "{said}");
+    assert!(said.contains("192.0.2.77 is not here"), "{said}");
+    assert_eq!(server.client().submit("s@a.example", &["x@b.example"], b"Subject: t\r\n\r\nx\r\n").code, 250);
+    server.stop();
+    // With nothing else there would be no server.
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = written(&dir, &format!("{missing}{rest}"));
+    let state = dir.path().join("state").display().to_string();
+    let output = cli::run(&["serve", "--config", &path, "--state", &state]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
+    assert!(said.contains("nothing to listen on") && said.contains("ringpost.conf:1: `nonesuch0`"), "{said}");
+    assert!(cli::run(&["check", &path]).status.success());
+    assert_eq!(cli::run(&["check", "--strict", &path]).status.code(), Some(EX_CONFIG));
+}
+
+#[test]
+fn explain_names_the_place_that_a_delivery_would_have() {
+    let rules = "mda wrapper w \"/bin/wrap -x %{mda}\"\n\
+                 action box mbox alias { files => \"/var/mail/of-%{rcpt.domain}\", pipe => \"|/bin/x '%{sender}'\" }\n\
+                 action dir maildir \"~/%{dest.domain:lowercase}/%{rcpt.ext}\"\n\
+                 action prog mda \"/bin/p 'a b' %{rcpt.user}\" wrapper w\n\
+                 action store lmtp \"/run/%{user.username}.sock\"\n\
+                 match for domain box.example action box\nmatch for domain dir.example action dir\n\
+                 match for domain prog.example action prog\nmatch for domain store.example action store\n";
+    let setup = Setup::whole(format!("listen on lo0\n{rules}")).with_users(&["gilles"]);
+    let server = setup.prepare();
+    let root = server.dir().join("root").display().to_string();
+    let conf = server.dir().join("ringpost.conf").display().to_string();
+    let cases = [
+        ("gilles@box.example", format!("\"box\": mbox {root}/var/mail/gilles as gilles=")),
+        ("files@box.example", format!("\"box\": file {root}/var/mail/of-box.example for")),
+        ("pipe@box.example", "\"box\": program /bin/x s@a.example for".to_owned()),
+        ("Gilles+Lists@Dir.Example", format!("\"dir\": maildir {root}/home/gilles/dir.example/Lists as gilles=")),
+        ("gilles@dir.example", "(waits until it is mended: a format made an empty path component".to_owned()),
+        ("gilles@prog.example", "\"prog\": mda /bin/wrap -x /bin/p 'a b' gilles as gilles=".to_owned()),
+        ("gilles@store.example", format!("\"store\": lmtp {root}/run/gilles.sock as gilles=")),
+    ];
+    for (to, expected) in cases {
+        let told =
+            cli::succeed(&["explain", "--root", &root, "--config", &conf, "--sender", "s@a.example", "--rcpt", to]);
+        let last = told.lines().last().expect("a line");
+        assert!(last.starts_with("delivery: ") && last.contains(&expected), "{to}: {expected}\n{told}");
+    }
 }

@@ -19,7 +19,7 @@ use crate::support::{Random, Setup, Sink, cli, engine, maildir, ports, wait_unti
 const KILLS: u64 = 20;
 /// A delivery may be repeated when its result was not yet durable: states are written within 50 ms, and a commit takes
 /// its time on a busy disk.
-const NOT_YET_NOTED: Duration = Duration::from_millis(300);
+const NOT_YET_NOTED: Duration = Duration::from_secs(1);
 
 /// Load and a receiving end, which go on while the server comes and goes.
 struct Load {

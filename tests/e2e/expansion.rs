@@ -7,30 +7,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::mail::{rcpt, submit, text, wait_for_all};
 use crate::support::server::{LISTENERS, SMALL};
 use crate::support::sink::Received;
-use crate::support::text::MARK;
 use crate::support::wait::wait_for;
 use crate::support::{Server, Setup, Sink, cli, maildir, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn text(key: &str) -> Vec<u8> {
-    format!("{MARK}{key}\r\nSubject: {key}\r\n\r\nhello\r\n").into_bytes()
-}
-
-fn submit(server: &Server, to: &[&str], key: &str) {
-    let reply = server.client().submit("s@source.example", to, &text(key));
-    assert_eq!(reply.code, 250, "{reply:?}");
-}
-
-/// The reply to RCPT.
-fn rcpt(server: &Server, to: &str) -> String {
-    let mut client = server.client();
-    assert_eq!(client.say("MAIL FROM:<s@source.example>").code, 250);
-    let reply = client.say(&format!("RCPT TO:<{to}>"));
-    format!("{} {}", reply.code, reply.lines[0])
-}
 
 /// `poolp.org` is here, in Maildirs that are nobody's in particular; all else goes to the sink.
 fn rules(sink: &Sink, mapping: &str, tables: &str) -> String {
@@ -49,11 +32,6 @@ fn mailbox(server: &Server, at: &str) -> PathBuf {
 
 fn copies(server: &Server, at: &str) -> usize {
     maildir::messages(&mailbox(server, at)).len()
-}
-
-/// The queue is empty: all that there was has been delivered.
-fn wait_for_all(server: &Server) {
-    wait_until("the queue is empty", SOON, || server.queue().is_empty());
 }
 
 fn to_of(received: &[Received]) -> Vec<&str> {

@@ -1,6 +1,8 @@
 //! Row S31: mail that ends here, through the whole server: Maildirs of many virtual users, killed in between; and two users
 //! of one machine, one of whom plays games with links. Only root can be two users.
 
+mod games;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 use rustix::process::{getegid, geteuid};
 
+use crate::support::mail::submit;
 use crate::support::text::{MARK, message, original, with_file_line_ends};
 use crate::support::wait::wait_for;
 use crate::support::{Random, Server, Setup, maildir, wait_until};
@@ -117,16 +120,10 @@ fn two_users() -> Setup {
     setup
 }
 
-fn submit(server: &Server, to: &str, key: &str) {
-    let text = format!("{MARK}{key}\r\nSubject: {key}\r\n\r\nhello\r\n");
-    let reply = server.client().submit("s@source.example", &[to], text.as_bytes());
-    assert_eq!(reply.code, 250, "{reply:?}");
-}
-
 /// Waits for a delivery that is refused for now, and gives its reason.
 fn refused(server: &Server, to: &str, key: &str) -> String {
     let before: Vec<String> = server.queue().into_iter().map(|listed| listed.id).collect();
-    submit(server, to, key);
+    submit(server, &[to], key);
     wait_for("it is deferred, with a reason", SOON, || {
         let new = server.queue().into_iter().find(|listed| !before.contains(&listed.id))?;
         (new.state == "deferred" && !new.reason.is_empty()).then_some(new.reason)
@@ -143,7 +140,7 @@ fn s31_each_users_mail_is_his_own() {
     let root = server.dir().join("root");
     for (name, uid) in [("gilles", GILLES), ("eric", ERIC)] {
         for domain in ["box", "dir", "id"] {
-            submit(&server, &format!("{name}@{domain}.example"), domain);
+            submit(&server, &[&format!("{name}@{domain}.example")], domain);
         }
         wait_until("all is delivered", SOON, || server.queue().is_empty());
         let home = root.join("home").join(name);

@@ -197,11 +197,40 @@ fn s139_other_names_and_modes() {
     let lists: [(&Path, &[&str]); 2] = [(&as_mailq, &[]), (&as_sendmail, &["-bp"])];
     for (program, arguments) in lists {
         let output = Command::new(program).args(arguments).env("RINGPOST_STATE", &server.state).output();
-        assert_eq!(String::from_utf8_lossy(&output.expect("it runs").stdout), "the queue is empty\n");
+        assert_eq!(String::from_utf8_lossy(&output.expect("it runs").stdout), "Mail queue is empty\n");
     }
     assert_eq!(code(&sendmail(&server.state, &["-q"], b"")), 0);
     server.stop();
     assert_eq!(code(&sendmail(&server.state, &["-q"], b"")), 69);
     let output = sendmail(&server.state, &["-bs"], b"QUIT\r\n");
     assert_eq!((code(&output), &output.stdout[..4]), (75, &b"421 "[..]));
+}
+
+#[test]
+fn mailq_prints_the_columns_that_scripts_read_with_the_server_and_without() {
+    let rules = "action \"out\" relay host \"smtp+notls://127.0.0.1:1\"\nmatch from any for any action \"out\"\n";
+    let mut server = Setup::new(rules).start();
+    let to = ["one@x.example", "two@x.example"];
+    let output = sendmail(&server.state, &[&["-f", "s@y.example"], &to[..]].concat(), b"Subject: x\n\nwaits\n");
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    wait_until("it is deferred", Duration::from_secs(20), || {
+        server.queue().iter().filter(|one| one.state == "deferred" && !one.reason.is_empty()).count() == 2
+    });
+    let mailq = |state: &Path| {
+        let output = Command::new(PROGRAM).arg("--state").arg(state).arg("mailq").output().expect("it runs");
+        assert_eq!(code(&output), 0, "{}", errors(&output));
+        String::from_utf8(output.stdout).expect("a text")
+    };
+    let listed = mailq(&server.state);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines[0], "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------");
+    let words: Vec<&str> = lines[1].split_ascii_whitespace().collect();
+    assert_eq!((words.len(), words[0], words[6]), (7, server.queue()[0].id.as_str(), "s@y.example"), "{listed}");
+    assert!(lines[2].trim_start().starts_with('(') && lines[2].ends_with(')'), "{listed}");
+    assert_eq!((lines[3].trim(), lines[4].trim()), ("one@x.example", "two@x.example"), "{listed}");
+    assert_eq!((lines[5], lines[6]), ("", "-- 0 Kbytes in 1 Request."), "{listed}");
+    server.stop();
+    let stopped = mailq(&server.state);
+    assert_eq!(stopped.lines().filter(|line| line.contains("@x.example")).count(), 2, "{stopped}");
+    assert!(stopped.contains("s@y.example") && stopped.ends_with("\n-- 0 Kbytes in 1 Request.\n"), "{stopped}");
 }

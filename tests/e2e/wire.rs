@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::server::{LISTENERS, SMALL};
 use crate::support::text::{MARK, message, stuffed};
-use crate::support::{Client, Random, Server, Setup, Sink};
+use crate::support::{Client, Random, Server, Setup, Sink, maildir};
 
 /// Recipients of `ok.example` are taken and go nowhere; no others.
 fn picky() -> Server {
@@ -305,4 +305,40 @@ fn many_idle_connections_cost_little_and_a_new_client_is_served_at_once() {
     assert_eq!(server.client().submit("a@b.example", &["x@ok.example"], b"Subject: x\r\n\r\n").code, 250);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     drop((warm, idle));
+}
+
+#[test]
+fn listeners_go_by_their_addresses_names_and_hide_their_clients() {
+    let rules = "table names { 127.0.0.1 => one.example, 127.0.0.2 => two.example }\n\
+                 listen on 127.0.0.1 port @SMTP@ hostnames <names>\nlisten on 127.0.0.2 port @SMTP@ hostnames <names>\n\
+                 listen on 127.0.0.3 port @SMTP@ mask-src no-dsn hostname three.example\n\
+                 action \"box\" maildir \"@DIR@/mail\" userbase { u = 0:0:/ }\nmatch from any for any action \"box\"\n";
+    let server = Setup::whole(format!("{SMALL}http listen on 127.0.0.1 port @HTTP@\n{rules}")).start();
+    for (last, name) in [(1, "one.example"), (2, "two.example"), (3, "three.example")] {
+        let address = (std::net::Ipv4Addr::new(127, 0, 0, last), server.smtp.port()).into();
+        let mut client = Client::connect(address);
+        client.expect(&format!("220 {name} "));
+        let extensions = client.say("EHLO secret.example");
+        assert!(extensions.lines[0].starts_with(name), "{extensions:?}");
+        // No listener offers DSN yet, and one with `no-dsn` never will.
+        assert!(!extensions.lines.iter().any(|line| line.starts_with("DSN")), "{extensions:?}");
+        assert_eq!(client.say("MAIL FROM:<a@source.example> RET=HDRS").code, 555);
+        let text = format!("{MARK}{name}\r\n\r\nx\r\n");
+        assert_eq!(client.submit("a@source.example", &["u@d.example"], text.as_bytes()).code, 250);
+        let line = format!("{MARK}{name}\n");
+        let message = maildir::wait_for_message(&server.dir().join("mail"), name, |message| {
+            String::from_utf8_lossy(message).contains(&line)
+        });
+        let message = String::from_utf8_lossy(&message).into_owned();
+        match last {
+            3 => {
+                assert!(message.contains("\nReceived: by three.example (Ringpost)\n\twith ESMTP id "), "{message}");
+                assert!(!message.contains("secret.example") && !message.contains("127.0.0."), "{message}");
+            }
+            _ => assert!(
+                message.contains(&format!("from secret.example (unknown [127.0.0.1])\n\tby {name} with ESMTP id ")),
+                "{message}"
+            ),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::declared::What;
 use super::{Check, exclude};
 use crate::command::{Command, CommandProblem};
-use crate::format::{Format, FormatProblem, NoticeKind};
+use crate::format::{Format, FormatProblem, written_length};
 use crate::limits::ACTIONS_MAX;
 use crate::model::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
 use crate::parse::ast::{Arg, Said, Word};
@@ -203,15 +203,7 @@ impl Check<'_, '_> {
     /// E0506 at the `%{` itself.
     fn format_problem(&self, problem: FormatProblem, word: &Word) -> Report {
         let span = self.within(word, Some(problem.offset()));
-        match problem {
-            FormatProblem::Unknown { name, nearest, .. } => {
-                let help = nearest.map(|name| format!("did you mean `{name}`?"));
-                Report::new("E0506", span, format!("unknown format `{name}`")).maybe_help(help)
-            }
-            FormatProblem::Unclosed { .. } => {
-                Report::new("E0506", span, "unknown format `%{`").help("close it: `%{…}`")
-            }
-        }
+        problem.report(span)
     }
 
     /// W0806, W0812: what OpenSMTPD would read otherwise.
@@ -220,16 +212,7 @@ impl Check<'_, '_> {
             let place = self.within(word, Some(notice.offset));
             let end = place.start.saturating_add(narrow(notice.len)).min(word.span.end);
             let span = if place == word.span { place } else { Span { end, ..place } };
-            self.reading.report(match notice.kind {
-                NoticeKind::PositiveEnd { written, inclusive } => {
-                    let message = format!("the end offset is exclusive here; OpenSMTPD's `{written}` is `{inclusive}`");
-                    Report::new("W0806", span, message)
-                }
-                NoticeKind::OneLetter { letter, token } => {
-                    let message = format!("`%{letter}` is not expanded; the format is `%{{{token}}}`");
-                    Report::new("W0812", span, message)
-                }
-            });
+            self.reading.report(notice.report(span));
         }
     }
 
@@ -239,8 +222,7 @@ impl Check<'_, '_> {
         let quote = usize::from(written.starts_with(['"', '\'']));
         let as_is = written.get(quote..written.len().saturating_sub(quote)) == Some(&*word.text);
         let Some(offset) = offset.filter(|_| as_is) else { return word.span };
-        let rest = &word.text[offset..];
-        let length = if rest.starts_with("%{") { rest.find('}').map_or(rest.len(), |end| end + 1) } else { 1 };
+        let length = written_length(&word.text[offset..]);
         let start = word.span.start + narrow(quote + offset);
         Span { start, end: start + narrow(length), ..word.span }
     }

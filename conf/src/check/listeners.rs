@@ -8,7 +8,8 @@ use ringpost_address::parse_ip;
 use super::declared::What;
 use super::{Check, exclude};
 use crate::model::{
-    Authentication, CertificateAuth, Family, Listener, ListenerTls, PasswordAuth, Senders, TlsMode, Users, Where,
+    Authentication, CertificateAuth, Family, LOCAL_TAG, Listener, ListenerTls, PasswordAuth, Senders, TlsMode, Users,
+    Where,
 };
 use crate::parse::ast::{Arg, OptionLine, Said};
 use crate::report::Report;
@@ -19,7 +20,7 @@ const SMTP_PORT: u16 = 25;
 const SMTPS_PORT: u16 = 465;
 
 impl Check<'_, '_> {
-    /// All listeners, each once.
+    /// All listeners, each once. The local socket is there without being named, too.
     pub(super) fn listeners(&mut self, server: &str, message_bytes_max: u64) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
         let mut places: HashMap<(Where, u16, Family), Span> = HashMap::new();
@@ -41,6 +42,9 @@ impl Check<'_, '_> {
                 }
             }
         }
+        if !listeners.iter().any(|listener| listener.place == Where::Socket) {
+            listeners.push(Listener::socket(server, message_bytes_max));
+        }
         listeners
     }
 
@@ -60,7 +64,7 @@ impl Check<'_, '_> {
         let rate_limits = self.names.find_all(What::RateLimit, options.names("ratelimit"), self.reading);
         let port = self.listener_port(said, &place, tls.mode)?;
         let tag = options.text("tag").unwrap_or_else(|| match place {
-            Where::Socket => "local".to_owned(),
+            Where::Socket => LOCAL_TAG.to_owned(),
             _ => String::new(),
         });
         Some(Listener {

@@ -109,13 +109,13 @@ impl Expansion<'_> {
             AliasTarget::User(name) => Kind::User { name: user_name(name), action, reach: Reach::Anything },
             AliasTarget::Mailbox(name) => Kind::User { name: user_name(name), action, reach: Reach::Mailbox },
             AliasTarget::Address(address) => Kind::Address(address.clone()),
-            AliasTarget::File(path) => Kind::File { path: path.clone(), action, user: user() },
+            AliasTarget::File(path) => Kind::File { path: (**path).clone(), action, user: user() },
             AliasTarget::Pipe(command) => Kind::Pipe { command: command.clone(), action, user: user() },
             AliasTarget::Include(path) => {
                 let path = self.config.below_root(&path.to_string_lossy()).into();
                 Kind::Include { path, action, user: user() }
             }
-            AliasTarget::Error(reply) => Kind::Error(reply.clone()),
+            AliasTarget::Error(reply) => Kind::Error((**reply).clone()),
         }
     }
 

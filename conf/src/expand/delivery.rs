@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::command::Command;
 use crate::format::{Format, FormatValues};
 use crate::model::{Action, ActionKind, Config};
-use crate::tables::{UserRecord, Value as _};
+use crate::tables::UserRecord;
 
 /// A user, as a table or the system has it. He need not exist anywhere else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -165,12 +165,7 @@ impl Identity {
     /// are left out: they are not known yet, and would make every delivery another one.
     pub fn of(action: usize, address: &str, way: &Way, config: &Config, values: &FormatValues<'_>) -> Self {
         let owner = way.user();
-        let values = FormatValues {
-            destination: address,
-            user_name: owner.map_or("", |user| &user.name),
-            user_directory: owner.map_or("", |user| &user.home),
-            ..*values
-        };
+        let values = way.values(address, *values);
         let path = |format: &Format| match format.expand_path(&values) {
             Ok(path) => path.to_string_lossy().into_owned(),
             // It will be deferred until somebody mends it: as a delivery of its own.
@@ -207,11 +202,6 @@ fn normal(address: &str) -> String {
         Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
         None => address.to_owned(),
     }
-}
-
-/// The user of the text of a record.
-pub(super) fn user_of_text(text: &str, key: &str, config: &Config) -> Option<User> {
-    UserRecord::parse(text).ok().map(|record| User::of_record(record, key, config))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::tables::{AliasTarget, Value};
 ///
 /// # Errors
 /// The first value that is none.
-pub(super) fn targets(text: &str) -> Result<Vec<AliasTarget>, String> {
+pub(crate) fn targets(text: &str) -> Result<Vec<AliasTarget>, String> {
     let mut found = Vec::new();
     for line in text.lines().map(without_comment) {
         for value in values(line) {

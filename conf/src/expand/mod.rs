@@ -11,6 +11,7 @@ mod delivery;
 mod lines;
 mod node;
 mod outline;
+mod place;
 mod question;
 mod refusal;
 mod user;
@@ -20,16 +21,19 @@ use std::ops::Range;
 use std::path::{Component, Path};
 
 pub use delivery::{Delivery, Identity, User, Way};
+pub(crate) use lines::targets as read_targets;
 pub use outline::Outlines;
 pub use question::{Question, Told};
 pub use refusal::Refusal;
 
 pub(crate) use node::{Kind, Needs, Node, Outcome, Step as Passage};
+pub(crate) use place::place;
 
+use crate::direction::Direction;
 use crate::facts::{Facts, Lookup, ReverseName};
 use crate::format::{Format, FormatValues};
 use crate::limits::EXPANSION_NODES_MAX;
-use crate::model::{Config, TableId};
+use crate::model::{ActionKind, Config, TableId};
 use crate::tables::{Answer, ServiceKind};
 
 /// The expansion of one recipient.
@@ -279,6 +283,32 @@ impl<'c> Expansion<'c> {
     /// What is known; else it is needed.
     fn ask(&self, question: Question) -> Result<&Told, Needs> {
         self.told.get(&question).ok_or_else(|| question.into())
+    }
+
+    /// What must be asked besides to tell where these deliveries of relays go, and from where; for `ringpost explain`. Tell
+    /// the answers, and ask again: names of source addresses are asked for when the addresses are known.
+    pub fn directions(&self, deliveries: &[Delivery]) -> Vec<Question> {
+        let told = |lookup: &Lookup| self.answer(&Question::Lookup(lookup.clone())).cloned();
+        let mut questions = Vec::new();
+        for delivery in deliveries {
+            let ActionKind::Relay(relay) = &self.config.actions[delivery.action].kind else { continue };
+            let domain = Direction::domain_of(&delivery.address);
+            questions.extend(relay.questions(&domain));
+            if let Ok(direction) = relay.direction(self.config, &domain, &told) {
+                questions.extend(direction.sources.iter().filter_map(|source| relay.name_question(*source)));
+            }
+        }
+        let mut open: Vec<Question> = Vec::new();
+        for question in questions.into_iter().map(Question::Lookup) {
+            if self.answer(&question).is_none() && !open.contains(&question) {
+                open.push(question);
+            }
+        }
+        open
+    }
+
+    pub(crate) fn answer(&self, question: &Question) -> Option<&Told> {
+        self.told.get(question)
     }
 
     pub(crate) fn told(&self) -> impl Iterator<Item = (&Question, &Told)> {

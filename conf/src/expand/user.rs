@@ -5,12 +5,11 @@ use std::path::Path;
 use ringpost_address::{split_address, strip_extension};
 
 use super::address::mapping_name;
-use super::delivery::user_of_text;
 use super::node::{Reach, user_name};
 use super::{Delivery, Expansion, Kind, Needs, Outcome, Passage, Question, Refusal, Told, User, Way, lines};
 use crate::facts::Lookup;
 use crate::model::{ActionKind, Keyed};
-use crate::tables::{AliasTarget, Answer, Keys, ServiceKind, UserRecord};
+use crate::tables::{AliasTarget, Answer, Keys, ServiceKind, UserRecord, Value as _, is_user_name};
 
 /// What a user's name leads to.
 enum Found {
@@ -117,8 +116,7 @@ impl Expansion<'_> {
             Some(Keyed::Memory(users)) => {
                 let delimiter = self.config.smtp.sub_address_delimiter;
                 let record: Option<&UserRecord> = users.find(Keys::new(ServiceKind::UserInfo, name, delimiter));
-                let found = record.map(|record| User::of_record(record.clone(), name, self.config));
-                return Ok(found.map_or(Found::Nobody, Found::User));
+                return Ok(record.map_or(Found::Nobody, |record| self.known(record.clone(), name)));
             }
             Some(Keyed::Remote(table)) => {
                 Question::Lookup(Lookup::Table { table: *table, service: ServiceKind::UserInfo, key: name.to_owned() })
@@ -126,10 +124,19 @@ impl Expansion<'_> {
             None => Question::User(name.to_owned()),
         };
         Ok(match self.ask(question)? {
-            Told::Found(text) => user_of_text(text, name, self.config).map_or(Found::Failed, Found::User),
+            Told::Found(text) => UserRecord::parse(text).map_or(Found::Failed, |record| self.known(record, name)),
             Told::NotFound => Found::Nobody,
             Told::Unsafe(_) | Told::Failed(_) => Found::Failed,
         })
+    }
+
+    /// The user of a record. One without a name is that of its key, which a stranger has written: where it can be nobody's
+    /// name it is nobody's.
+    fn known(&self, record: UserRecord, key: &str) -> Found {
+        match record.name.is_none() && !is_user_name(key) {
+            true => Found::Nobody,
+            false => Found::User(User::of_record(record, key, self.config)),
+        }
     }
 
     /// What the text of a `.forward` makes of its user; `None`: nothing is in it.

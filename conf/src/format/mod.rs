@@ -2,10 +2,12 @@
 //!
 //! A value never adds a component to a path: what a stranger may put into it is cleaned, and `..` defers the delivery.
 
+mod report;
 mod token;
 
 use std::path::PathBuf;
 
+pub(crate) use self::report::written_length;
 use self::token::Value;
 use crate::limits::FORMATTED_BYTES_MAX;
 
@@ -279,7 +281,21 @@ impl Format {
         if path.contains('\0') { Err(FormatError::Component) } else { Ok(PathBuf::from(path)) }
     }
 
-    /// The text of one argument, or of a destination.
+    /// The text of one argument. A hyphen at its begin that comes from a stranger becomes a colon: an argument of his making
+    /// is no option.
+    ///
+    /// # Errors
+    /// A text that is too long.
+    pub fn expand_argument(&self, values: &FormatValues<'_>) -> Result<String, FormatError> {
+        let mut text = self.expand_text(values)?;
+        let strangers = matches!(self.parts.first(), Some(Part::Value(value)) if value.is_cleaned());
+        if strangers && text.starts_with('-') {
+            text.replace_range(..1, ":");
+        }
+        Ok(text)
+    }
+
+    /// The text of a destination.
     ///
     /// # Errors
     /// A text that is too long.
@@ -392,6 +408,8 @@ mod tests {
     #[test]
     fn strangers_cannot_climb() {
         assert_eq!(expand("/m/%{rcpt.user}/new", "../../etc@x.org").unwrap(), "/m/..:..:etc/new");
+        assert_eq!(expand("/m/%{rcpt.ext}", "\"a+b>c;<(d)\"@x.org").unwrap(), "/m/b:c:::d::");
+        assert_eq!(expand("/m/%{rcpt.user}", "a\u{202e}b\u{feff}ü@x.org").unwrap(), "/m/a:b:ü");
         assert_eq!(expand("/m/%{rcpt.user}", "..@x.org"), Err(FormatError::Component));
         assert_eq!(expand("/m/.%{rcpt.user}", ".@x.org"), Err(FormatError::Component));
         assert_eq!(expand("/m/%{rcpt.ext}/x", "a@x.org"), Err(FormatError::Component));

@@ -110,6 +110,11 @@ impl Value {
         matches!(self.token, Token::UserDirectory | Token::Mda)
     }
 
+    /// Whether a stranger has a hand in the text, and it is to be made harmless.
+    pub(super) fn is_cleaned(&self) -> bool {
+        !self.is_trusted() && !self.modifiers.contains(&Modifier::Raw)
+    }
+
     /// `%{mda}`, whatever is done with it.
     pub(super) fn is_mda(&self) -> bool {
         self.token == Token::Mda
@@ -166,9 +171,16 @@ fn strip(text: &str, delimiter: char) -> String {
     }
 }
 
-/// What has a meaning to a shell or a file system becomes a colon.
+/// What has a meaning to a shell or a file system, or is not to be seen, becomes a colon.
 fn clean(c: char) -> char {
-    if c.is_whitespace() || c.is_control() || "!#$%&'*?`{|}~/\\".contains(c) { ':' } else { c }
+    let has_meaning = "!\"#$%&'()*/;<>?\\`{|}~".contains(c);
+    if has_meaning || c.is_whitespace() || c.is_control() || is_invisible(c) { ':' } else { c }
+}
+
+/// Marks of direction, joiners and spaces without width: two names that look the same would be two, and one might read
+/// backwards.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 impl Slice {

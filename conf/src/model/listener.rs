@@ -68,7 +68,16 @@ impl Listener {
             line: Line::built_in(),
         }
     }
+
+    /// The local socket, without anything special.
+    pub fn socket(hostname: &str, message_bytes_max: u64) -> Self {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { place: Where::Socket, tag: LOCAL_TAG.to_owned(), ..Self::plain(nowhere, hostname, message_bytes_max) }
+    }
 }
+
+/// The tag of sessions of the local socket, unless its line gives them another.
+pub const LOCAL_TAG: &str = "local";
 
 /// What `listen on` names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -20,8 +20,8 @@ use std::sync::Arc;
 pub use action::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
 pub use filter::{Filter, FilterCondition, FilterDecision, FilterKind, FilterTest, OnFailure, Phase, Proc, Program};
 pub use listener::{
-    Authentication, Ca, CertificateAuth, Family, Listener, ListenerTls, PasswordAuth, Pki, PkiSource, Senders, TlsMode,
-    Users, Where,
+    Authentication, Ca, CertificateAuth, Family, LOCAL_TAG, Listener, ListenerTls, PasswordAuth, Pki, PkiSource,
+    Senders, TlsMode, Users, Where,
 };
 pub use quickstart::Quickstart;
 pub use relay::{Host, Relay, RelayHost, RelayTls, Scheme};

@@ -40,7 +40,7 @@ impl Config {
             Maildir { path: Format::literal(state.join("Maildir").to_string_lossy().into_owned()), junk: false };
         let http = |listen| Http { listen, pki: None, auth: None, only: Vec::new(), line: Line::built_in() };
         Self {
-            listeners: listeners.collect(),
+            listeners: listeners.chain([Listener::socket("localhost", smtp.message_bytes_max)]).collect(),
             actions: vec![Action {
                 name: "maildir".into(),
                 kind: ActionKind::Maildir(maildir),
@@ -100,6 +100,12 @@ impl Config {
     pub fn mx_port(&self) -> u16 {
         const SMTP_PORT: u16 = 25;
         SMTP_PORT.saturating_add(self.port_offset)
+    }
+
+    /// The port of SMTP that is encrypted from the first byte (RFC 8314), moved by `--port-offset`.
+    pub fn smtps_port(&self) -> u16 {
+        const SMTPS_PORT: u16 = 465;
+        SMTPS_PORT.saturating_add(self.port_offset)
     }
 }
 

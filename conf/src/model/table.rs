@@ -27,6 +27,8 @@ pub struct Table {
     pub memory: MemoryTable,
     /// The line that declares it.
     pub line: Line,
+    /// What it was declared as, in the canonical form and without secrets; empty if it is built in.
+    pub statement: String,
 }
 
 /// Who answers. Paths have `--root` in front already.

@@ -18,6 +18,8 @@ const PAIR_BYTES: usize = 8;
 const HEAD_BYTES: usize = TABLES * PAIR_BYTES;
 /// The record that says what a file was made from. No address or name has a zero byte.
 const ORIGIN: &str = "\0ringpost";
+/// Before a key in lower case: the record that says how it was written, if that is otherwise.
+const SPELLED: &str = "\0";
 /// Where a Berkeley DB file has its magic number, and those numbers: hash, btree, queue, heap.
 const BERKELEY_AT: usize = 12;
 const BERKELEY: [u32; 4] = [0x0006_1561, 0x0005_3162, 0x0004_2253, 0x0007_4582];
@@ -123,6 +125,39 @@ impl Cdb {
         })
     }
 
+    /// The same where upper and lower case of a key are not the same.
+    pub fn find_as_written(&self, key: &str) -> impl Iterator<Item = Result<&str, CdbError>> {
+        let folded = Folded::new(key);
+        let spelling = self.find_exactly(&format!("{SPELLED}{}", folded.as_str())).next().flatten();
+        let (stored, is_it) = match spelling {
+            Some(spelling) => (folded.as_str(), spelling == key.as_bytes()),
+            None => (key, true),
+        };
+        self.find_exactly(stored).filter(move |_| is_it).map(|found| {
+            let bytes = found.ok_or(CdbError::Damaged)?;
+            std::str::from_utf8(bytes).map_err(|_| CdbError::Damaged)
+        })
+    }
+
+    /// All keys, in the order in which they were written.
+    pub fn keys(&self) -> impl Iterator<Item = Result<&str, CdbError>> {
+        // Records stand one after the other, between the head and the first of the tables.
+        let places = (0..TABLES).filter_map(|table| self.pair(table * PAIR_BYTES).map(|(at, _)| at as usize));
+        let (mut at, end) = (HEAD_BYTES, places.min().unwrap_or_default());
+        let keys = std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let record = self.record(at);
+            at = record.map_or(end, |(key, value)| at + PAIR_BYTES + key.len() + value.len());
+            Some(record.map(|(key, _)| key))
+        });
+        fn text(key: Option<&[u8]>) -> Result<&str, CdbError> {
+            std::str::from_utf8(key.ok_or(CdbError::Damaged)?).map_err(|_| CdbError::Damaged)
+        }
+        keys.filter(|key| key.is_none_or(|key| !key.starts_with(SPELLED.as_bytes()))).map(text)
+    }
+
     /// What the database was made from, and when, as its maker said.
     pub fn origin(&self) -> Option<&str> {
         self.find_exactly(ORIGIN).next().flatten().and_then(|bytes| std::str::from_utf8(bytes).ok())
@@ -223,7 +258,11 @@ pub fn build<'a>(records: impl IntoIterator<Item = (&'a str, &'a str)>, origin: 
     };
     put(ORIGIN, origin)?;
     for (key, value) in records {
-        put(Folded::new(key).as_str(), value)?;
+        let folded = Folded::new(key);
+        put(folded.as_str(), value)?;
+        if folded.as_str() != key {
+            put(&format!("{SPELLED}{}", folded.as_str()), key)?;
+        }
     }
     for (table, places) in places.into_iter().enumerate() {
         let at = narrow(bytes.len())?;
@@ -277,6 +316,14 @@ mod tests {
         for (key, value) in &many {
             assert_eq!(all(&cdb, key), [value]);
         }
+        let as_written =
+            |key: &str| cdb.find_as_written(key).map(|value| value.unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(as_written("Staff"), ["gilles", "eric"]);
+        assert!(as_written("staff").is_empty() && as_written("STAFF").is_empty() && as_written("Key1").is_empty());
+        assert_eq!(as_written("key1"), ["value 1"]);
+        let keys: Vec<&str> = cdb.keys().map(|key| key.unwrap()).collect();
+        assert_eq!((keys.len(), keys[0], keys[4999]), (5003, "key0", "key4999"));
+        assert_eq!(&keys[5000..], ["staff", "", "staff"]);
         assert_eq!(all(&cdb, "STAFF"), ["gilles", "eric"]);
         assert_eq!(all(&cdb, ""), ["empty"]);
         for absent in ["key5000", "staf", "*)(uid=*", "' OR 1=1 --", "a\0b", "a\nb"] {

@@ -50,13 +50,13 @@ pub enum AliasTarget {
     /// A mail address.
     Address(String),
     /// `/file`: append to it. As written, without `--root`.
-    File(Format),
+    File(Box<Format>),
     /// `|command`: give it to a program.
     Pipe(Command),
     /// `:include:/path`: what the lines of that file stand for. As written, without `--root`.
     Include(PathBuf),
     /// `error:550 5.7.1 text`: refuse.
-    Error(Reply),
+    Error(Box<Reply>),
 }
 
 impl Value for AliasTarget {
@@ -68,13 +68,13 @@ impl Value for AliasTarget {
             return Command::parse(command.trim_start()).ok().map(Self::Pipe);
         }
         if text.starts_with('/') {
-            return Format::parse(text).ok().map(Self::File);
+            return Format::parse(text).ok().map(Box::new).map(Self::File);
         }
         if let Some(path) = strip_word(text, ":include:") {
             return path.starts_with('/').then(|| Self::Include(path.into()));
         }
         if let Some(reply) = strip_word(text, "error:") {
-            return reply::parse(reply).ok().map(Self::Error);
+            return reply::parse(reply).ok().map(Box::new).map(Self::Error);
         }
         if let Some(user) = text.strip_prefix('\\') {
             return is_user(user).then(|| Self::Mailbox(user.to_owned()));
@@ -180,9 +180,10 @@ impl Value for Credentials {
     const WHAT: &'static str = "user:password";
     const HOW: Option<&'static str> = None;
 
-    /// `user:secret`, or the secret alone. A hash is known by its beginning, as it may have colons itself.
+    /// `user:secret`, the secret alone, or a line of passwd(5). A hash is known by its beginning, as it may have colons itself.
     fn read(text: &str) -> Option<Self> {
         let (user, secret) = match text.split_once(':') {
+            Some((user, rest)) if is_passwd_line(text) => (Some(user), rest.split(':').next().unwrap_or_default()),
             Some((user, secret)) if !is_password_hash(text) => (Some(user), secret),
             _ => (None, text),
         };
@@ -326,6 +327,21 @@ impl Value for AddressPattern {
     }
 }
 
+/// Whether this is `name:password:uid:gid:gecos:home`, with or without what follows.
+pub(super) fn is_passwd_line(text: &str) -> bool {
+    match text.split(':').collect::<Vec<_>>()[..] {
+        [name, _, uid, gid, _, home, ..] => {
+            is_user(name) && id(uid).is_some() && id(gid).is_some() && home.starts_with('/')
+        }
+        _ => false,
+    }
+}
+
+/// Whether what a stranger has written may name a user: his mailbox is a file of that name, a mail store is told it.
+pub fn is_user_name(text: &str) -> bool {
+    is_user(text) && !text.starts_with('.')
+}
+
 /// What may be a user's name, as a local part without quotes.
 fn is_user(text: &str) -> bool {
     let bad = |c: char| c.is_whitespace() || c.is_control() || "\"<>@:/|,\\".contains(c);
@@ -376,6 +392,8 @@ mod tests {
         assert_eq!(login("gilles:$2b$10$x").unwrap(), (Some("gilles".into()), "$2b$10$x".into()));
         assert_eq!(login("SCRAM-SHA-256$4096:a$b:c").unwrap(), (None, "SCRAM-SHA-256$4096:a$b:c".into()));
         assert_eq!(login("secret").unwrap(), (None, "secret".into()));
+        assert_eq!(login("joe:$6$x$y:10:100:J:/home/joe:/bin/sh").unwrap(), (Some("joe".into()), "$6$x$y".into()));
+        assert_eq!(login("joe:a:b:c:d:e:f").unwrap(), (Some("joe".into()), "a:b:c:d:e:f".into()));
         assert!(login("").is_err() && login("gilles:").is_err() && login(":x").is_err());
         assert_eq!(format!("{:?}", Credentials::parse("a:b").unwrap().secret), "…");
         assert!(is_password_hash("{SSHA}abc") && is_password_hash("$6$x$y") && !is_password_hash("encryptedpasswd"));

@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+use ringpost_address::parse_ip;
+
+use super::entry::is_passwd_line;
+
 /// How the lines of a mapping are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Columns {
@@ -14,6 +18,9 @@ pub enum Columns {
     WholeRecord,
     /// A key and words; also separated by commas.
     Words,
+    /// A key and all that follows it as one value, whatever will read that; of a line of passwd(5) the whole line. Columns are
+    /// as in [`Record`](Self::Record), but that only white space ends an address.
+    Rest,
 }
 
 /// An entry of a mapping.
@@ -42,21 +49,19 @@ pub fn lines(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     raw_lines(text).map(|line| trim(text, line)).filter(|line| is_entry(&text[line.clone()]))
 }
 
-/// The entries of a mapping, in order.
-pub fn mapping(text: &str, columns: Columns) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    for raw in raw_lines(text) {
-        let line = trim(text, raw.clone());
-        if !is_entry(&text[line.clone()]) {
-            continue;
+/// The entries of a mapping, in order. One at a time, for there may be millions.
+pub fn mapping(text: &str, columns: Columns) -> impl Iterator<Item = Row> + '_ {
+    let trimmed = raw_lines(text).map(|raw| (raw.start, trim(text, raw)));
+    let mut entries = trimmed.filter(|(_, line)| is_entry(&text[line.clone()])).peekable();
+    std::iter::from_fn(move || {
+        let (_, first) = entries.next()?;
+        let mut row = row(text, first, columns);
+        let continues = |(begin, line): &(usize, Range<usize>)| columns == Columns::Alias && line.start > *begin;
+        while let Some((_, line)) = entries.next_if(continues) {
+            row.values.extend(values(text, without_comment(text, line), b","));
         }
-        let continues = columns == Columns::Alias && line.start > raw.start;
-        match rows.last_mut().filter(|_| continues) {
-            Some(row) => row.values.extend(values(text, without_comment(text, line), b",")),
-            None => rows.push(row(text, line, columns)),
-        }
-    }
-    rows
+        Some(row)
+    })
 }
 
 fn row(text: &str, line: Range<usize>, columns: Columns) -> Row {
@@ -74,6 +79,24 @@ fn row(text: &str, line: Range<usize>, columns: Columns) -> Row {
                 None => key,
             };
             Row { key, values: values(text, rest, b", \t") }
+        }
+        Columns::Rest => {
+            let (first, rest) = first_column(text, line.clone(), |_| false);
+            let column = &text[first.clone()];
+            let (key, rest) = if is_passwd_line(&text[line.clone()]) {
+                (first_column(text, line.clone(), |c| c == ':').0, line)
+            } else if let Some(shorter) = column.strip_suffix(':') {
+                (first.start..first.start + shorter.len(), rest)
+            } else if rest.is_empty() && parse_ip(column).is_none() && first == line {
+                first_column(text, line, |c| c == ':')
+            } else {
+                (first, rest)
+            };
+            let rest = skip_colon(text, rest);
+            let inner = text[rest.clone()].strip_prefix('"').and_then(|inner| inner.strip_suffix('"'));
+            let is_quoted = inner.is_some_and(|inner| !inner.contains('"'));
+            let value = if is_quoted { rest.start + 1..rest.end - 1 } else { rest };
+            Row { key, values: if value.is_empty() { Vec::new() } else { vec![value] } }
         }
         Columns::Record | Columns::WholeRecord => {
             let (key, rest) = first_column(text, line.clone(), |c| c == ':');
@@ -187,10 +210,7 @@ mod tests {
 
     fn rows(text: &str, columns: Columns) -> Vec<(&str, Vec<&str>)> {
         let slice = |range: Range<usize>| &text[range];
-        mapping(text, columns)
-            .into_iter()
-            .map(|row| (slice(row.key), row.values.into_iter().map(slice).collect()))
-            .collect()
+        mapping(text, columns).map(|row| (slice(row.key), row.values.into_iter().map(slice).collect())).collect()
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
-use ringpost_address::{Folded, Network, parents, parse_ip, split_address, strip_extension, unquote_local};
+use ringpost_address::{
+    Folded, Network, canonical_ip, parents, parse_ip, split_address, strip_extension, unquote_local,
+};
 
 use super::ServiceKind;
 
@@ -50,6 +52,8 @@ enum Kind {
     FoldedExact,
     Domain,
     Parents,
+    /// An address in whatever spelling.
+    Address,
     Network,
     MailAddr,
     User,
@@ -61,21 +65,21 @@ impl<'k> Keys<'k> {
     /// `virtual`, for [`ServiceKind::Alias`]; a local part for `alias`. Case does not count where addresses and names are meant.
     pub fn new(service: ServiceKind, key: &'k str, delimiter: char) -> Self {
         let kind = match service {
+            _ if service.minds_case() => Kind::Exact,
             ServiceKind::Alias if split_address(key).is_some() => Kind::Virtual,
             ServiceKind::Alias => Kind::User,
+            // The whole list has no key.
+            ServiceKind::RelayHost if key.is_empty() => Kind::Exact,
             ServiceKind::Domain | ServiceKind::RelayHost | ServiceKind::Cert => Kind::Domain,
             ServiceKind::Dkim => Kind::Parents,
             ServiceKind::NetAddr => Kind::Network,
             ServiceKind::MailAddr => Kind::MailAddr,
-            ServiceKind::UserInfo | ServiceKind::AddrName | ServiceKind::SourceAddr => Kind::FoldedExact,
-            ServiceKind::Credentials
-            | ServiceKind::Auth
-            | ServiceKind::MailAddrMap
-            | ServiceKind::String
-            | ServiceKind::Regex => Kind::Exact,
+            ServiceKind::AddrName => Kind::Address,
+            // What is left: user names, and lists that have no keys.
+            _ => Kind::FoldedExact,
         };
         let (local, domain) = match kind {
-            Kind::Domain | Kind::Parents => ("", key),
+            Kind::Domain | Kind::Parents => ("", without_last_dot(key)),
             _ => split_address(key).unwrap_or((key, "")),
         };
         let local = unquote_local(local);
@@ -89,11 +93,11 @@ impl<'k> Keys<'k> {
             return Some(match (self.stage, self.plain()) {
                 (1, _) => self.address(&self.local),
                 (2, Some(plain)) => self.address(plain),
-                (3, _) => made(&[&self.local]),
-                (4, Some(plain)) => made(&[plain]),
+                (3, _) if is_name(&self.local) => made(&[&self.local]),
+                (4, Some(plain)) if is_name(plain) => made(&[plain]),
                 (5, _) => made(&["@", self.domain]),
                 (6, _) => Key::Given("@"),
-                (2 | 4, None) => continue,
+                (2..=4, _) => continue,
                 _ => return None,
             });
         }
@@ -128,7 +132,10 @@ impl<'k> Keys<'k> {
                 },
                 4 => {
                     self.stage = 5;
-                    return Some(made(&[self.plain().unwrap_or(&self.local)]));
+                    let name = self.plain().unwrap_or(&self.local);
+                    if is_name(name) {
+                        return Some(made(&[name]));
+                    }
                 }
                 5 => {
                     self.stage = 6;
@@ -166,7 +173,7 @@ impl<'k> Keys<'k> {
 
     /// The address itself, then every network that contains it, the narrowest first.
     fn network(&mut self) -> Option<Key<'k>> {
-        let Some(ip) = parse_ip(self.whole) else { return self.once(false) };
+        let Some(ip) = parse_ip(self.whole).map(canonical_ip) else { return self.once(false) };
         let bits: u16 = if ip.is_ipv4() { 32 } else { 128 };
         let stage = self.stage;
         self.stage += 1;
@@ -209,11 +216,18 @@ impl<'k> Iterator for Keys<'k> {
         match self.kind {
             Kind::Exact => self.once(false),
             Kind::FoldedExact => self.once(true),
+            Kind::Address => match parse_ip(self.whole) {
+                Some(ip) => {
+                    self.stage += 1;
+                    (self.stage == 1).then(|| made(&[&canonical_ip(ip).to_string()]))
+                }
+                None => self.once(true),
+            },
             Kind::User => {
                 self.stage += 1;
                 match (self.stage, self.plain()) {
-                    (1, _) => Some(made(&[&self.local])),
-                    (2, Some(plain)) => Some(made(&[plain])),
+                    (1, _) => is_name(&self.local).then(|| made(&[&self.local])),
+                    (2, Some(plain)) => is_name(plain).then(|| made(&[plain])),
                     _ => None,
                 }
             }
@@ -224,6 +238,26 @@ impl<'k> Iterator for Keys<'k> {
             Kind::Virtual => self.virtual_key(),
         }
     }
+}
+
+/// The spelling in which a key of a backend is asked for: that of addresses and networks may vary, others stay as they are.
+pub fn stored_key(key: &str) -> String {
+    match (parse_ip(key), Network::parse(key).filter(|_| key.contains('/'))) {
+        (Some(ip), _) => canonical_ip(ip).to_string(),
+        (None, Some(network)) => network.to_string(),
+        (None, None) => key.to_owned(),
+    }
+}
+
+/// `example.org.` is `example.org`.
+pub(super) fn without_last_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Whether a local part may be a key by itself. `"@b.org"@a.org` must not find what is the catch-all of `b.org`, nor `"<>"@a.org`
+/// what is meant for the null sender.
+fn is_name(local: &str) -> bool {
+    !local.is_empty() && !local.contains(['@', '<', '>'])
 }
 
 fn made(pieces: &[&str]) -> Key<'static> {
@@ -241,6 +275,7 @@ mod tests {
     #[test]
     fn the_keys_of_the_grammar() {
         assert_eq!(keys(ServiceKind::Domain, "A.b.org"), ["a.b.org", "*.b.org", "*.org", "*"]);
+        assert_eq!(keys(ServiceKind::Domain, "b.org."), ["b.org", "*.org", "*"]);
         let expected = ["u+x@a.b.org", "u@a.b.org", "@a.b.org", "@*.b.org", "@*.org", "u", "@"];
         assert_eq!(keys(ServiceKind::MailAddr, "U+x@a.b.Org"), expected);
         assert_eq!(keys(ServiceKind::MailAddr, "u@org"), ["u@org", "@org", "u", "@"]);
@@ -253,8 +288,21 @@ mod tests {
     }
 
     #[test]
+    fn local_parts_are_no_keys_of_other_kinds() {
+        assert_eq!(keys(ServiceKind::Alias, "\"@b.org\"@a.org"), ["@b.org@a.org", "@a.org", "@"]);
+        assert_eq!(keys(ServiceKind::Alias, "\"u@b.org\"@a.org"), ["u@b.org@a.org", "@a.org", "@"]);
+        assert_eq!(keys(ServiceKind::Alias, "\"u+x@b.org\"@a.org")[2..], ["u", "@a.org", "@"]);
+        assert_eq!(keys(ServiceKind::MailAddr, "\"<>\"@org"), ["<>@org", "@org", "@"]);
+        assert_eq!(keys(ServiceKind::Alias, "\"\"@a.org"), ["@a.org", "@a.org", "@"]);
+    }
+
+    #[test]
     fn other_services() {
         assert_eq!(keys(ServiceKind::Dkim, "a.b.org"), ["a.b.org", "b.org", "org"]);
+        assert_eq!(
+            (keys(ServiceKind::RelayHost, ""), keys(ServiceKind::SourceAddr, "")),
+            (vec![String::new()], vec![String::new()])
+        );
         assert_eq!(keys(ServiceKind::String, "Tag"), ["Tag"]);
         assert_eq!(keys(ServiceKind::Credentials, "Gilles@x.org"), ["Gilles@x.org"]);
         assert_eq!(keys(ServiceKind::UserInfo, "Gilles"), ["gilles"]);
@@ -267,5 +315,10 @@ mod tests {
         let six = keys(ServiceKind::NetAddr, "2001:db8::1");
         assert_eq!((six.len(), &*six[0], &*six[65]), (130, "2001:db8::1", "2001:db8::/64"));
         assert_eq!(keys(ServiceKind::NetAddr, "local"), ["local"]);
+        assert_eq!(keys(ServiceKind::NetAddr, "::ffff:10.1.2.3").first().map(String::as_str), Some("10.1.2.3"));
+        for spelling in ["2001:db8::1", "2001:DB8:0:0::1", "[2001:db8::1]"] {
+            assert_eq!(keys(ServiceKind::AddrName, spelling), ["2001:db8::1"]);
+        }
+        assert_eq!(keys(ServiceKind::AddrName, "192.0.2.1"), ["192.0.2.1"]);
     }
 }

@@ -1,63 +1,15 @@
 //! Tables in memory: what was made of entries, one part for each service, immutable and shared by all shards.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::key::without_last_dot;
+use super::shown::{dkim, login, user};
 use super::{
     AddressPattern, AddressSet, AliasTarget, Answer, Certificate, Credentials, DkimKey, DomainSet, HostName, Keys,
-    Patterns, RelayHost, ServiceKind, SourceSet, UserName, UserRecord, WordSet,
+    Mapped, Patterns, RelayHost, ServiceKind, SourceSet, UserName, UserRecord, WordSet,
 };
-use ringpost_address::{FoldedAddress, canonical_ip, parse_ip};
-
-/// A mapping in memory. Keys are as [`Keys`] makes them.
-#[derive(Clone, Debug)]
-pub struct Mapped<V>(HashMap<Box<str>, V>);
-
-impl<V> Default for Mapped<V> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<V> Mapped<V> {
-    /// Adds an entry; what the key had before, if it is not the first.
-    pub fn insert(&mut self, key: &str, value: V) -> Option<V> {
-        self.0.insert(key.into(), value)
-    }
-
-    /// What stands under exactly this key.
-    pub fn get(&self, key: &str) -> Option<&V> {
-        self.0.get(key)
-    }
-
-    /// What stands under the first of these keys that is there.
-    pub fn find(&self, mut keys: Keys<'_>) -> Option<&V> {
-        keys.find_map(|key| self.0.get(key.as_str()))
-    }
-
-    /// The values, in no order.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.values()
-    }
-
-    /// All keys, sorted.
-    pub fn keys(&self) -> Vec<&str> {
-        let mut keys: Vec<&str> = self.0.keys().map(|key| &**key).collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
+use ringpost_address::{FoldedAddress, parse_ip};
 
 /// What was made of a table's entries.
 #[derive(Clone, Debug, Default)]
@@ -129,17 +81,14 @@ impl Part {
         let is_in = |inside: bool| inside.then(|| vec![key.to_owned()]);
         match self {
             Self::Aliases(map) => map.find(keys).map(|targets| targets.iter().map(ToString::to_string).collect()),
-            Self::Domains(set) => is_in(set.contains(&key.to_lowercase())),
-            Self::Credentials(map) => map.find(keys).map(|one| vec![one.to_string()]),
-            Self::Users(map) => map.find(keys).map(|one| vec![one.to_string()]),
+            Self::Domains(set) => is_in(set.contains(without_last_dot(key).to_lowercase().as_str())),
+            Self::Credentials(map) => map.find(keys).map(|one| vec![login(key, one)]),
+            Self::Users(map) => map.find(keys).map(|one| vec![user(key, one)]),
             Self::Networks(set) => {
                 is_in(key == "local" && set.names_local() || parse_ip(key).is_some_and(|ip| set.contains(ip, || false)))
             }
             Self::Sources(list) => Some(list.iter().map(ToString::to_string).collect()),
-            Self::HostNames(map) => {
-                let ip = parse_ip(key).map(|ip| canonical_ip(ip).to_string());
-                map.get(ip.as_deref().unwrap_or(key)).map(|name| vec![name.0.clone()])
-            }
+            Self::HostNames(map) => map.find(keys).map(|name| vec![name.0.clone()]),
             Self::Addresses(set) => {
                 let address = if key == "<>" { "" } else { key };
                 is_in(set.contains(&FoldedAddress::new(address), delimiter))
@@ -151,7 +100,7 @@ impl Part {
             Self::Patterns(set) => is_in(set.find(key)),
             Self::Certificates(map) => map.find(keys).map(|one| vec![format!("{:?} {:?}", one.chain, one.key)]),
             Self::Subjects(map) => map.find(keys).map(|one| vec![one.0.clone()]),
-            Self::Dkim(map) => map.find(keys).map(|one| vec![format!("{}:{}", one.selector, one.key.display())]),
+            Self::Dkim(map) => map.find(keys).map(|one| vec![dkim(one)]),
         }
     }
 }

@@ -37,6 +37,9 @@ pub enum ServiceKind {
     Dkim,
 }
 
+/// The article's name of [`ServiceKind::SourceAddr`].
+const SOURCE_ADDR: &str = "sourceaddr";
+
 impl ServiceKind {
     /// All of them.
     pub const ALL: [Self; 15] = [
@@ -78,9 +81,22 @@ impl ServiceKind {
         }
     }
 
-    /// The service of this name.
+    /// The service of this name. K_SOURCEADDR is also called what the article calls it.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|service| service.name() == name)
+        match name {
+            SOURCE_ADDR => Some(Self::SourceAddr),
+            _ => Self::ALL.into_iter().find(|service| service.name() == name),
+        }
+    }
+
+    /// All names, the second one of K_SOURCEADDR last.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().map(Self::name).chain([SOURCE_ADDR])
+    }
+
+    /// Whether upper and lower case of a key are not the same.
+    pub fn minds_case(self) -> bool {
+        matches!(self, Self::Credentials | Self::Auth | Self::MailAddrMap | Self::String | Self::Regex)
     }
 
     /// Whether the whole list is wanted, not the answer to a key: the list is cycled.

@@ -1,6 +1,10 @@
 //! The fixtures of `docs/grammar.md`, as several tests need them.
 #![allow(dead_code, reason = "each test needs some of it")]
 
+pub mod expected;
+pub mod judge;
+pub mod words;
+
 use std::path::Path;
 
 use ringpost_conf::{Memory, Options};
@@ -22,8 +26,10 @@ pub struct Data {
 
 /// The whole text.
 pub fn book() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grammar.md");
-    std::fs::read_to_string(path).expect("docs/grammar.md is part of the repository")
+    // Tests of other packages read it, too.
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let found = above.map(|dir| dir.join("docs/grammar.md")).find(|path| path.exists());
+    std::fs::read_to_string(found.expect("docs/grammar.md is part of the repository")).expect("it can be read")
 }
 
 /// All fixtures, and all data files.
@@ -103,14 +109,17 @@ impl Fixture {
     }
 }
 
+/// The files beside a fixture: what it names, by absolute path, and what is in it.
+pub fn beside<'a>(fixture: &Fixture, data: &'a [Data]) -> Vec<(&'a str, &'a str)> {
+    let is_for = |file: &&Data| file.name == fixture.name || (fixture.name == "R08" && file.name == "P10");
+    let shown = data.iter().filter(is_for).map(|file| (&*file.path, &*file.text));
+    FILES.iter().copied().chain(shown).collect()
+}
+
 /// A file system with `text` in the place of a fixture, and the data files of the book beside it.
 pub fn files(fixture: &Fixture, text: &str, data: &[Data]) -> Memory {
-    let mut files = Memory::default().with(fixture.file(), text);
-    for (path, text) in FILES {
-        files = files.with(path, *text);
-    }
-    let is_for = |file: &&Data| file.name == fixture.name || (fixture.name == "R08" && file.name == "P10");
-    data.iter().filter(is_for).fold(files, |files, file| files.with(&file.path, file.text.as_str()))
+    let files = Memory::default().with(fixture.file(), text);
+    beside(fixture, data).into_iter().fold(files, |files, (path, text)| files.with(path, text))
 }
 
 /// A machine without the addresses of P20.

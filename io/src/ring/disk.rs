@@ -6,14 +6,16 @@
 use std::cell::Cell;
 use std::fs::{self, File as StdFile};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glommio::io::{BufferedFile, DmaFile, OpenOptions};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fstat, fsync, openat, renameat, unlinkat};
+use rustix::process::geteuid;
 
 use super::blocking::Blocking;
 use super::directories::Directories;
@@ -21,6 +23,11 @@ use super::writes::Writes;
 use super::{plain, timer};
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
 use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
+
+/// Mail is its owner's alone: files …
+const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// … and directories.
+const PRIVATE_DIRECTORY: u32 = 0o700;
 
 /// The real disk.
 #[derive(Clone)]
@@ -177,7 +184,9 @@ impl Disk for RingDisk {
 
     async fn writer(&self, temporary: &Path) -> io::Result<RingWriter> {
         let path = temporary.to_owned();
-        let file = self.blocking.run(move || StdFile::create(path)).await?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = self.blocking.run(move || Ok(openat(CWD, path, flags, PRIVATE_FILE)?));
+        let file = StdFile::from(made.await?);
         Ok(RingWriter { blocking: self.blocking.clone(), file: Arc::new(file), temporary: temporary.to_owned() })
     }
 
@@ -185,13 +194,8 @@ impl Disk for RingDisk {
         let (temporary, target) = (temporary.to_owned(), path.to_owned());
         let (directory, alone) = self.directories.enter(directory_of(path));
         let renamed = self.blocking.run(move || {
-            let written = write_and_rename(&temporary, &target, &bytes);
-            if written.is_err() {
-                // If it cannot be removed, either, it is emptied when the name is used again.
-                let _ = fs::remove_file(&temporary);
-            }
-            written?;
-            if alone { sync_directory_of(&target) } else { Ok(()) }
+            let directory = write_and_rename(&temporary, &target, &bytes)?;
+            if alone { Ok(fsync(directory)?) } else { Ok(()) }
         });
         match (renamed.await, alone) {
             (Ok(()), false) => directory.sync().await,
@@ -355,11 +359,36 @@ fn sync_file_and_directory(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = StdFile::create(temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)
+/// By descriptors of both directories: a link in their place is not followed, nor one that has the file's name. The
+/// directory that the file is in then.
+fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let (from, to) = (own_directory(directory_of(temporary))?, own_directory(directory_of(path))?);
+    let (made, name) = (name_of(temporary)?, name_of(path)?);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = StdFile::from(openat(&from, made, flags, PRIVATE_FILE)?);
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let renamed = written.and_then(|()| Ok(renameat(&from, made, &to, name)?));
+    if renamed.is_err() {
+        // If it cannot be removed, either, it is emptied when the name is used again.
+        let _ = unlinkat(&from, made, AtFlags::empty());
+    }
+    renamed.map(|()| to)
+}
+
+fn own_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(CWD, path, flags, Mode::empty())?;
+    // Where everybody may make one, this may be somebody's trap. Root works in the directories of others.
+    let (owner, own) = (fstat(&directory)?.st_uid, geteuid().as_raw());
+    if owner != own && own != 0 {
+        let what = format!("{} belongs to user {owner}, not {own}", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(directory)
+}
+
+fn name_of(path: &Path) -> io::Result<&std::ffi::OsStr> {
+    path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path without a name"))
 }
 
 fn sync_directory_of(path: &Path) -> io::Result<()> {
@@ -413,7 +442,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 fn make_tree(dir: &Path, parts: &[&'static str]) -> io::Result<()> {
     make_dir(directory_of(dir))?;
     for made in std::iter::once(dir.to_owned()).chain(parts.iter().map(|part| dir.join(part))) {
-        match fs::create_dir(&made) {
+        match fs::DirBuilder::new().mode(PRIVATE_DIRECTORY).create(&made) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
             other => other?,
         }

@@ -83,8 +83,8 @@ impl RingRuntime {
         Self { inner: Rc::new(inner) }
     }
 
-    /// Listens with a socket that was bound and set listening elsewhere. It must be this shard's own (SO_REUSEPORT), not
-    /// one that shards share; it is made non-blocking.
+    /// Listens with a socket that was bound and set listening elsewhere, and makes it non-blocking. A TCP socket must be
+    /// this shard's own (SO_REUSEPORT); a local one, of which there can be no more than one, is shared by the shards.
     pub fn listener(&self, socket: OwnedFd) -> io::Result<RingListener> {
         RingListener::new(self.clone(), socket)
     }

@@ -1,14 +1,14 @@
 //! TCP and local sockets. Readiness based: a read is one `recv`, and only when nothing is there yet a poll on the ring.
 //!
 //! System calls: an accepted connection costs `accept4`, which also tells the peer (glommio's own way takes five), and
-//! `TCP_NODELAY` is inherited from the listening socket. Waiting costs one operation on the ring; after a read that did
+//! `TCP_NODELAY` is inherited from the listening socket (of a local one, `getsockopt` tells the peer). Waiting costs one operation on the ring; after a read that did
 //! not fill the buffer glommio polls before it asks again, so no `recv` is wasted.
 
 use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
@@ -22,13 +22,14 @@ use rustix::net::SocketFlags;
 
 use super::{RingRuntime, timer};
 use crate::limits::UNIX_CONNECT_PAUSE;
-use crate::{Listener, Stream, sys};
+use crate::{Listener, Peer, Stream, sys};
 
-/// A listening socket of one shard. One task accepts from it at a time.
+/// A listening socket of one shard, or its share of a local one. One task accepts from it at a time.
 pub struct RingListener {
     runtime: RingRuntime,
     socket: ManuallyDrop<OwnedFd>,
-    local: SocketAddr,
+    /// `None`: a local socket.
+    local: Option<SocketAddr>,
     /// While the backlog is empty: glommio's handle on the listening socket, which has a poll in flight.
     watcher: RefCell<Option<Watcher>>,
 }
@@ -41,9 +42,27 @@ struct Watcher(ManuallyDrop<TcpStream>);
 impl RingListener {
     pub(super) fn new(runtime: RingRuntime, socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
-        let local = sys::local_address(&socket)?;
+        let local = match sys::is_unix(&socket)? {
+            true => None,
+            false => {
+                rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+                Some(sys::local_address(&socket)?)
+            }
+        };
         Ok(Self { runtime, socket: ManuallyDrop::new(socket), local, watcher: RefCell::new(None) })
+    }
+
+    fn accept_now(&self) -> rustix::io::Result<io::Result<(RingStream, Peer)>> {
+        let (socket, peer) = rustix::net::acceptfrom_with(&*self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let Some(local) = self.local else {
+            let peer = sys::credentials(&socket).map(Peer::Process);
+            let stream = RingStream::new(self.runtime.clone(), socket, Some(NO_ADDRESS));
+            return Ok(peer.map(|peer| (stream, peer)));
+        };
+        let known = (!local.ip().is_unspecified()).then_some(local);
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let peer = peer.ok_or_else(|| io::Error::other("a peer without an IP address"));
+        Ok(peer.map(|peer| (RingStream::new(self.runtime.clone(), socket, known), Peer::Address(peer))))
     }
 
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -63,20 +82,15 @@ impl RingListener {
 impl Listener for RingListener {
     type Stream = RingStream;
 
-    async fn accept(&self) -> io::Result<(RingStream, SocketAddr)> {
+    async fn accept(&self) -> io::Result<(RingStream, Peer)> {
         poll_fn(|context| {
             loop {
-                match rustix::net::acceptfrom_with(&*self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                    Ok((socket, peer)) => {
-                        let known = (!self.local.ip().is_unspecified()).then_some(self.local);
-                        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                        let peer = peer.ok_or_else(|| io::Error::other("a peer without an IP address"))?;
-                        return Poll::Ready(Ok((RingStream::new(self.runtime.clone(), socket, known), peer)));
-                    }
+                match self.accept_now() {
+                    Ok(accepted) => return Poll::Ready(accepted),
                     // The client was gone before its turn came: not our listener's fault. accept(2).
                     Err(Errno::CONNABORTED | Errno::INTR) => {}
                     // The first may be over since the last connection came: then the second is new, and tells if one has
-                    // come since.
+                    // come since. Another shard may have been quicker at a socket that is shared.
                     Err(Errno::AGAIN) => {
                         if self.poll_readable(context).is_pending() || self.poll_readable(context).is_pending() {
                             return Poll::Pending;
@@ -90,7 +104,7 @@ impl Listener for RingListener {
     }
 
     fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.local.unwrap_or(NO_ADDRESS)
     }
 }
 
@@ -104,6 +118,9 @@ impl Drop for RingListener {
         }
     }
 }
+
+/// Of a local socket.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A connection of one shard.
 pub struct RingStream {
@@ -159,7 +176,7 @@ impl Stream for RingStream {
 
     fn local_addr(&self) -> SocketAddr {
         // A connected TCP socket has an address; if the peer's reset came first, the one that says "none" must do.
-        *self.local.get_or_init(|| sys::local_address(self).unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0))))
+        *self.local.get_or_init(|| sys::local_address(self).unwrap_or(NO_ADDRESS))
     }
 }
 

@@ -58,7 +58,7 @@ use futures_lite::future::{or, yield_now};
 use net::Net;
 use scheduler::{Owner, Scheduler};
 
-use crate::{Class, Runtime};
+use crate::{Class, Credentials, Runtime};
 
 pub use clock::EPOCH_MS;
 pub use disk::{DiskFaults, SimDisk, SimFile, SimWriter};
@@ -339,7 +339,39 @@ impl SimRuntime {
         if !self.is_alive() {
             return Err(crashed());
         }
-        Net::listen(&self.place.world, self.place.owner, address)
+        Net::listen(&self.place.world, self.place.owner, address, false)
+    }
+
+    /// Listens at a local socket; of those who connect, their process and user are known.
+    pub fn listen_unix(&self, path: &Path) -> io::Result<SimListener> {
+        if !self.is_alive() {
+            return Err(crashed());
+        }
+        Net::listen(&self.place.world, self.place.owner, unix_address(path), true)
+    }
+
+    /// [`Runtime::connect_unix`] as this process and user; that one is user 0.
+    pub async fn connect_unix_as(&self, path: &Path, user: Credentials, time: Duration) -> io::Result<SimStream> {
+        self.connect_as(unix_address(path), None, user, time).await
+    }
+
+    async fn connect_as(
+        &self,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        user: Credentials,
+        time: Duration,
+    ) -> io::Result<SimStream> {
+        if !self.is_alive() {
+            return Err(crashed());
+        }
+        let source = source.unwrap_or(if to.ip().is_loopback() { to.ip() } else { self.place.address });
+        let connecting = Net::connect(self.place.world.clone(), self.place.owner, to, source, user);
+        self.timeout(time, connecting).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn superuser(&self) -> Credentials {
+        Credentials { pid: self.place.owner.0 as u32 + 1, uid: 0, gid: 0 }
     }
 }
 
@@ -383,16 +415,11 @@ impl Runtime for SimRuntime {
     }
 
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<SimStream> {
-        if !self.is_alive() {
-            return Err(crashed());
-        }
-        let source = source.unwrap_or(if to.ip().is_loopback() { to.ip() } else { self.place.address });
-        let connecting = Net::connect(self.place.world.clone(), self.place.owner, to, source);
-        self.timeout(time, connecting).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+        self.connect_as(to, source, self.superuser(), time).await
     }
 
     async fn connect_unix(&self, path: &Path, time: Duration) -> io::Result<SimStream> {
-        self.connect(unix_address(path), None, time).await
+        self.connect_unix_as(path, self.superuser(), time).await
     }
 
     fn disk(&self) -> &SimDisk {

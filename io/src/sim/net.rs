@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::World;
 use super::random::Random;
 use super::scheduler::Owner;
-use crate::{Listener, Stream};
+use crate::{Credentials, Listener, Peer, Stream};
 
 /// How the network behaves. The default is a good local one: no losses, but pieces and delays.
 #[derive(Clone, Debug)]
@@ -65,7 +65,8 @@ pub(super) struct Net {
 
 struct Backlog {
     owner: Owner,
-    waiting: RefCell<VecDeque<(SimStream, SocketAddr)>>,
+    is_local: bool,
+    waiting: RefCell<VecDeque<(SimStream, Peer)>>,
     acceptor: RefCell<Option<Waker>>,
 }
 
@@ -168,7 +169,13 @@ impl Net {
         drop(self.connections.take());
     }
 
-    pub(super) fn listen(world: &Rc<World>, owner: Owner, address: SocketAddr) -> io::Result<SimListener> {
+    /// `is_local`: the address stands for the path of a local socket.
+    pub(super) fn listen(
+        world: &Rc<World>,
+        owner: Owner,
+        address: SocketAddr,
+        is_local: bool,
+    ) -> io::Result<SimListener> {
         let net = &world.net;
         let mut address = address;
         if address.port() == 0 {
@@ -181,7 +188,7 @@ impl Net {
         if !everywhere && there.iter().any(|other| other.owner != owner) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let backlog = Rc::new(Backlog { owner, waiting: RefCell::default(), acceptor: RefCell::default() });
+        let backlog = Rc::new(Backlog { owner, is_local, waiting: RefCell::default(), acceptor: RefCell::default() });
         there.push(backlog.clone());
         Ok(SimListener { world: world.clone(), address, backlog })
     }
@@ -211,6 +218,7 @@ impl Net {
         owner: Owner,
         to: SocketAddr,
         source: IpAddr,
+        user: Credentials,
     ) -> io::Result<SimStream> {
         let net = &world.net;
         loop {
@@ -228,7 +236,8 @@ impl Net {
             }
             let from = SocketAddr::new(source, net.port());
             let (ours, theirs) = Connection::make(&world, [owner, listener.owner], [from, to]);
-            listener.waiting.borrow_mut().push_back((theirs, from));
+            let peer = if listener.is_local { Peer::Process(user) } else { Peer::Address(from) };
+            listener.waiting.borrow_mut().push_back((theirs, peer));
             wake(&mut listener.acceptor.borrow_mut());
             world.sleep(net.latency()).await;
             return Ok(ours);
@@ -246,7 +255,7 @@ pub struct SimListener {
 impl Listener for SimListener {
     type Stream = SimStream;
 
-    async fn accept(&self) -> io::Result<(SimStream, SocketAddr)> {
+    async fn accept(&self) -> io::Result<(SimStream, Peer)> {
         poll_fn(|context| {
             let next = self.backlog.waiting.borrow_mut().pop_front();
             match next {

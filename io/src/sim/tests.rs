@@ -200,7 +200,7 @@ fn a_reader_that_stops_holds_its_writer_back() {
     world.block_on(async {
         let mut writer = client.connect(listener.local_addr(), None, PATIENCE).await.unwrap();
         let (mut reader, peer) = listener.accept().await.unwrap();
-        assert_eq!((peer, peer.ip()), (writer.local_addr(), client.ip()));
+        assert_eq!((peer.address(), writer.local_addr().ip()), (Some(writer.local_addr()), client.ip()));
         let bytes = vec![1; 25_000];
         let stuck = client.timeout(Duration::from_secs(5), writer.write_all(&bytes)).await;
         assert!(stuck.is_none());
@@ -430,4 +430,21 @@ fn a_mesh_waits_for_room_and_ends() {
         assert_eq!(one.receive().await, Some((0, 7)));
         assert_eq!(one.receive().await, None);
     });
+}
+
+#[test]
+fn users_of_a_local_socket_are_told_apart() {
+    let world = SimWorld::new(7);
+    let server = world.node("server");
+    let path = std::path::Path::new("/state/smtp.sock");
+    let listener = server.listen_unix(path).unwrap();
+    let user = crate::Credentials { pid: 9, uid: 1000, gid: 100 };
+    let (first, second) = world.block_on(async {
+        let _one = server.connect_unix_as(path, user, Duration::from_secs(1)).await.unwrap();
+        let first = listener.accept().await.unwrap().1;
+        let _other = server.connect_unix(path, Duration::from_secs(1)).await.unwrap();
+        (first, listener.accept().await.unwrap().1)
+    });
+    assert_eq!(first, crate::Peer::Process(user));
+    assert!(matches!(second, crate::Peer::Process(root) if root.uid == 0), "{second:?}");
 }

@@ -27,20 +27,65 @@ pub struct User {
 pub fn user(name: &str) -> io::Result<Option<User>> {
     // No user's name has a zero byte in it.
     let Ok(name) = CString::new(name) else { return Ok(None) };
+    let found = search(
+        // SAFETY: the name ends with NUL; of the rest `search` says that it is valid.
+        |record, buffer, bytes, found| unsafe { libc::getpwnam_r(name.as_ptr(), record, buffer, bytes, found) },
+        |record| {
+            let text = |text: &CStr| {
+                let text = text.to_str().map(str::to_owned);
+                text.map_err(|_| io::Error::other("the user's record is not UTF-8"))
+            };
+            let Record { name, home, uid, gid, .. } = record;
+            Ok(User { name: text(name)?, uid, gid, home: text(home)? })
+        },
+    )?;
+    found.transpose()
+}
+
+/// Looks at the record of a user number; `None`: there is none.
+pub(super) fn record_of<T>(uid: u32, look: impl FnOnce(Record<'_>) -> T) -> io::Result<Option<T>> {
+    search(
+        // SAFETY: `search` says that the pointers are valid.
+        |record, buffer, bytes, found| unsafe { libc::getpwuid_r(uid, record, buffer, bytes, found) },
+        look,
+    )
+}
+
+/// A record of the system's list while its memory is there.
+pub(super) struct Record<'r> {
+    pub(super) name: &'r CStr,
+    pub(super) comment: &'r CStr,
+    home: &'r CStr,
+    uid: u32,
+    gid: u32,
+}
+
+/// Calls one of the two functions that search the list, with as much room as the record takes. It is given valid pointers,
+/// and the size of what the second points to.
+fn search<T>(
+    call: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
+    look: impl FnOnce(Record<'_>) -> T,
+) -> io::Result<Option<T>> {
     let mut buffer: Vec<libc::c_char> = vec![0; PASSWD_BUFFER_BYTES_FIRST];
     loop {
         // SAFETY: all fields are numbers or pointers, for which zero is a value.
         let mut record: libc::passwd = unsafe { std::mem::zeroed() };
         let mut found: *mut libc::passwd = ptr::null_mut();
-        // SAFETY: all pointers are valid for the call, and `buffer` is as long as it is told.
-        let code = unsafe {
-            libc::getpwnam_r(name.as_ptr(), &raw mut record, buffer.as_mut_ptr(), buffer.len(), &raw mut found)
-        };
-        match code {
+        match call(&raw mut record, buffer.as_mut_ptr(), buffer.len(), &raw mut found) {
             0 if found.is_null() => return Ok(None),
             0 => {
-                // SAFETY: the call has succeeded, so the texts are in `buffer`, which stays as it is until they are copied.
-                return unsafe { copied(&record) }.map(Some);
+                let text = |text: *const libc::c_char| match text.is_null() {
+                    true => c"",
+                    // SAFETY: the call has succeeded, so the texts are strings in `buffer`, which outlives the look.
+                    false => unsafe { CStr::from_ptr(text) },
+                };
+                return Ok(Some(look(Record {
+                    name: text(record.pw_name),
+                    comment: text(record.pw_gecos),
+                    home: text(record.pw_dir),
+                    uid: record.pw_uid,
+                    gid: record.pw_gid,
+                })));
             }
             libc::ERANGE if buffer.len() < PASSWD_BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 2, 0),
             // Some services say so of a user that is not there (getpwnam(3)).
@@ -49,21 +94,6 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
             code => return Err(io::Error::from_raw_os_error(code)),
         }
     }
-}
-
-/// # Safety
-/// The texts of `record` must be there, and end with a zero byte.
-// SAFETY: as said above; it is called in one place.
-unsafe fn copied(record: &libc::passwd) -> io::Result<User> {
-    let text = |text: *const libc::c_char| {
-        if text.is_null() {
-            return Ok(String::new());
-        }
-        // SAFETY: the caller says that it is there and ends.
-        let text = unsafe { CStr::from_ptr(text) };
-        text.to_str().map(str::to_owned).map_err(|_| io::Error::other("the user's record is not UTF-8"))
-    };
-    Ok(User { name: text(record.pw_name)?, uid: record.pw_uid, gid: record.pw_gid, home: text(record.pw_dir)? })
 }
 
 /// The same from `etc/passwd` below a directory, and from nothing else. Lines that are no records are passed over, as the

@@ -43,6 +43,19 @@ pub fn unix_socket(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// A listening local socket at a path where nothing is. Who may connect is said by the path's mode.
+pub fn listen_unix_socket(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// Whether it is a local socket.
+pub fn is_unix(socket: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::net::getsockname(socket)?.address_family() == rustix::net::AddressFamily::UNIX)
+}
+
 /// Where a socket is bound.
 pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
     let address = rustix::net::getsockname(socket)?;
@@ -114,7 +127,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         assert_eq!(unix_socket(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
-        let listener = UnixListener::bind(&path).unwrap();
+        let listener = UnixListener::from(listen_unix_socket(&path, 16).unwrap());
+        assert!(is_unix(&listener).unwrap());
+        assert_eq!(listen_unix_socket(&path, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         unix_socket(&path).expect("it listens");
         // A backlog is bounded; the kernel lets one more than that wait.
         rustix::net::listen(&listener, 0).unwrap();

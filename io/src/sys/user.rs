@@ -2,10 +2,9 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::mem::MaybeUninit;
-use std::ptr;
 
-use crate::limits::{GROUPS_MAX, USER_RECORD_BYTES_MAX};
+use super::passwd::record_of;
+use crate::limits::GROUPS_MAX;
 
 /// The groups of a user. For a system user, one whose number has this name in the system's own list, these are the groups
 /// that it lists; anybody else has `gid` alone, so that a table's `root:1000:1000` gets nothing of root's.
@@ -52,38 +51,27 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
 /// # Errors
 /// The list cannot be read.
 pub fn name_of(uid: u32) -> io::Result<Option<(String, String)>> {
-    system_user(uid, |record| {
-        let text = |text: *const libc::c_char| match text.is_null() {
-            true => String::new(),
-            // SAFETY: the texts of a record are strings for as long as the record is.
-            false => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
-        };
-        (text(record.pw_name), text(record.pw_gecos))
-    })
+    let text = |text: &CStr| text.to_string_lossy().into_owned();
+    record_of(uid, |record| (text(record.name), text(record.comment)))
 }
 
 /// Whether the system's list gives this name to this number.
 fn is_system_user(name: &CStr, uid: u32) -> io::Result<bool> {
-    // SAFETY: the name of a record is a string for as long as the record is.
-    let found = system_user(uid, |record| (unsafe { CStr::from_ptr(record.pw_name) }) == name)?;
-    Ok(found.unwrap_or(false))
+    Ok(record_of(uid, |record| record.name == name)?.unwrap_or(false))
 }
 
-/// Looks at a user's record.
-fn system_user<T>(uid: u32, look: impl FnOnce(&libc::passwd) -> T) -> io::Result<Option<T>> {
-    let mut record = MaybeUninit::<libc::passwd>::uninit();
-    let mut text = [0; USER_RECORD_BYTES_MAX];
-    let mut found: *mut libc::passwd = ptr::null_mut();
-    // SAFETY: all pointers are to our own variables, of the sizes that are given.
-    let error = unsafe { libc::getpwuid_r(uid, record.as_mut_ptr(), text.as_mut_ptr(), text.len(), &raw mut found) };
-    match error {
-        0 if found.is_null() => Ok(None),
-        // SAFETY: a record was found, so it is filled in; what it points to is in `text`.
-        0 => Ok(Some(look(unsafe { record.assume_init_ref() }))),
-        // What some name services say of a user whom they do not know: getpwnam(3).
-        libc::ENOENT | libc::ESRCH => Ok(None),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
+/// Does something as another user, as far as the kernel asks for the effective user; then this process is what it was before.
+/// Of root only, and for a process with one thread.
+///
+/// # Errors
+/// Not permitted; what the work says.
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    // SAFETY: takes numbers, changes no memory.
+    check(unsafe { libc::seteuid(uid) })?;
+    let result = work();
+    // SAFETY: as before; the real user is still who we were.
+    check(unsafe { libc::seteuid(libc::getuid()) })?;
+    result
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

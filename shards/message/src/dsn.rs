@@ -5,7 +5,7 @@
 use crate::date;
 use crate::fold::{Charset, foreign, wrapped};
 use crate::headers;
-use crate::limits::{REPORTED_HEADER_BYTES_MAX, REPORTED_RECIPIENTS_MAX};
+use crate::limits::{FOREIGN_BYTES_MAX, REPORTED_HEADER_BYTES_MAX, REPORTED_OUTPUT_BYTES_MAX, REPORTED_RECIPIENTS_MAX};
 use crate::received::host;
 
 /// One recipient and what became of it.
@@ -21,6 +21,8 @@ pub struct Recipient<'a> {
     pub remote: &'a str,
     /// Its reply without codes.
     pub reply: &'a str,
+    /// What the program has said that has refused the message: any lines. Empty if it was none.
+    pub output: &'a str,
     /// Code of the reply.
     pub code: u16,
     /// It was tried until the time was over; `reply` is the last one.
@@ -86,7 +88,7 @@ impl<'r> Composer<'r> {
             || report
                 .recipients
                 .iter()
-                .any(|one| [one.address, one.original, one.reply].iter().any(|text| !text.is_ascii()));
+                .any(|one| [one.address, one.original, one.reply, one.output].iter().any(|text| !text.is_ascii()));
         let charset = if report.smtputf8 && beyond_ascii { Charset::Utf8 } else { Charset::Ascii };
         let mut boundary = format!("=_{}", report.bounce_id.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
         // Nobody can know the identifier beforehand; should the text hold it all the same, it is made longer.
@@ -185,6 +187,30 @@ impl<'r> Composer<'r> {
         text.push_str(&self.diagnostic(recipient));
         self.text("    ");
         wrapped(&mut self.out, 4, &text, b"    ");
+        self.said(recipient.output);
+    }
+
+    /// What a program said, line by line, cleaned and cut.
+    fn said(&mut self, output: &str) {
+        let output = output.trim();
+        if output.is_empty() {
+            return;
+        }
+        self.line(&["    It said:"]);
+        let (shown, rest) = output.split_at(output.floor_char_boundary(REPORTED_OUTPUT_BYTES_MAX));
+        for line in shown.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+            let mut left = line;
+            while !left.is_empty() {
+                let (piece, more) = left.split_at(left.floor_char_boundary(FOREIGN_BYTES_MAX));
+                let piece = self.clean(piece);
+                self.text("      ");
+                wrapped(&mut self.out, 6, &piece, b"      ");
+                left = more;
+            }
+        }
+        if !rest.is_empty() {
+            self.line(&["      ... and more"]);
+        }
     }
 
     fn for_programs(&mut self) {
@@ -327,6 +353,7 @@ mod tests {
             status: (5, 1, 1),
             remote: "mx.example.org",
             reply: "no such user here",
+            output: "",
             code: 550,
             expired: false,
         }
@@ -465,5 +492,19 @@ mod tests {
         assert!(!text.contains("\r\nAction: delivered") && !text.contains("\r\nevil"));
         assert!(text.contains("and 5 more."));
         assert!(text.len() < REPORTED_HEADER_BYTES_MAX + 600 * REPORTED_RECIPIENTS_MAX);
+    }
+
+    #[test]
+    fn what_a_program_said_is_shown_in_lines_and_cut() {
+        let output = format!("quota exceeded\r\n\n--=_00000000000000B2--\x07\nBcc: x\n{}", "y".repeat(9000));
+        let recipients = [Recipient { output: &output, ..recipient("gilles@example.org") }];
+        let text = String::from_utf8(compose(&report(&recipients, b"Subject: x\r\n\r\n"))).unwrap();
+        let shown =
+            "    It said:\r\n      quota exceeded\r\n      --=_00000000000000B2--?\r\n      Bcc: x\r\n      yyy";
+        assert!(text.contains(shown), "{text}");
+        assert!(text.contains("\r\n      ... and more\r\n"), "{text}");
+        assert!(text.len() < 8000 && text.split("\r\n").all(|line| line.len() <= 998), "{}", text.len());
+        let machine = text.split("message/delivery-status").nth(1).unwrap();
+        assert!(!machine.contains("quota"), "{machine}");
     }
 }

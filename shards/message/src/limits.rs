@@ -8,6 +8,8 @@ pub const REPORTED_HEADER_BYTES_MAX: usize = 32 * 1024;
 pub const REPORTED_RECIPIENTS_MAX: usize = 1000;
 /// Bytes of a foreign word (HELO name, address, reply) that are written into a field.
 pub const FOREIGN_BYTES_MAX: usize = 512;
+/// Bytes of what a program has said that a report shows its sender: as much as is kept of it.
+pub const REPORTED_OUTPUT_BYTES_MAX: usize = 4096;
 /// Lines that we make are at most this long where a blank allows it (RFC 5322 §2.1.1).
 pub const LINE_BYTES: usize = 78;
 /// Lines are never longer than this, CRLF not counted (RFC 5322 §2.1.1).

@@ -11,10 +11,8 @@ use crate::limits::{FOREIGN_BYTES_MAX, LINE_BYTES};
 /// What `Received:` tells: who gave us the message, how, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
-    /// Argument of HELO or EHLO; believed by nobody.
-    pub helo: &'a str,
-    /// Address of the client.
-    pub address: IpAddr,
+    /// Who gave it to us.
+    pub client: Client<'a>,
     /// Our host name.
     pub by: &'a str,
     /// `SMTP`, `ESMTP`, `UTF8SMTP`…
@@ -30,20 +28,51 @@ pub struct Received<'a> {
     pub at_ms: u64,
 }
 
+/// Who gave us a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Client<'a> {
+    /// A host.
+    Host {
+        /// Argument of HELO or EHLO; believed by nobody.
+        helo: &'a str,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// A user of this machine, by number.
+    User(u32),
+    /// Nobody else's business: the field begins with `by`.
+    Masked,
+}
+
 impl Received<'_> {
     /// Appends the field, folded, with its CRLF.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"Received: from ");
-        host(out, self.helo);
-        out.extend_from_slice(b" (unknown [");
+        out.extend_from_slice(b"Received: ");
         // Writing to a vector cannot fail.
-        let _ = match self.address.to_canonical() {
-            IpAddr::V4(address) => write!(out, "{address}"),
-            IpAddr::V6(address) => write!(out, "IPv6:{address}"),
-        };
-        out.extend_from_slice(b"])\r\n\tby ");
-        host(out, self.by);
-        out.extend_from_slice(b" with ");
+        match self.client {
+            Client::Host { helo, address } => {
+                out.extend_from_slice(b"from ");
+                host(out, helo);
+                let _ = match address.to_canonical() {
+                    IpAddr::V4(address) => write!(out, " (unknown [{address}])\r\n\tby "),
+                    IpAddr::V6(address) => write!(out, " (unknown [IPv6:{address}])\r\n\tby "),
+                };
+                host(out, self.by);
+                out.push(b' ');
+            }
+            // As Postfix has it; no program spoke for a host, so there is no `from`.
+            Client::User(uid) => {
+                out.extend_from_slice(b"by ");
+                host(out, self.by);
+                let _ = write!(out, " (Ringpost, from userid {uid})\r\n\t");
+            }
+            Client::Masked => {
+                out.extend_from_slice(b"by ");
+                host(out, self.by);
+                out.extend_from_slice(b" (Ringpost)\r\n\t");
+            }
+        }
+        out.extend_from_slice(b"with ");
         host(out, self.protocol);
         if let Some(tls) = self.tls {
             out.extend_from_slice(b"\r\n\t(");
@@ -110,8 +139,7 @@ mod tests {
         let mut out = Vec::new();
         let address = address.parse().unwrap();
         let received = Received {
-            helo,
-            address,
+            client: Client::Host { helo, address },
             by: "mx.example",
             protocol: "ESMTP",
             tls: None,
@@ -141,16 +169,30 @@ mod tests {
     #[test]
     fn tells_what_encrypts() {
         let mut out = Vec::new();
-        let address = "192.0.2.1".parse().unwrap();
+        let client = Client::Host { helo: "c", address: "192.0.2.1".parse().unwrap() };
         let tls = Some("TLS1.3:TLS_AES_256_GCM_SHA384:256:NO");
         let by = "mx.example";
-        Received { helo: "c", address, by, protocol: "ESMTPS", tls, id: "00A1", recipient: None, at_ms: 0 }
-            .write(&mut out);
+        Received { client, by, protocol: "ESMTPS", tls, id: "00A1", recipient: None, at_ms: 0 }.write(&mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "Received: from c (unknown [192.0.2.1])\r\n\tby mx.example with ESMTPS\r\n\
              \t(TLS1.3:TLS_AES_256_GCM_SHA384:256:NO) id 00A1;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
+    }
+
+    #[test]
+    fn tells_the_user_or_nothing() {
+        let of = |client| {
+            let mut out = Vec::new();
+            let (by, protocol, id) = ("mx.example", "ESMTP", "00A1");
+            Received { client, by, protocol, tls: None, id, recipient: None, at_ms: 0 }.write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            of(Client::User(1000)),
+            "Received: by mx.example (Ringpost, from userid 1000)\r\n\twith ESMTP id 00A1;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
+        );
+        assert!(of(Client::Masked).starts_with("Received: by mx.example (Ringpost)\r\n\twith ESMTP id 00A1;"));
     }
 
     #[test]

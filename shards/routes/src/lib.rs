@@ -9,8 +9,10 @@ pub mod limits;
 mod route;
 mod schedule;
 mod site;
+mod sources;
 
 pub use limits::Limits;
 pub use route::{Attempt, Next};
 pub use schedule::{Refused, RouteId, Routes, Totals};
-pub use site::{Host, Site};
+pub use site::{Channel, Encryption, Helo, Host, Site};
+pub use sources::Origin;

@@ -34,5 +34,7 @@ pub const BACK_OFF_MIN: Duration = Duration::from_secs(5);
 /// Longest pause. Short of the shortest retry, so that a message never finds the pause of its own first attempt.
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(50);
 const _: () = assert!(BACK_OFF_MAX.as_secs() < 54, "the first retry is after 1 min ± 10%");
+/// How long a source address is left out that this machine did not have when it was to be used.
+pub const SOURCE_PAUSE: Duration = Duration::from_secs(60);
 /// Routes kept without work or connections, for their back-off and their hosts; the oldest are forgotten beyond it.
 pub const IDLE_ROUTES_MAX: usize = 10_000;

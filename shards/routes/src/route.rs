@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::limits::{BACK_OFF_MAX, BACK_OFF_MIN, Limits};
 use crate::site::{Host, Site};
+use crate::sources::Turns;
 
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub(crate) struct Route<T> {
     pub(crate) failures: u32,
     /// Not to be tried before, and why.
     pub(crate) pause: Option<(Instant, Arc<str>)>,
+    /// Whose turn it is among its sources.
+    pub(crate) turns: Turns,
+    /// Connections that were begun: each begins with another one of the best hosts.
+    pub(crate) begun: usize,
     /// In the queue of routes that want a connection.
     pub(crate) in_turn: bool,
 }
@@ -56,6 +61,8 @@ impl<T> Route<T> {
             idle: 0,
             failures: 0,
             pause: None,
+            turns: Turns::default(),
+            begun: 0,
             in_turn: false,
         }
     }
@@ -67,6 +74,20 @@ impl<T> Route<T> {
         let connections = self.opening + self.open;
         let paused = connections > 0 && self.pause.as_ref().is_some_and(|(until, _)| *until > now);
         !paused && connections < limits.connections_per_route && self.ready.len() > self.opening + self.idle
+    }
+
+    /// The hosts for the next connection: those of one preference take turns (RFC 5321 §5.1).
+    pub(crate) fn next_hosts(&mut self) -> Arc<[Host]> {
+        let turn = self.begun;
+        self.begun = turn.wrapping_add(1);
+        let mut hosts = self.hosts.to_vec();
+        if hosts.len() < 2 {
+            return self.hosts.clone();
+        }
+        for equal in hosts.chunk_by_mut(|a, b| a.preference == b.preference) {
+            equal.rotate_left(turn % equal.len());
+        }
+        hosts.into()
     }
 
     pub(crate) fn next(&mut self, carried: u64, limits: &Limits) -> Next<T> {

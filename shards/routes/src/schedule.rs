@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::limits::{IDLE_ROUTES_MAX, Limits};
 use crate::route::{Attempt, Next, Route};
 use crate::site::{Host, Site};
+use crate::sources::{Origin, Unusable};
 
 /// A route of this shard; valid while it has work or connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,7 @@ pub struct Routes<T> {
     unused: VecDeque<usize>,
     connections: usize,
     tickets: usize,
+    unusable: Unusable,
 }
 
 impl<T> Routes<T> {
@@ -64,6 +66,7 @@ impl<T> Routes<T> {
             unused: VecDeque::new(),
             connections: 0,
             tickets: 0,
+            unusable: Unusable::default(),
         }
     }
 
@@ -115,11 +118,22 @@ impl<T> Routes<T> {
             }
             route.opening += 1;
             self.connections += 1;
-            let found = (RouteId(index), route.site.clone(), route.hosts.clone());
+            let found = (RouteId(index), route.site.clone(), route.next_hosts());
             self.want(index, now);
             return Some(found);
         }
         None
+    }
+
+    /// Where the next connection of a route to a destination of this family leaves from.
+    pub fn origin(&mut self, id: RouteId, is_ipv4: bool, now: Instant) -> Origin {
+        let route = &mut self.routes[id.0];
+        route.turns.next(&route.site, is_ipv4, &self.unusable, now)
+    }
+
+    /// This machine does not have the address now: routes leave it out for [`SOURCE_PAUSE`](crate::limits::SOURCE_PAUSE).
+    pub fn mark_unusable(&mut self, source: std::net::IpAddr, now: Instant) {
+        self.unusable.mark(source, now);
     }
 
     /// What came of opening. After `Failed` with no other connection left, all waiting tickets come back.
@@ -226,11 +240,12 @@ mod tests {
             preference: 0,
             name: "mx".into(),
             addresses: vec!["192.0.2.1:25".parse().expect("address")],
+            channel: Default::default(),
         }])
     }
 
     fn site(name: &str) -> Site {
-        Site { name: name.into(), sources: vec![], helo: "us".into() }
+        Site { name: name.into(), sources: vec![], helo: crate::site::Helo::Name("us".into()) }
     }
 
     fn push(routes: &mut Routes<u32>, name: &str, count: u32) -> RouteId {
@@ -264,6 +279,26 @@ mod tests {
         assert_eq!(routes.next(id, 0), Next::Send(0));
         assert_eq!(routes.next(id, 1000), Next::Close, "a connection carries its share");
         assert_eq!(routes.totals(), Totals { routes: 1, connections: 3, tickets: 10 });
+    }
+
+    #[test]
+    fn hosts_of_one_preference_take_turns() {
+        let now = Instant::now();
+        let host = |preference, name: &str| Host {
+            preference,
+            name: name.into(),
+            addresses: vec![],
+            channel: Default::default(),
+        };
+        let hosts: Arc<[Host]> = vec![host(10, "a"), host(10, "b"), host(20, "c")].into();
+        let mut routes = Routes::new(Limits::default());
+        for n in 0..3 {
+            routes.push(&site("x"), &hosts, n, now).expect("taken");
+        }
+        let order =
+            |found: (RouteId, Site, Arc<[Host]>)| found.2.iter().map(|host| host.name.clone()).collect::<String>();
+        let orders: Vec<String> = (0..3).map(|_| order(routes.open_next(now).expect("wanted"))).collect();
+        assert_eq!(orders, ["abc", "bac", "abc"]);
     }
 
     #[test]

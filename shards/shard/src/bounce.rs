@@ -24,6 +24,8 @@ pub(crate) struct Failure {
     /// The forward-path that has led to it, if that is another one.
     pub(crate) original: Option<String>,
     pub(crate) reply: RemoteReply,
+    /// What a program has said.
+    pub(crate) output: String,
     pub(crate) remote: String,
     pub(crate) expired: bool,
 }
@@ -140,6 +142,7 @@ fn of_report(failure: &Failure) -> dsn::Recipient<'_> {
         status: if failure.expired { (4, 4, 7) } else { (class, subject, detail) },
         remote: &failure.remote,
         reply: failure.reply.text(),
+        output: &failure.output,
         code: failure.reply.code(),
         expired: failure.expired,
     }

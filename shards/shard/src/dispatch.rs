@@ -123,7 +123,7 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
     let in_air = shard.flights.borrow().len();
     let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
     let crowded = in_air >= limits::FLIGHTS || shard.kept_bytes.get() + bytes > limits::KEPT_BODIES_BYTES;
-    if crowded || shard.stopping.get() {
+    if crowded || shard.stopping.get() || settings.config.machinery.never_tries {
         let now_ms = shard.runtime.unix_ms();
         fresh.envelopes.iter().for_each(|envelope| shard.queue.release(fresh.id, envelope.index, now_ms));
         return;
@@ -158,9 +158,7 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
         }
     }
     for (number, recipients) in relays {
-        if let ActionKind::Relay(relay) = &settings.config.actions[number].kind {
-            resolve::route(shard, settings, &fresh, relay, &recipients);
-        }
+        resolve::route(shard, settings, &fresh, number, &recipients);
     }
 }
 
@@ -205,6 +203,7 @@ fn finish_at_once<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, via
             message: fresh.id.0,
             recipients: vec![(index, outcome)],
             remote: via.to_owned(),
+            link: None,
             delays: Delays::default(),
         },
     );
@@ -221,7 +220,9 @@ pub(crate) async fn due_loop<W: World>(shard: Rc<Shard<W>>) {
         let (changed, landed, stop) = (changed.raised(), shard.landed.raised(), shard.stop.raised());
         let in_air = shard.flights.borrow().len();
         let room = limits::FLIGHTS.saturating_sub(in_air);
-        let has_room = room > limits::FLIGHTS / 8 && shard.kept_bytes.get() < limits::KEPT_BODIES_BYTES / 2;
+        let never_tries = shard.settings().config.machinery.never_tries;
+        let has_room =
+            !never_tries && room > limits::FLIGHTS / 8 && shard.kept_bytes.get() < limits::KEPT_BODIES_BYTES / 2;
         if has_room {
             let now_ms = shard.runtime.unix_ms();
             let claimed = shard.queue.claim_due(now_ms, room.min(limits::CLAIM));

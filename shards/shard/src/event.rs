@@ -1,14 +1,15 @@
 //! What a shard tells the log: one event, one line of `key=value`, stable names.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ringpost_io::Peer;
 use ringpost_queue::MessageId;
 use ringpost_smtp::client::RemoteReply;
 use ringpost_tls::Secured;
 
-use crate::letter::Delays;
+use crate::letter::{Delays, Link, Security};
 
 /// One event. Borrowed: who keeps it writes it down.
 #[derive(Debug)]
@@ -18,14 +19,14 @@ pub enum Event<'a> {
         /// Session.
         session: u64,
         /// Peer.
-        from: SocketAddr,
+        from: Origin,
     },
     /// A client was turned away or broke the rules so often that the session was closed.
     Refused {
         /// Session.
         session: u64,
         /// Peer.
-        from: SocketAddr,
+        from: Origin,
         /// Why.
         why: &'a str,
     },
@@ -34,7 +35,7 @@ pub enum Event<'a> {
         /// Session.
         session: u64,
         /// Peer.
-        from: SocketAddr,
+        from: Origin,
         /// With what.
         secured: &'a Secured,
     },
@@ -43,7 +44,7 @@ pub enum Event<'a> {
         /// Session.
         session: u64,
         /// Peer.
-        from: SocketAddr,
+        from: Origin,
         /// Why.
         why: &'a str,
     },
@@ -73,16 +74,33 @@ pub enum Event<'a> {
         /// Time to make it durable.
         commit: Duration,
     },
+    /// A connection to another server is encrypted.
+    Secured {
+        /// The server.
+        remote: &'a str,
+        /// Version of TLS.
+        version: &'a str,
+        /// Cipher suite.
+        cipher: &'a str,
+        /// Why its certificate proves nothing, where that was not demanded.
+        doubt: Option<&'a str>,
+    },
     /// What became of one delivery.
     Delivery {
+        /// Whether it leaves this host.
+        course: Course,
         /// Message.
         id: MessageId,
-        /// Forward-path.
+        /// Whom it is for.
         recipient: &'a str,
+        /// The forward-path that has led to it.
+        original: &'a str,
         /// How it ended.
         result: Result,
         /// Which way: the remote host, `maildir`, `discard`.
         via: &'a str,
+        /// The connection that it went by, if it went to another server.
+        link: Option<Link>,
         /// Since it was received.
         age: Duration,
         /// The parts of the last attempt.
@@ -92,6 +110,68 @@ pub enum Event<'a> {
     },
     /// Something an administrator should look at.
     Warning(&'a str),
+}
+
+/// Where a delivery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// To another server.
+    Relay,
+    /// It ends here: in a mailbox, a program, a mail store, or nowhere.
+    Local,
+}
+
+impl Course {
+    /// The first word of its lines.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// Where a client comes from: a host of the net, or a user of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Its address.
+    Host(IpAddr),
+    /// The user's number; the kernel vouches for it.
+    User(u32),
+}
+
+impl Origin {
+    pub(crate) fn of(peer: Peer) -> Self {
+        match peer {
+            Peer::Address(address) => Self::Host(address.ip()),
+            Peer::Process(process) => Self::User(process.uid),
+        }
+    }
+
+    /// The address, unless it is the local socket.
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Host(address) => Some(address),
+            Self::User(_) => None,
+        }
+    }
+
+    /// Whether many clients may be behind it.
+    pub(crate) fn is_many(self) -> bool {
+        match self {
+            Self::Host(address) => address.is_loopback(),
+            Self::User(uid) => uid == 0,
+        }
+    }
+}
+
+impl Display for Origin {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(address) => write!(f, "{address}"),
+            Self::User(uid) => write!(f, "socket uid={uid}"),
+        }
+    }
 }
 
 /// How a delivery attempt ended.
@@ -110,20 +190,20 @@ pub enum Result {
 impl Display for Event<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Connected { session, from } => write!(f, "smtp   s={session:016x} connected from={}", from.ip()),
+            Event::Connected { session, from } => write!(f, "smtp   s={session:016x} connected from={from}"),
             Event::Refused { session, from, why } => {
-                write!(f, "smtp   s={session:016x} refused from={} why=\"{why}\"", from.ip())
+                write!(f, "smtp   s={session:016x} refused from={from} why=\"{why}\"")
             }
             Event::Encrypted { session, from, secured } => {
                 let Secured { version, cipher, server_name, resumed, .. } = secured;
-                write!(f, "smtp   s={session:016x} tls from={} version={version} cipher={cipher}", from.ip())?;
+                write!(f, "smtp   s={session:016x} tls from={from} version={version} cipher={cipher}")?;
                 if let Some(name) = server_name {
                     write!(f, " sni={name}")?;
                 }
                 write!(f, " resumed={} verify=none", if *resumed { "yes" } else { "no" })
             }
             Event::HandshakeFailed { session, from, why } => {
-                write!(f, "smtp   s={session:016x} tls-failed from={} why=\"{why}\"", from.ip())
+                write!(f, "smtp   s={session:016x} tls-failed from={from} why=\"{why}\"")
             }
             Event::RecipientRefused { session, sender, recipient, reply } => {
                 write!(f, "smtp   s={session:016x} refused from=<{sender}> to=<{recipient}> reply=\"{reply}\"")
@@ -133,20 +213,79 @@ impl Display for Event<'_> {
                 "queue  id={id} s={session:016x} from=<{sender}> nrcpt={recipients} size={bytes} commit={:.2}ms",
                 commit.as_secs_f64() * 1000.0
             ),
-            Event::Delivery { id, recipient, result, via, age, delays, reply } => {
+            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply } => {
                 let before = age.saturating_sub(delays.wait + delays.connect + delays.talk);
+                write!(f, "{}  id={id} to=<{recipient}>", course.word())?;
+                if original != recipient {
+                    write!(f, " orig=<{original}>")?;
+                }
+                write!(f, " result={result:?} relay={via}")?;
+                if let Some(Link { source, security }) = link {
+                    write!(f, " src={source}")?;
+                    if let Some(Security { version, verified }) = security {
+                        write!(f, " tls={version}/{}", if *verified { "verified" } else { "unverified" })?;
+                    }
+                }
                 write!(
                     f,
-                    "relay  id={id} to=<{recipient}> result={result:?} relay={via} delay={:.3} delays={:.3}/{:.3}/{:.3}/{:.3}",
+                    " delay={:.3} delays={:.3}/{:.3}/{:.3}/{:.3}",
                     age.as_secs_f64(),
                     before.as_secs_f64(),
                     delays.wait.as_secs_f64(),
                     delays.connect.as_secs_f64(),
                     delays.talk.as_secs_f64(),
                 )?;
-                reply.map_or(Ok(()), |reply| write!(f, " stat=\"{reply}\""))
+                let Some(reply) = reply else { return Ok(()) };
+                let (class, subject, detail) = reply.status_or_default();
+                write!(f, " dsn={class}.{subject}.{detail} stat=\"{reply}\"")
+            }
+            Event::Secured { remote, version, cipher, doubt } => {
+                write!(f, "tls    to={remote} version={version} cipher={cipher} verify=")?;
+                match doubt {
+                    None => f.write_str("ok"),
+                    Some(why) => write!(f, "failed reason=\"{}\"", why.replace('"', "'")),
+                }
             }
             Event::Warning(text) => write!(f, "warn   {text}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_say_whether_they_leave_this_host() {
+        let reply = RemoteReply::local(250, (2, 0, 0), "ok");
+        let second = Duration::from_secs(1);
+        let line = |course, original, via, link| {
+            let delays = Delays { wait: second, connect: Duration::ZERO, talk: second };
+            let (id, recipient, reply) = (MessageId(7), "b@d.example", Some(&reply));
+            let (result, age) = (Result::Ok, 3 * second);
+            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply }.to_string()
+        };
+        let times = "delay=3.000 delays=1.000/1.000/0.000/1.000 dsn=2.0.0 stat=\"250 2.0.0 ok\"";
+        assert_eq!(
+            line(
+                Course::Relay,
+                "b@d.example",
+                "mx.d.example[192.0.2.1]:25",
+                Some(Link {
+                    source: [192, 0, 2, 9].into(),
+                    security: Some(Security { version: "TLS1.3", verified: true })
+                })
+            ),
+            format!(
+                "relay  id=0000000000000007 to=<b@d.example> result=Ok relay=mx.d.example[192.0.2.1]:25 src=192.0.2.9 \
+                 tls=TLS1.3/verified {times}"
+            )
+        );
+        assert_eq!(
+            line(Course::Local, "list@d.example", "maildir", None),
+            format!(
+                "local  id=0000000000000007 to=<b@d.example> orig=<list@d.example> result=Ok relay=maildir {times}"
+            )
+        );
     }
 }

@@ -9,9 +9,6 @@ use ringpost_conf::expand::Told;
 use ringpost_smtp::Status;
 use serde::{Deserialize, Serialize};
 
-/// Where mailboxes of system users are.
-pub const MAIL_SPOOL: &str = "/var/mail";
-
 /// A user as a table or the system has it; he need not exist anywhere else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UserRecord {
@@ -30,7 +27,7 @@ pub struct UserRecord {
 pub enum How {
     /// Appended to the user's mailbox in a spool directory.
     Mbox {
-        /// [`MAIL_SPOOL`], or where a test has its own.
+        /// `/var/mail`, or where a test has its own.
         spool: PathBuf,
     },
     /// A file of its own in a Maildir, which is made if need be.

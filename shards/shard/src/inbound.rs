@@ -1,26 +1,26 @@
 //! A client's connection: reads, steps the session, does what the step says, writes. Decides nothing itself.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use futures_lite::future::or;
-use ringpost_io::Runtime;
+use ringpost_io::{Peer, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 use ringpost_smtp::server::{Session, Step};
 use ringpost_smtp::{Reply, Transaction};
 
 use crate::ask::Ask;
 use crate::body::Incoming;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::limits;
 use crate::recipient::{Client, First, Recipients};
 use crate::replies;
-use crate::secure::{self, Wire};
+use crate::secure;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::submit;
+use crate::wire::Wire;
 
 /// One connection. Small while it waits: what a transaction needs lives only as long as that.
 struct Connection<S> {
@@ -47,24 +47,25 @@ enum End {
 pub(crate) async fn serve<W: World>(
     shard: &Rc<Shard<W>>,
     stream: <W::R as Runtime>::Stream,
-    peer: SocketAddr,
+    peer: Peer,
     listener: usize,
     session_id: u64,
 ) {
     let settings = shard.settings();
+    let listener = settings.listener_of(peer, listener);
     let Some(policy) = settings.policies.get(listener) else { return };
     let now = shard.runtime.now();
-    let wire = Wire::plain(stream);
+    let wire = Wire::new(stream);
     let local = wire.local_addr();
     let tls_first = policy.tls_first;
     let mut connection = Connection {
         wire,
-        session: Session::new(policy.smtp.clone(), now),
+        session: Session::new(policy.smtp_at(local.ip()), now),
         input: Vec::new(),
         used: 0,
         out: Vec::new(),
         arrived: now,
-        client: Client { peer, local, listener, session: session_id, secured: None },
+        client: Client { origin: Origin::of(peer), local: local.ip(), listener, session: session_id, secured: None },
         settings,
     };
     if tls_first && !encrypt(shard, &mut connection).await {
@@ -139,9 +140,9 @@ async fn transaction<W: World>(
                 false => return End::Connection,
             },
             Step::Injected => {
-                let Client { session, peer, .. } = connection.client;
+                let Client { session, origin, .. } = connection.client;
                 let why = "commands came behind STARTTLS in the clear, where anybody may have put them";
-                shard.event(&Event::Refused { session, from: peer, why });
+                shard.event(&Event::Refused { session, from: origin, why });
                 flush(shard, connection).await;
                 return End::Connection;
             }
@@ -299,8 +300,8 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R
     connection.out.clear();
     shard.stages.record(Stage::Command, shard.runtime.now() - connection.arrived);
     if written.is_none() {
-        let Client { session, peer, .. } = connection.client;
-        shard.event(&Event::Refused { session, from: peer, why: "the client does not read its replies" });
+        let Client { session, origin, .. } = connection.client;
+        shard.event(&Event::Refused { session, from: origin, why: "the client does not read its replies" });
     }
     matches!(written, Some(Ok(())))
 }

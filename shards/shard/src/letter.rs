@@ -2,6 +2,7 @@
 //!
 //! A letter is a few words long: a ticket is boxed, bodies are shared or moved, never copied on a ring.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,13 @@ pub enum Outcome {
     Transient(RemoteReply),
     /// Never try again.
     Permanent(RemoteReply),
+    /// Never try again: a program has refused it.
+    Refused {
+        /// How it ended.
+        reply: RemoteReply,
+        /// What it said, lines of a stranger: for the sender.
+        output: String,
+    },
     /// Not tried: the route has too much to do, or the shard stops. Not an attempt.
     Untried,
     /// Not tried: the site could not be reached a short time ago.
@@ -64,8 +72,28 @@ pub struct Results {
     pub recipients: Vec<(u16, Outcome)>,
     /// The host that took or refused it; empty if none was reached.
     pub remote: String,
+    /// The connection that it went by, if it went to another server.
+    pub link: Option<Link>,
     /// Waiting at the route, connecting, talking.
     pub delays: Delays,
+}
+
+/// A connection to another server, as the log tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Our address.
+    pub source: IpAddr,
+    /// How it is encrypted.
+    pub security: Option<Security>,
+}
+
+/// How a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// `TLS1.3`.
+    pub version: &'static str,
+    /// The other side's certificate is valid for its name.
+    pub verified: bool,
 }
 
 /// The three parts of a delivery's time after the home shard let it go.

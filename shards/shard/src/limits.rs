@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const READ_BYTES: usize = 64 * 1024;
 /// Bytes of replies taken in one read: an outgoing session says little.
 pub const REPLY_READ_BYTES: usize = 4096;
+/// Bytes taken from an encrypted connection in one read: a record of TLS (RFC 8446 §5.1) and its frame.
+pub const WIRE_READ_BYTES: usize = 17 * 1024;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(60);
 /// Usual room for the trace fields of a message.
 pub const TRACE_BYTES: usize = 384;
 /// Messages up to this size travel with their ticket to the owner of the route; larger ones are fetched in pieces.
@@ -60,6 +64,10 @@ pub const SHOWN_BYTES: usize = 1 << 20;
 pub const CONNECT: Duration = Duration::from_secs(30);
 /// Addresses tried for one connection; a site with more is tried again later (Postfix stops after 5).
 pub const ADDRESSES_PER_ATTEMPT: usize = 8;
+/// Source addresses tried for one destination address, where this machine does not have the first ones.
+pub const SOURCES_PER_ADDRESS: usize = 8;
+/// How long a delivery waits for the tables that say where it goes; each has a shorter time of its own.
+pub const DIRECTION: Duration = Duration::from_secs(60);
 /// A client that does not take our replies for this long is gone (RFC 5321 §4.5.3.2.7).
 pub const WRITE: Duration = Duration::from_secs(300);
 /// RFC 5321 §4.5.3.2.5: a server that takes no piece of a message for this long is gone.
@@ -67,7 +75,7 @@ pub const BODY_WRITE: Duration = Duration::from_secs(180);
 /// Time for a QUIT.
 pub const QUIT: Duration = Duration::from_secs(5);
 /// How long a client may take for a TLS handshake: four trips over the slowest of networks, and two signatures.
-pub const HANDSHAKE: Duration = Duration::from_secs(30);
+pub const HANDSHAKE_OF_CLIENT: Duration = Duration::from_secs(30);
 /// Time to tell a client that there is no room for it.
 pub const TURN_AWAY: Duration = Duration::from_secs(5);
 /// How long shutting down waits for open transactions.

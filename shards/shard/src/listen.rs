@@ -1,13 +1,12 @@
 //! A listener's loop: what needs only the address is checked here, before a session costs anything.
 
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use futures_lite::future::or;
-use ringpost_io::{Class, Listener, Runtime, Stream};
+use ringpost_io::{Class, Listener, Peer, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::shard::{Shard, World};
 use crate::{inbound, limits, replies};
 
@@ -31,47 +30,48 @@ pub(crate) async fn accept<W: World>(shard: Rc<Shard<W>>, listener: <W::R as Run
     }
 }
 
-fn admit<W: World>(shard: &Rc<Shard<W>>, stream: <W::R as Runtime>::Stream, peer: SocketAddr, number: usize) {
+fn admit<W: World>(shard: &Rc<Shard<W>>, stream: <W::R as Runtime>::Stream, peer: Peer, number: usize) {
     let accepted = shard.runtime.now();
     let session = shard.next_session.get();
     shard.next_session.set(session + 1);
     shard.counters.add(Counter::ConnectionsAccepted, 1);
-    if let Some(reply) = refusal(shard, peer.ip()) {
+    let origin = Origin::of(peer);
+    if let Some(reply) = refusal(shard, origin) {
         shard.counters.add(Counter::ConnectionsRefused, 1);
-        shard.event(&Event::Refused { session, from: peer, why: reply });
+        shard.event(&Event::Refused { session, from: origin, why: reply });
         shard.spawn_counted(Class::Session, turn_away(shard.clone(), stream, reply));
         return;
     }
     shard.sessions.set(shard.sessions.get() + 1);
-    *shard.by_address.borrow_mut().entry(peer.ip()).or_insert(0) += 1;
-    shard.event(&Event::Connected { session, from: peer });
+    *shard.by_origin.borrow_mut().entry(origin).or_insert(0) += 1;
+    shard.event(&Event::Connected { session, from: origin });
     let task_shard = shard.clone();
     shard.spawn_counted(Class::Session, async move {
         task_shard.stages.record(Stage::Accept, task_shard.runtime.now() - accepted);
         inbound::serve(&task_shard, stream, peer, number, session).await;
         task_shard.sessions.set(task_shard.sessions.get() - 1);
-        leave(&task_shard, peer.ip());
+        leave(&task_shard, origin);
     });
 }
 
 /// The reply to a client for which there is no room.
-fn refusal<W: World>(shard: &Shard<W>, address: IpAddr) -> Option<&'static str> {
+fn refusal<W: World>(shard: &Shard<W>, origin: Origin) -> Option<&'static str> {
     let settings = shard.settings();
     if shard.sessions.get() >= settings.sessions_max {
         return Some(replies::TOO_MANY_SESSIONS);
     }
-    let open = shard.by_address.borrow().get(&address).copied().unwrap_or(0);
-    // Loopback is this machine's own programs and its proxies: many clients behind one address.
-    let crowded = open >= settings.sessions_per_address_max && !address.is_loopback();
+    let open = shard.by_origin.borrow().get(&origin).copied().unwrap_or(0);
+    // Loopback is this machine's own programs and its proxies: many clients behind one address. So is root.
+    let crowded = open >= settings.sessions_per_address_max && !origin.is_many();
     crowded.then_some(replies::TOO_MANY_FROM_ADDRESS)
 }
 
-fn leave<W: World>(shard: &Shard<W>, address: IpAddr) {
-    let mut by_address = shard.by_address.borrow_mut();
-    if let Some(open) = by_address.get_mut(&address) {
+fn leave<W: World>(shard: &Shard<W>, origin: Origin) {
+    let mut by_origin = shard.by_origin.borrow_mut();
+    if let Some(open) = by_origin.get_mut(&origin) {
         *open -= 1;
         if *open == 0 {
-            by_address.remove(&address);
+            by_origin.remove(&origin);
         }
     }
 }

@@ -145,6 +145,12 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Address
             start_maildirs(shard);
         }
         Target::User { user, .. } => {
+            // The supervisor keeps to `mda limit`; it must get as many as that allows.
+            let machinery = &shard.settings().config.machinery;
+            let at_least = |bound: usize, limit: Option<u32>| bound.max(limit.map_or(0, |limit| limit as usize));
+            let at_once = at_least(limits::HANDED, machinery.deliveries_max);
+            let per_user = at_least(limits::HANDED_PER_USER, machinery.deliveries_per_user_max);
+            locals.users.borrow_mut().allow(at_once, per_user);
             locals.users.borrow_mut().push((user.name, user.uid), bytes, delivery);
             start_users(shard);
         }
@@ -222,7 +228,7 @@ async fn timed<W: World>(shard: &Rc<Shard<W>>, delivery: &Delivery, work: impl F
 
 fn finish<W: World>(shard: &Rc<Shard<W>>, delivery: &Delivery, outcome: Outcome, delays: Delays) {
     let (message, recipients) = (delivery.id.0, vec![(delivery.index, outcome)]);
-    settle::settle(shard, Results { message, recipients, remote: delivery.via(), delays });
+    settle::settle(shard, Results { message, recipients, remote: delivery.via(), link: None, delays });
 }
 
 /// Whether a filter has marked the message as spam. A text that cannot be read now is not looked at: it will not be

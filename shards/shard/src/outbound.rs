@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,9 +14,10 @@ use ringpost_routes::{Attempt, Host, Next, Refused, RouteId, Site};
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteReply, Session};
 
-use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
+use crate::letter::{Delays, Letter, Link, Outcome, Results, Ticket};
 use crate::shard::{Shard, World};
-use crate::{limits, settle};
+use crate::wire::Wire;
+use crate::{limits, reach, settle};
 
 /// Connections that wait for work, the one that worked last on top: few stay warm, the others leave in time.
 #[derive(Default)]
@@ -76,7 +76,11 @@ fn unreachable(why: &str) -> RemoteReply {
 fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome: &Outcome) {
     let recipients = ticket.recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     let delays = Delays { wait: shard.runtime.now() - ticket.ready, ..Delays::default() };
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote: ticket.site.name, delays });
+    send_home(
+        shard,
+        ticket.home,
+        Results { message: ticket.message, recipients, remote: ticket.site.name, link: None, delays },
+    );
 }
 
 fn send_home<W: World>(shard: &Rc<Shard<W>>, home: usize, results: Results) {
@@ -97,12 +101,20 @@ fn open_connections<W: World>(shard: &Rc<Shard<W>>) {
 }
 
 /// A connection to a site.
-pub(crate) struct Connection<S> {
-    pub(crate) stream: S,
+pub(crate) struct Connection<W: World> {
+    pub(crate) stream: Wire<<W::R as Runtime>::Stream>,
     pub(crate) session: Session,
     pub(crate) input: Vec<u8>,
     pub(crate) out: Vec<u8>,
     pub(crate) remote: String,
+    /// The address that it leaves from, for the log.
+    pub(crate) link: Option<Link>,
+}
+
+impl<W: World> Connection<W> {
+    pub(crate) fn new(stream: Wire<<W::R as Runtime>::Stream>, session: Session, remote: String) -> Self {
+        Self { stream, session, input: Vec::new(), out: Vec::new(), remote, link: None }
+    }
 }
 
 /// Why a connection is over.
@@ -111,7 +123,7 @@ pub(crate) struct Broken(pub(crate) String);
 /// One connection from its opening to its end.
 async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site, hosts: &[Host]) {
     let began = shard.runtime.now();
-    let mut connection = match reach(shard, site, hosts).await {
+    let mut connection = match reach::reach(shard, route, site, hosts).await {
         Ok(connection) => connection,
         Err(why) => {
             shard.counters.add(Counter::OutboundFailures, 1);
@@ -132,12 +144,7 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
 }
 
 /// Carries messages until there are none, the connection has carried its share, or it breaks.
-async fn carry<W: World>(
-    shard: &Rc<Shard<W>>,
-    route: RouteId,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-    connect: Duration,
-) {
+async fn carry<W: World>(shard: &Rc<Shard<W>>, route: RouteId, connection: &mut Connection<W>, connect: Duration) {
     let mut carried = 0;
     loop {
         let next = if shard.stopping.get() { Next::Close } else { shard.routes.borrow_mut().next(route, carried) };
@@ -160,11 +167,7 @@ async fn carry<W: World>(
 }
 
 /// False: nothing came in time, or the peer closes.
-async fn wait_for_work<W: World>(
-    shard: &Rc<Shard<W>>,
-    route: RouteId,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-) -> bool {
+async fn wait_for_work<W: World>(shard: &Rc<Shard<W>>, route: RouteId, connection: &mut Connection<W>) -> bool {
     let idle = shard.routes.borrow().limits().idle;
     let woken = shard.idle.wait(route);
     shard.routes.borrow_mut().idle(route);
@@ -190,78 +193,14 @@ async fn wait_for_work<W: World>(
     go_on
 }
 
-async fn leave<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) {
+async fn leave<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>) {
     connection.session.quit(&mut connection.out);
     // A server that does not wait for our QUIT has lost nothing.
     let _ = send(shard, connection, limits::QUIT).await;
 }
 
-/// Tries the hosts in order, and their addresses, until one greets us.
-async fn reach<W: World>(
-    shard: &Rc<Shard<W>>,
-    site: &Site,
-    hosts: &[Host],
-) -> Result<Connection<<W::R as Runtime>::Stream>, String> {
-    let mut why = String::from("the site has no address");
-    let mut tried = 0;
-    for host in hosts {
-        for address in &host.addresses {
-            let Some(source) = source_for(shard, site, *address) else { continue };
-            if tried == limits::ADDRESSES_PER_ATTEMPT {
-                return Err(why);
-            }
-            tried += 1;
-            match greet(shard, site, host, *address, source).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => why = format!("{}[{}]:{}: {error}", host.name, address.ip(), address.port()),
-            }
-        }
-    }
-    Err(why)
-}
-
-/// Which address to send from: the next of the destination's family; `None`: this family is not to be tried.
-fn source_for<W: World>(shard: &Shard<W>, site: &Site, destination: SocketAddr) -> Option<Option<IpAddr>> {
-    if site.sources.is_empty() {
-        return Some(None);
-    }
-    let of_family: Vec<IpAddr> =
-        site.sources.iter().copied().filter(|source| source.is_ipv4() == destination.is_ipv4()).collect();
-    let turn = shard.next_source.get();
-    shard.next_source.set(turn.wrapping_add(1));
-    of_family.get(turn % of_family.len().max(1)).copied().map(Some)
-}
-
-async fn greet<W: World>(
-    shard: &Rc<Shard<W>>,
-    site: &Site,
-    host: &Host,
-    address: SocketAddr,
-    source: Option<IpAddr>,
-) -> Result<Connection<<W::R as Runtime>::Stream>, String> {
-    let stream = shard.runtime.connect(address, source, limits::CONNECT).await.map_err(|error| {
-        if error.kind() == std::io::ErrorKind::TimedOut { "connection timed out".to_owned() } else { error.to_string() }
-    })?;
-    let mut connection = Connection {
-        stream,
-        session: Session::new(site.helo.clone()),
-        input: Vec::new(),
-        out: Vec::new(),
-        remote: format!("{}[{}]:{}", host.name, address.ip(), address.port()),
-    };
-    match converse(shard, &mut connection).await {
-        Ok(Said::Ready) => Ok(connection),
-        Ok(Said::Failed(reply)) => Err(format!("greeted with {reply}")),
-        Ok(_) => Err("the server's greeting makes no sense".to_owned()),
-        Err(Broken(why)) => Err(why),
-    }
-}
-
 /// Sends what the session has to say, then reads until it has something to tell.
-pub(crate) async fn converse<W: World>(
-    shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-) -> Result<Said, Broken> {
+pub(crate) async fn converse<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>) -> Result<Said, Broken> {
     loop {
         let patience = connection.session.timeout();
         send(shard, connection, patience).await?;
@@ -286,7 +225,7 @@ pub(crate) async fn converse<W: World>(
 
 pub(crate) async fn send<W: World>(
     shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    connection: &mut Connection<W>,
     patience: Duration,
 ) -> Result<(), Broken> {
     if connection.out.is_empty() {
@@ -304,7 +243,7 @@ pub(crate) async fn send<W: World>(
 /// Carries one message. False: the connection is over.
 async fn deliver<W: World>(
     shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    connection: &mut Connection<W>,
     ticket: Ticket,
     connect: Duration,
     carried: u64,
@@ -331,8 +270,8 @@ async fn deliver<W: World>(
         Ended::NoBody => (same(&ticket, &Outcome::Untried), false),
     };
     let recipients = ticket.recipients.iter().map(|(index, _)| *index).zip(results).collect();
-    let remote = connection.remote.clone();
-    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, delays });
+    let (remote, link) = (connection.remote.clone(), connection.link);
+    send_home(shard, ticket.home, Results { message: ticket.message, recipients, remote, link, delays });
     go_on
 }
 
@@ -357,11 +296,7 @@ enum Ended {
     NoBody,
 }
 
-async fn transact<W: World>(
-    shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
-    ticket: &Ticket,
-) -> Ended {
+async fn transact<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>, ticket: &Ticket) -> Ended {
     let recipients: Vec<&str> = ticket.recipients.iter().map(|(_, path)| path.as_str()).collect();
     let envelope = Envelope {
         sender: &ticket.sender,
@@ -386,7 +321,7 @@ async fn transact<W: World>(
             }
             Ok(Said::Done(results)) => return Ended::Done(results),
             Ok(Said::Failed(reply)) => return Ended::Broken(reply),
-            Ok(Said::Ready | Said::NeedInput) => {}
+            Ok(Said::Ready | Said::NeedInput | Said::StartTls) => {}
             Err(Broken(_)) if !answered => return Ended::Stale,
             Err(Broken(why)) => return broken(connection, why),
         }
@@ -394,7 +329,7 @@ async fn transact<W: World>(
 }
 
 /// The connection broke in the middle: recipients that were refused before stay refused.
-fn broken<S>(connection: &mut Connection<S>, why: String) -> Ended {
+fn broken<W: World>(connection: &mut Connection<W>, why: String) -> Ended {
     let reply = RemoteReply::local(451, (4, 4, 2), why);
     match connection.session.abandon(reply.clone()) {
         Some(results) => Ended::Done(results),
@@ -410,7 +345,7 @@ enum Unsent {
 
 async fn send_body<W: World>(
     shard: &Rc<Shard<W>>,
-    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    connection: &mut Connection<W>,
     ticket: &Ticket,
 ) -> Result<(), Unsent> {
     let mut stuffer = Stuffer::new();

@@ -2,26 +2,28 @@
 //! that needs to know is asked for here.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use ringpost_conf::expand::{Delivery, Expansion, Identity, Refusal, Step, Way};
+use ringpost_conf::expand::{Delivery, Expansion, Identity, Question, Refusal, Step, Way};
 use ringpost_conf::tables::{Answer, ServiceKind};
-use ringpost_conf::{Decision, Facts, FormatValues, TableId};
+use ringpost_conf::{Decision, Facts, FormatValues, Lookup, TableId};
 use ringpost_io::Runtime;
 use ringpost_smtp::{Reply, Transaction};
 use ringpost_tls::Secured;
 
+use crate::ask::NameAnswer;
 use crate::dispatch::Envelope;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
-use crate::{limits, lookups, replies};
+use crate::{client_name, limits, lookups, replies};
 
 /// Who is speaking, as far as the connection tells.
 pub(crate) struct Client {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) origin: Origin,
+    /// The address of ours that it has reached.
+    pub(crate) local: IpAddr,
     pub(crate) listener: usize,
     pub(crate) session: u64,
     /// What encrypts the session.
@@ -51,6 +53,17 @@ pub(crate) enum First {
     Expand,
 }
 
+/// What is known of the client's name, where rules ask for it; who comes by the local socket has none.
+fn client_name_of<W: World>(shard: &Shard<W>, client: &Client, settings: &Settings) -> Option<Rc<NameAnswer>> {
+    if !settings.asks_client_names {
+        return None;
+    }
+    match client.origin.address() {
+        Some(address) => client_name::known(shard, address),
+        None => Some(Rc::new(NameAnswer::None)),
+    }
+}
+
 impl Recipients {
     /// First match wins; nothing matching is a refusal. Neither waits nor allocates for a recipient that is taken as it is.
     pub(crate) fn decide<W: World>(
@@ -62,7 +75,8 @@ impl Recipients {
         tx: &Transaction<'_>,
         recipient: &str,
     ) -> First {
-        let facts = facts(client, settings, helo, tx, recipient);
+        let name = client_name_of(shard, client, settings);
+        let facts = facts(client, settings, helo, tx, recipient, name.as_deref());
         let nobody = &mut |_: TableId, _: ServiceKind, _: &str| Answer::<()>::Pending;
         let refusal = match settings.config.decide_with(&facts, nobody) {
             Decision::Action(action) if settings.config.actions[action].is_plain() => {
@@ -91,7 +105,8 @@ impl Recipients {
         tx: &Transaction<'_>,
         recipient: &str,
     ) -> Result<(), Reply> {
-        let facts = facts(client, settings, helo, tx, recipient);
+        let name = client_name_of(shard, client, settings);
+        let facts = facts(client, settings, helo, tx, recipient, name.as_deref());
         let refusal = match expand(shard, settings, facts).await {
             Ok(deliveries) => match self.make_room(deliveries.len()) {
                 Ok(()) => {
@@ -185,10 +200,22 @@ pub(crate) async fn expand<W: World>(
     let outcome = loop {
         match expansion.step() {
             Step::Done(outcome) => break outcome,
-            Step::Needs(questions) => {
-                for (question, told) in lookups::all(shard, &settings.config, questions, deadline).await {
-                    expansion.tell(question, told);
-                }
+            Step::Needs(mut questions) => {
+                let name = Question::Lookup(Lookup::ReverseName);
+                let before = questions.len();
+                questions.retain(|question| *question != name);
+                let of_client = async {
+                    match facts.source {
+                        Some(address) if questions.len() < before => {
+                            Some(client_name::find(shard, address, deadline).await)
+                        }
+                        _ => None,
+                    }
+                };
+                let others = lookups::all(shard, &settings.config, questions.clone(), deadline);
+                let (told, others) = futures_lite::future::zip(of_client, others).await;
+                told.into_iter().for_each(|told| expansion.tell(name.clone(), told));
+                others.into_iter().for_each(|(question, told)| expansion.tell(question, told));
             }
         }
     };
@@ -205,12 +232,14 @@ fn facts<'a>(
     helo: &'a str,
     tx: &'a Transaction<'_>,
     recipient: &'a str,
+    name: Option<&'a NameAnswer>,
 ) -> Facts<'a> {
     Facts {
-        source: Some(client.peer.ip()),
-        local: settings.is_local(client.peer.ip(), client.local.ip()),
+        source: client.origin.address(),
+        local: client.origin.address().is_none_or(|address| settings.is_local(address, client.local)),
         helo,
         tag: &settings.policies[client.listener].tag,
+        reverse_name: client_name::fact(name),
         sender: tx.reverse_path(),
         recipient,
         tls: client.secured.is_some(),

@@ -2,80 +2,23 @@
 //! that encrypts. What TLS is, `ringpost_tls` knows; when it begins, the session.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_lite::future::or;
 use ringpost_io::{Runtime, Stream};
 use ringpost_perf::Counter;
-use ringpost_tls::{Channel, Failure, Flight, Hello, Refused, Secured, Server};
+use ringpost_tls::{Channel, Failure, Flight, Hello, Rejected, Secured, Server};
 
 use crate::ask::Ask;
 use crate::event::Event;
 use crate::limits;
 use crate::recipient::Client;
 use crate::shard::{Shard, World};
+use crate::wire::Wire;
 
 /// What handshakes are made with, by the number of the listener; `None` where there is no TLS.
 pub type Servers = Arc<[Option<Server>]>;
-
-/// A connection's bytes, encrypted or not.
-pub(crate) struct Wire<S> {
-    stream: S,
-    channel: Option<Channel>,
-}
-
-impl<S: Stream> Wire<S> {
-    /// Not encrypted.
-    pub(crate) fn plain(stream: S) -> Self {
-        Self { stream, channel: None }
-    }
-
-    /// Our end's address.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.stream.local_addr()
-    }
-
-    /// As [`Stream::read`], of plain bytes: waits until there are some.
-    pub(crate) async fn read(&mut self, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize> {
-        let Self { stream, channel: Some(channel) } = self else { return self.stream.read(buffer, max).await };
-        let start = buffer.len();
-        let (mut raw, mut answer) = (Vec::new(), Vec::new());
-        while !channel.peer_has_closed() && stream.read(&mut raw, max).await? > 0 {
-            let received = channel.receive(&raw, buffer);
-            raw.clear();
-            // Keys are changed, or an alert says what was wrong.
-            channel.take_output(&mut answer);
-            if !answer.is_empty() {
-                stream.write_all(&answer).await?;
-                answer.clear();
-            }
-            received.map_err(io::Error::other)?;
-            if buffer.len() > start {
-                return Ok(buffer.len() - start);
-            }
-        }
-        Ok(0)
-    }
-
-    /// As [`Stream::write_all`].
-    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(channel) = &mut self.channel else { return self.stream.write_all(bytes).await };
-        let mut encrypted = Vec::new();
-        channel.send(bytes, &mut encrypted);
-        self.stream.write_all(&encrypted).await
-    }
-
-    /// Says that no more will come, for those who would otherwise suspect that something was cut off (RFC 8446 §6.1).
-    pub(crate) async fn end(&mut self) {
-        let Some(channel) = &mut self.channel else { return };
-        let mut farewell = Vec::new();
-        channel.close(&mut farewell);
-        // The peer may be gone.
-        let _ = self.stream.write_all(&farewell).await;
-    }
-}
 
 /// Makes the handshake; from then on the wire encrypts. What the client has sent behind it is appended to `plain`. Counted
 /// and logged, however it ends.
@@ -90,7 +33,7 @@ pub(crate) async fn handshake<W: World>(
         Some(server) => in_time(shard, wire, &server, plain).await,
         None => Err(Failure::ours("there is no certificate")),
     };
-    let (session, from) = (client.session, client.peer);
+    let (session, from) = (client.session, client.origin);
     match outcome {
         Ok(secured) => {
             shard.counters.add(Counter::TlsHandshakes, 1);
@@ -116,16 +59,17 @@ async fn in_time<W: World>(
         shard.stop.raised().await;
         Err(Failure::ours("the server stops"))
     };
-    let shaken = shard.runtime.timeout(limits::HANDSHAKE, or(shake(shard, &mut wire.stream, server, plain), stopped));
+    let shaken =
+        shard.runtime.timeout(limits::HANDSHAKE_OF_CLIENT, or(shake(shard, wire.stream(), server, plain), stopped));
     let channel = match shaken.await {
         Some(outcome) => outcome?,
         None => {
-            let seconds = limits::HANDSHAKE.as_secs();
+            let seconds = limits::HANDSHAKE_OF_CLIENT.as_secs();
             return Err(Failure::peer(format!("the handshake was not finished within {seconds} s")));
         }
     };
     let secured = channel.secured().ok_or_else(|| Failure::ours("the handshake has settled nothing"))?;
-    wire.channel = Some(channel);
+    wire.encrypt(channel);
     Ok(secured)
 }
 
@@ -159,7 +103,7 @@ async fn shake<W: World>(
                 if let Err(failure) = channel.receive(&raw, plain) {
                     let mut alert = Vec::new();
                     channel.take_output(&mut alert);
-                    return Err(refuse(stream, Refused { failure, alert }).await);
+                    return Err(refuse(stream, Rejected { failure, alert }).await);
                 }
                 channel
             }
@@ -187,7 +131,7 @@ async fn read(stream: &mut impl Stream) -> Result<Vec<u8>, Failure> {
     }
 }
 
-async fn refuse(stream: &mut impl Stream, refused: Refused) -> Failure {
+async fn refuse(stream: &mut impl Stream, refused: Rejected) -> Failure {
     // Told for courtesy; the reason goes to the log.
     let _ = stream.write_all(&refused.alert).await;
     refused.failure

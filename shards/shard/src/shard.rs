@@ -13,10 +13,11 @@ use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
 use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::Routes;
+use ringpost_tls::Connector;
 
-use crate::ask::{Ask, Cache};
+use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
@@ -51,6 +52,8 @@ pub struct Start<W: World> {
     pub ask: W::A,
     /// Its way to the supervisor.
     pub hand: W::H,
+    /// Encrypts connections to other servers.
+    pub connector: Connector,
     /// The user that this server is, or an unprivileged one where it is root: for files and programs of aliases.
     pub own: User,
     /// Sockets with the number of the listener in `config.listeners` that they belong to.
@@ -100,6 +103,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) mesh: W::M,
     pub(crate) ask: W::A,
     pub(crate) hand: W::H,
+    pub(crate) connector: Connector,
     pub(crate) own: User,
     pub(crate) queue: Queue<<W::R as Runtime>::Disk>,
     pub(crate) settings: RefCell<Rc<Settings>>,
@@ -108,7 +112,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) stages: Stages,
     pub(crate) outbox: Outbox,
-    pub(crate) cache: Cache<Resolved>,
+    pub(crate) cache: Cache<Question, Resolved>,
+    pub(crate) client_names: Cache<IpAddr, NameAnswer>,
     pub(crate) lookups: Lookups,
     pub(crate) routes: RefCell<Routes<Box<Ticket>>>,
     pub(crate) idle: Idle,
@@ -120,10 +125,9 @@ pub(crate) struct Shard<W: World> {
     pub(crate) landed: Signal,
     pub(crate) fetches: RefCell<HashMap<u64, futures_channel::oneshot::Sender<Option<Vec<u8>>>>>,
     pub(crate) next_fetch: Cell<u64>,
-    pub(crate) next_source: Cell<usize>,
     pub(crate) next_session: Cell<u64>,
     pub(crate) sessions: Cell<usize>,
-    pub(crate) by_address: RefCell<HashMap<IpAddr, usize>>,
+    pub(crate) by_origin: RefCell<HashMap<Origin, usize>>,
     /// Connections, deliveries and other tasks that must end before the queue may be closed.
     pub(crate) running: Cell<usize>,
     pub(crate) ended: Signal,
@@ -169,6 +173,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         mesh,
         ask,
         hand,
+        connector,
         own,
         listeners,
         config,
@@ -204,6 +209,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         stages: Stages::new(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),
+        client_names: Cache::new(),
         lookups: Lookups::default(),
         idle: Idle::default(),
         flights: RefCell::default(),
@@ -212,10 +218,9 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         landed: Signal::new(),
         fetches: RefCell::default(),
         next_fetch: Cell::new(0),
-        next_source: Cell::new(me),
         next_session: Cell::new(1 << 63 | (me as u64) << 48),
         sessions: Cell::new(0),
-        by_address: RefCell::default(),
+        by_origin: RefCell::default(),
         running: Cell::new(0),
         ended: Signal::new(),
         stopping: Cell::new(false),
@@ -225,6 +230,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         mesh,
         ask,
         hand,
+        connector,
         own,
     });
     Ok((shard, Begin { listeners, orders, ready, report }))
@@ -298,6 +304,8 @@ impl<W: World> Shard<W> {
                 Order::Reload(config, servers) => {
                     *self.settings.borrow_mut() = Rc::new(Settings::new(config, &servers, &self.hostname));
                     self.lookups.forget();
+                    // What nothing was tried of may be tried now.
+                    self.landed.raise();
                 }
                 Order::ForgetTable(name) => self.lookups.forget_table(&name),
                 Order::Stop => return,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringpost_io::Runtime;
-use ringpost_message::received::{Received, write_date, write_message_id};
+use ringpost_message::received::{self, Received, write_date, write_message_id};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::{Flags, MessageId, NewEnvelope, NewMessage, SubmitError};
 use ringpost_smtp::server::Session;
@@ -13,7 +13,7 @@ use ringpost_smtp::{Reply, Transaction};
 
 use crate::body::Incoming;
 use crate::dispatch::{self, Envelope, Fresh};
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::recipient::{Client, Recipients};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
@@ -137,10 +137,14 @@ fn trace<W: World>(
         [one] => Some(*one),
         _ => None,
     };
+    let teller = match client.origin {
+        _ if policy.mask_source => received::Client::Masked,
+        Origin::Host(address) => received::Client::Host { helo: session.helo(), address },
+        Origin::User(uid) => received::Client::User(uid),
+    };
     Received {
-        helo: session.helo(),
-        address: client.peer.ip(),
-        by: &policy.hostname,
+        client: teller,
+        by: session.hostname(),
         protocol: session.protocol_name(tx),
         tls: client.secured.as_deref().map(secure::in_trace).as_deref(),
         id: &id.to_string(),
@@ -148,12 +152,13 @@ fn trace<W: World>(
         at_ms: received_ms,
     }
     .write(&mut head);
-    let submitted = client.peer.ip().is_loopback() || policy.submission;
+    let is_own = client.origin.address().is_none_or(|address| address.is_loopback());
+    let submitted = is_own || policy.submission;
     if submitted && !incoming.scanner().has_date() {
         write_date(&mut head, received_ms);
     }
     if submitted && !incoming.scanner().has_message_id() {
-        write_message_id(&mut head, &id.to_string(), shard.runtime.random_u64(), &policy.hostname);
+        write_message_id(&mut head, &id.to_string(), shard.runtime.random_u64(), session.hostname());
     }
     if !incoming.scanner().starts_with_header() {
         // Text without a header: an empty line keeps it from being read as one (RFC 5322 §2.1).

@@ -9,7 +9,7 @@ use ringpost_conf::{Action, ActionKind, Command, Config, Format, FormatError, Fo
 use ringpost_smtp::client::RemoteReply;
 
 use crate::dispatch::{Envelope, Fresh};
-use crate::handover::{How, MAIL_SPOOL, UserRecord};
+use crate::handover::{How, UserRecord};
 use crate::local::{Store, Target};
 use crate::settings::Settings;
 
@@ -34,19 +34,17 @@ pub(crate) enum Aim {
 pub(crate) fn aim(settings: &Settings, own: &User, fresh: &Fresh, envelope: &Envelope) -> Result<Aim, RemoteReply> {
     let config = &settings.config;
     let action = envelope.action.and_then(|number| config.actions.get(number)).ok_or_else(no_action)?;
-    let (id, user) = (fresh.id.to_string(), envelope.way.user());
+    let id = fresh.id.to_string();
     let values = FormatValues {
         sender: &fresh.sender,
         recipient: envelope.original(),
-        destination: &envelope.recipient,
-        user_name: user.map_or("", |user| &user.name),
-        user_directory: user.map_or("", |user| &user.home),
         tag: &fresh.tag,
         message_id: &id,
         envelope_id: &format!("{id}{:04x}", envelope.index),
         delimiter: config.smtp.sub_address_delimiter,
         ..FormatValues::default()
     };
+    let values = envelope.way.values(&envelope.recipient, values);
     let unusable = |error: FormatError| {
         RemoteReply::local(451, (4, 3, 5), format!("action \"{}\" cannot be used here: {error}", action.name))
     };
@@ -70,7 +68,7 @@ pub(crate) fn aim(settings: &Settings, own: &User, fresh: &Fresh, envelope: &Env
         }
         (Way::User(user), kind) => {
             let how = match kind {
-                ActionKind::Mbox => How::Mbox { spool: config.below_root(MAIL_SPOOL).into() },
+                ActionKind::Mbox => How::Mbox { spool: config.mail_spool().into() },
                 ActionKind::Maildir(maildir) => {
                     How::Maildir { path: filled.path(&maildir.path).map_err(unusable)?, junk: maildir.junk }
                 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::Runtime;
-use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, UserRecord};
+use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, NameAnswer, Said, UserRecord};
 
 use crate::limits::{DOMAINS, RECEIVERS};
 
@@ -79,21 +79,27 @@ impl<R: Runtime> Ask for Names<R> {
         self.exchangers(host).await
     }
 
-    async fn look_up(&self, table: &str, _service: ServiceKind, keys: Vec<String>) -> Told {
+    async fn client_name(&self, _address: std::net::IpAddr) -> NameAnswer {
+        NameAnswer::None
+    }
+
+    async fn look_up(&self, table: &str, _service: ServiceKind, keys: Vec<String>) -> Said {
         self.runtime.sleep(Duration::from_micros(100 + self.runtime.random_u64() % 50_000)).await;
         let one_in = self.fails_one_in.get();
         if one_in > 0 && self.runtime.random_u64().is_multiple_of(one_in) {
-            return Told::Failed("the database is busy".into());
+            return Said::Failed("the database is busy".into());
         }
         match keys.first() {
-            Some(key) if table == MEMBERS && key.ends_with(LISTS) => Told::Found(members(key).join(", ")),
-            _ => Told::NotFound,
+            Some(key) if table == MEMBERS && key.ends_with(LISTS) => {
+                Said::Found { text: members(key).join(", "), age: Duration::ZERO }
+            }
+            _ => Said::NotFound { age: Duration::ZERO },
         }
     }
 
     // Nobody lives in this world: all mail leaves it.
-    async fn user(&self, _name: &str) -> Told {
-        Told::NotFound
+    async fn user(&self, _name: &str) -> Said {
+        Said::NotFound { age: Duration::ZERO }
     }
 
     async fn list(&self, _path: &Path) -> Told {

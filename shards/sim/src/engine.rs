@@ -69,6 +69,7 @@ pub(crate) fn config(address: IpAddr) -> Arc<Config> {
         services: vec![ServiceKind::Alias],
         memory: MemoryTable::default(),
         line: Line::built_in(),
+        statement: String::new(),
     });
     let mut domains = DomainSet::default();
     assert!(domains.insert(LISTS), "it is a domain");
@@ -96,6 +97,7 @@ impl Engine {
                 mesh,
                 ask: Names { runtime: runtime.clone(), fails_one_in: site.names_fail_one_in.clone() },
                 hand: Nobody,
+                connector: Default::default(),
                 own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
                 listeners: vec![(listener, 0)],
                 config: site.config.clone(),

@@ -32,6 +32,8 @@ pub(crate) fn announce(policy: &Policy, start_tls: bool, out: &mut Vec<u8>) {
 pub struct Offered {
     /// RFC 2920: commands may leave together.
     pub pipelining: bool,
+    /// RFC 3207: the connection may be encrypted.
+    pub starttls: bool,
     /// RFC 6152.
     pub eightbitmime: bool,
     /// RFC 6531.
@@ -53,6 +55,8 @@ impl Offered {
         let Some(keyword) = words.next() else { return };
         if keyword.eq_ignore_ascii_case(b"PIPELINING") {
             self.pipelining = true;
+        } else if keyword.eq_ignore_ascii_case(b"STARTTLS") {
+            self.starttls = true;
         } else if keyword.eq_ignore_ascii_case(b"8BITMIME") {
             self.eightbitmime = true;
         } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
@@ -99,6 +103,7 @@ mod tests {
         }
         let expected = Offered {
             pipelining: true,
+            starttls: false,
             eightbitmime: true,
             smtputf8: true,
             size: true,

@@ -1,78 +1,31 @@
 //! The client against scripted servers: what it says, and what it makes of the answers.
 
-use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
+#[path = "support/client.rs"]
+mod client;
+
+use client::{Client, result, results};
+use ringpost_smtp::client::{Envelope, Event, RemoteReply, Session, StartTls};
 use ringpost_smtp::{Stuffer, limits};
 
 const PIPELINING: &str = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 1000\r\n";
 const PLAIN: &str = "250 mx\r\n";
 
-struct Client {
-    session: Session,
-    /// Text that was written and not looked at yet.
-    out: Vec<u8>,
-    input: Vec<u8>,
+fn greeted(ehlo_reply: &str) -> Client {
+    Client::greeted(Session::new("c.example"), "EHLO", ehlo_reply)
 }
 
-impl Client {
-    fn greeted(ehlo_reply: &str) -> Self {
-        let mut client = Self { session: Session::new("c.example"), out: Vec::new(), input: Vec::new() };
-        assert_eq!(client.hears("220 mx\r\n"), Event::NeedInput);
-        assert_eq!(client.said(), "EHLO c.example\r\n");
-        assert_eq!(client.hears(ehlo_reply), Event::Ready);
-        client
-    }
-
-    fn begin(&mut self, sender: &str, recipients: &[&str]) -> Result<(), Vec<RecipientResult>> {
-        let envelope = Envelope { sender, recipients, size: 10, eightbit: true, smtputf8: false };
-        self.session.begin(&envelope, &mut self.out)
-    }
-
-    /// Byte by byte, up to the first event that is one.
-    fn hears(&mut self, text: &str) -> Event {
-        for byte in text.bytes() {
-            self.input.push(byte);
-            let (count, event) = self.session.on_input(&self.input, &mut self.out);
-            self.input.drain(..count);
-            if event != Event::NeedInput {
-                return event;
-            }
-        }
-        Event::NeedInput
-    }
-
-    fn said(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.out)).unwrap()
-    }
-
-    fn sends_body(&mut self) {
-        let mut stuffer = Stuffer::new();
-        stuffer.stuff(b".x\r\n", &mut self.out);
-        stuffer.finish(&mut self.out);
-        assert_eq!(self.said(), "..x\r\n.\r\n");
-        self.session.body_sent();
-    }
-}
-
-/// `D 250 text`, `T 450 text`, `P 550 text` for each recipient.
-fn results(event: &Event) -> String {
-    let Event::Done(results) = event else { panic!("{event:?}") };
-    let texts: Vec<String> = results.iter().map(result).collect();
-    texts.join(", ")
-}
-
-fn result(result: &RecipientResult) -> String {
-    let kind = match result {
-        RecipientResult::Delivered(_) => "D",
-        RecipientResult::Transient(_) => "T",
-        RecipientResult::Permanent(_) => "P",
-    };
-    format!("{kind} {}", result.reply())
+fn sends_body(client: &mut Client) {
+    let mut stuffer = Stuffer::new();
+    stuffer.stuff(b".x\r\n", &mut client.out);
+    stuffer.finish(&mut client.out);
+    assert_eq!(client.said(), "..x\r\n.\r\n");
+    client.session.body_sent();
 }
 
 #[test]
 fn pipelined_commands_leave_together_and_each_recipient_has_its_result() {
-    let mut client = Client::greeted(PIPELINING);
-    client.begin("a@b", &["x@d", "y@d", "z@d"]).unwrap();
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d", "y@d", "z@d"], true).unwrap();
     assert_eq!(
         client.said(),
         "MAIL FROM:<a@b> SIZE=10 BODY=8BITMIME\r\nRCPT TO:<x@d>\r\nRCPT TO:<y@d>\r\nRCPT TO:<z@d>\r\nDATA\r\n"
@@ -83,20 +36,20 @@ fn pipelined_commands_leave_together_and_each_recipient_has_its_result() {
     );
     assert_eq!(client.session.timeout(), limits::DATA_START_TIMEOUT);
     assert_eq!(client.hears("354 go\r\n"), Event::SendBody);
-    client.sends_body();
+    sends_body(&mut client);
     assert_eq!(client.session.timeout(), limits::DATA_END_TIMEOUT);
     let event = client.hears("250 2.0.0 taken\r\n");
     assert_eq!(results(&event), "D 250 2.0.0 taken, P 550 5.1.1 no user, T 450 4.2.1 later");
     assert!(client.session.is_ready());
     assert_eq!(client.session.messages_sent(), 1);
-    client.begin("", &["x@d"]).unwrap();
+    client.begin("", &["x@d"], true).unwrap();
     assert!(client.said().starts_with("MAIL FROM:<> "), "no RSET behind a message that was taken");
 }
 
 #[test]
 fn without_pipelining_commands_leave_one_by_one() {
-    let mut client = Client::greeted(PLAIN);
-    client.begin("a@b", &["x@d", "y@d"]).unwrap();
+    let mut client = greeted(PLAIN);
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     assert_eq!(client.said(), "MAIL FROM:<a@b>\r\n");
     client.hears("250 ok\r\n");
     assert_eq!(client.said(), "RCPT TO:<x@d>\r\n");
@@ -105,28 +58,28 @@ fn without_pipelining_commands_leave_one_by_one() {
     client.hears("251 forwarded\r\n");
     assert_eq!(client.said(), "DATA\r\n");
     assert_eq!(client.hears("354 go\r\n"), Event::SendBody);
-    client.sends_body();
+    sends_body(&mut client);
     assert_eq!(results(&client.hears("452 4.3.1 full\r\n")), "P 550 no, T 452 4.3.1 full");
     assert!(client.session.is_ready());
     // All recipients refused: no DATA, and RSET before the next message.
-    client.begin("a@b", &["x@d"]).unwrap();
+    client.begin("a@b", &["x@d"], true).unwrap();
     assert_eq!(client.said(), "MAIL FROM:<a@b>\r\n");
     client.hears("250 ok\r\n");
     client.said();
     assert_eq!(results(&client.hears("550 no\r\n")), "P 550 no");
-    client.begin("a@b", &["y@d"]).unwrap();
+    client.begin("a@b", &["y@d"], true).unwrap();
     assert_eq!(client.said(), "RSET\r\n");
     client.hears("250 ok\r\n");
     assert_eq!(client.said(), "MAIL FROM:<a@b>\r\n");
     assert_eq!(results(&client.hears("451 later\r\n")), "T 451 later");
-    client.begin("a@b", &["y@d"]).unwrap();
+    client.begin("a@b", &["y@d"], true).unwrap();
     assert_eq!(client.said(), "MAIL FROM:<a@b>\r\n", "no RSET behind a refused MAIL");
 }
 
 #[test]
 fn a_refused_mail_decides_for_all() {
-    let mut client = Client::greeted(PIPELINING);
-    client.begin("a@b", &["x@d", "y@d"]).unwrap();
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     let event = client.hears("550 5.7.1 not you\r\n503 5.5.1 MAIL first\r\n503 x\r\n503 x\r\n");
     assert_eq!(results(&event), "P 550 5.7.1 not you, P 550 5.7.1 not you");
     assert!(client.session.is_ready());
@@ -134,19 +87,19 @@ fn a_refused_mail_decides_for_all() {
 
 #[test]
 fn a_message_for_nobody_is_a_lone_dot() {
-    let mut client = Client::greeted(PIPELINING);
-    client.begin("a@b", &["x@d", "y@d"]).unwrap();
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     client.said();
     assert_eq!(client.hears("250 ok\r\n550 no\r\n450 no\r\n354 go\r\n"), Event::NeedInput);
     assert_eq!(client.said(), ".\r\n");
     assert_eq!(results(&client.hears("250 taken\r\n")), "P 550 no, T 450 no");
     assert_eq!(client.session.messages_sent(), 0);
-    client.begin("a@b", &["x@d"]).unwrap();
+    client.begin("a@b", &["x@d"], true).unwrap();
     assert!(client.said().starts_with("MAIL"));
     // 554 to DATA instead: the transaction is open, RSET leaves with the next.
     let event = client.hears("250 ok\r\n550 no\r\n554 no valid recipients\r\n");
     assert_eq!(results(&event), "P 550 no");
-    client.begin("a@b", &["z@d"]).unwrap();
+    client.begin("a@b", &["z@d"], true).unwrap();
     assert!(client.said().starts_with("RSET\r\nMAIL FROM:"));
     assert_eq!(client.hears("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"), Event::SendBody);
 }
@@ -154,27 +107,27 @@ fn a_message_for_nobody_is_a_lone_dot() {
 #[test]
 fn data_refused_after_some_were_accepted() {
     for (reply, expected) in [("554 5.7.1 no\r\n", "P 554 5.7.1 no"), ("451 no\r\n", "T 451 no")] {
-        let mut client = Client::greeted(PIPELINING);
-        client.begin("a@b", &["x@d", "y@d"]).unwrap();
+        let mut client = greeted(PIPELINING);
+        client.begin("a@b", &["x@d", "y@d"], true).unwrap();
         client.said();
         let event = client.hears(&format!("250 ok\r\n250 ok\r\n550 no\r\n{reply}"));
         assert_eq!(results(&event), format!("{expected}, P 550 no"));
-        client.begin("a@b", &["x@d"]).unwrap();
+        client.begin("a@b", &["x@d"], true).unwrap();
         assert!(client.said().starts_with("RSET\r\n"));
     }
 }
 
 #[test]
 fn a_421_may_come_at_any_time() {
-    let mut client = Client { session: Session::new("c"), out: Vec::new(), input: Vec::new() };
+    let mut client = Client::new(Session::new("c"));
     assert!(matches!(client.hears("421 busy\r\n"), Event::Failed(reply) if reply.code() == 421));
-    let mut client = Client::greeted(PIPELINING);
+    let mut client = greeted(PIPELINING);
     assert!(matches!(client.hears("421 idle too long\r\n"), Event::Failed(_)));
     assert!(client.session.is_closing());
     let script = "250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n";
     for replies in 0..=3 {
-        let mut client = Client::greeted(PIPELINING);
-        client.begin("a@b", &["x@d", "y@d"]).unwrap();
+        let mut client = greeted(PIPELINING);
+        client.begin("a@b", &["x@d", "y@d"], true).unwrap();
         let before: String = script.split_inclusive("\r\n").take(replies).collect();
         let event = client.hears(&format!("{before}421 4.3.2 bye\r\n"));
         let first = if replies >= 2 { "P 550 no" } else { "T 421 4.3.2 bye" };
@@ -185,8 +138,8 @@ fn a_421_may_come_at_any_time() {
 
 #[test]
 fn a_reply_before_the_message_is_out_ends_the_connection() {
-    let mut client = Client::greeted(PIPELINING);
-    client.begin("a@b", &["x@d"]).unwrap();
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d"], true).unwrap();
     assert_eq!(client.hears("250 ok\r\n250 ok\r\n354 go\r\n"), Event::SendBody);
     assert_eq!(results(&client.hears("552 5.3.4 too much\r\n")), "P 552 5.3.4 too much");
     assert!(client.session.is_closing());
@@ -195,72 +148,72 @@ fn a_reply_before_the_message_is_out_ends_the_connection() {
 #[test]
 fn replies_out_of_nowhere_and_nonsense() {
     for text in ["250 hello?\r\n", "HTTP/1.1 400 Bad Request\r\n", "\r\n"] {
-        let mut client = Client::greeted(PIPELINING);
+        let mut client = greeted(PIPELINING);
         assert!(matches!(client.hears(text), Event::Failed(_)), "{text}");
     }
     for text in ["250 ok\r\n250 ok\r\n250 what\r\n", "250 ok\r\nhuh\r\n", "250-x\r\n251 y\r\n"] {
-        let mut client = Client::greeted(PIPELINING);
-        client.begin("a@b", &["x@d"]).unwrap();
+        let mut client = greeted(PIPELINING);
+        client.begin("a@b", &["x@d"], true).unwrap();
         assert!(results(&client.hears(text)).starts_with("T 451 4.5.0 the next server"), "{text}");
         assert!(client.session.is_closing());
     }
-    let mut client = Client::greeted(PIPELINING);
+    let mut client = greeted(PIPELINING);
     let endless = "250-x\r\n".repeat(limits::REMOTE_LINES_MAX + 1);
     assert!(matches!(client.hears(&endless), Event::Failed(_)));
 }
 
 #[test]
 fn servers_that_know_only_helo() {
-    let mut client = Client { session: Session::new("c"), out: Vec::new(), input: Vec::new() };
+    let mut client = Client::new(Session::new("c"));
     client.hears("220-mx\r\n220 hello\r\n");
     client.said();
     assert_eq!(client.hears("502 what?\r\n"), Event::NeedInput);
     assert_eq!(client.said(), "HELO c\r\n");
     assert_eq!(client.hears("250 mx\r\n"), Event::Ready);
-    let mut client = Client { session: Session::new("c"), out: Vec::new(), input: Vec::new() };
+    let mut client = Client::new(Session::new("c"));
     assert!(matches!(client.hears("554 go away\r\n"), Event::Failed(reply) if reply.is_permanent()));
 }
 
 #[test]
 fn what_the_server_cannot_take_is_known_at_once() {
-    let mut client = Client::greeted(PLAIN);
-    let refused = client.begin("ü@b", &["x@d"]).unwrap_err();
+    let mut client = greeted(PLAIN);
+    let refused = client.begin("ü@b", &["x@d"], true).unwrap_err();
     assert_eq!(result(&refused[0]), "P 550 5.6.7 the next server does not take internationalised addresses");
-    let mut client = Client::greeted(PIPELINING);
+    let mut client = greeted(PIPELINING);
     let envelope =
         Envelope { sender: "a@b", recipients: &["x@d", "y@d"], size: 1001, eightbit: false, smtputf8: false };
     let refused = client.session.begin(&envelope, &mut client.out).unwrap_err();
     assert_eq!(refused.len(), 2);
     assert!(result(&refused[1]).starts_with("P 552 5.3.4 "));
     assert!(client.session.is_ready() && client.out.is_empty());
-    client.begin("ü@b", &["x@d"]).unwrap();
+    client.begin("ü@b", &["x@d"], true).unwrap();
     assert!(client.said().starts_with("MAIL FROM:<ü@b> SIZE=10 BODY=8BITMIME SMTPUTF8\r\n"));
 }
 
 #[test]
 fn recipients_beyond_the_limit_of_the_server_wait() {
-    let mut client = Client::greeted("250-mx\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=1\r\n");
-    client.begin("a@b", &["x@d", "y@d"]).unwrap();
+    let mut client = greeted("250-mx\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=1\r\n");
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     assert_eq!(client.said().matches("RCPT").count(), 1);
     assert_eq!(client.hears("250 ok\r\n250 ok\r\n354 go\r\n"), Event::SendBody);
-    client.sends_body();
+    sends_body(&mut client);
     assert!(results(&client.hears("250 taken\r\n")).starts_with("D 250 taken, T 452 4.5.3 "));
 }
 
 #[test]
 fn old_552_means_too_many_recipients() {
-    let mut client = Client::greeted(PIPELINING);
-    client.begin("a@b", &["x@d", "y@d"]).unwrap();
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     let event = client.hears("250 ok\r\n552 too many\r\n552 5.2.2 mailbox full\r\n554 nobody\r\n");
     assert_eq!(results(&event), "T 552 too many, P 552 5.2.2 mailbox full");
 }
 
 #[test]
 fn a_lost_connection_keeps_what_was_decided() {
-    let mut client = Client::greeted(PIPELINING);
+    let mut client = greeted(PIPELINING);
     assert_eq!(client.session.abandon(RemoteReply::local(451, (4, 4, 2), "lost")), None);
-    let mut client = Client::greeted(PIPELINING);
-    client.begin("a@b", &["x@d", "y@d"]).unwrap();
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     client.hears("250 ok\r\n550 no\r\n250 ok\r\n");
     let results = client.session.abandon(RemoteReply::local(451, (4, 4, 2), "lost")).unwrap();
     let texts: Vec<_> = results.iter().map(result).collect();
@@ -270,13 +223,76 @@ fn a_lost_connection_keeps_what_was_decided() {
 
 #[test]
 fn quit_is_said_where_it_is_understood() {
-    let mut client = Client::greeted(PLAIN);
+    let mut client = greeted(PLAIN);
     client.session.quit(&mut client.out);
     assert_eq!(client.said(), "QUIT\r\n");
     assert!(matches!(client.hears("221 bye\r\n"), Event::Failed(reply) if reply.code() == 221));
-    let mut client = Client::greeted(PLAIN);
-    client.begin("a@b", &["x@d"]).unwrap();
+    let mut client = greeted(PLAIN);
+    client.begin("a@b", &["x@d"], true).unwrap();
     client.said();
     client.session.quit(&mut client.out);
     assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
+}
+
+const STARTTLS: &str = "250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n";
+
+fn asked(starttls: StartTls, ehlo_reply: &str) -> (Client, Event) {
+    let mut client = Client::new(Session::new("c.example").asking_for(starttls));
+    client.hears("220 mx\r\n");
+    client.said();
+    let event = client.hears(ehlo_reply);
+    (client, event)
+}
+
+#[test]
+fn encryption_is_asked_for_first_and_what_was_offered_in_clear_is_forgotten() {
+    for starttls in [StartTls::IfOffered, StartTls::Required] {
+        let (mut client, event) = asked(starttls, STARTTLS);
+        assert_eq!((event, client.said().as_str()), (Event::NeedInput, "STARTTLS\r\n"));
+        assert_eq!(client.hears("220 go\r\n"), Event::StartTls);
+        assert!(!client.session.is_ready());
+        client.session.secured(&mut client.out);
+        assert_eq!(client.said(), "EHLO c.example\r\n");
+        assert!(!client.session.offered().pipelining);
+        assert_eq!(client.hears(STARTTLS), Event::Ready, "not a second time");
+        assert!(client.session.offered().pipelining);
+    }
+    let (mut client, event) = asked(StartTls::Never, STARTTLS);
+    assert_eq!((event, client.said().as_str()), (Event::Ready, ""));
+}
+
+#[test]
+fn s75_nothing_is_said_in_clear_where_encryption_is_required() {
+    let (mut client, event) = asked(StartTls::Required, PLAIN);
+    assert!(matches!(event, Event::Failed(reply) if reply.to_string().starts_with("451 4.7.4 ")));
+    assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
+    for refusal in ["454 4.7.0 not now\r\n", "502 unknown\r\n", "250 what\r\n"] {
+        let (mut client, _) = asked(StartTls::Required, STARTTLS);
+        client.said();
+        assert!(matches!(client.hears(refusal), Event::Failed(_)), "{refusal}");
+        assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
+    }
+    let (mut client, event) = asked(StartTls::Required, "502 no EHLO here\r\n");
+    assert_eq!((event, client.said().as_str()), (Event::NeedInput, "HELO c.example\r\n"));
+    assert!(matches!(client.hears("250 mx\r\n"), Event::Failed(_)));
+}
+
+#[test]
+fn where_it_is_a_chance_a_refusal_means_clear_text() {
+    let (mut client, event) = asked(StartTls::IfOffered, PLAIN);
+    assert_eq!((event, client.said().as_str()), (Event::Ready, ""));
+    let (mut client, _) = asked(StartTls::IfOffered, STARTTLS);
+    client.said();
+    assert_eq!(client.hears("454 4.7.0 not now\r\n"), Event::Ready);
+    client.begin("a@b", &["x@d"], true).unwrap();
+    assert!(client.said().starts_with("MAIL FROM:<a@b>"));
+}
+
+#[test]
+fn replies_slipped_in_before_the_handshake_end_the_connection() {
+    let (mut client, _) = asked(StartTls::Required, STARTTLS);
+    let (used, event) = client.session.on_input(b"220 go\r\n250-mx\r\n250 AUTH PLAIN\r\n", &mut client.out);
+    assert_eq!(used, 32);
+    assert!(matches!(event, Event::Failed(reply) if reply.to_string().starts_with("451 4.7.0 ")));
+    assert!(client.session.is_closing());
 }

@@ -162,10 +162,11 @@ proptest! {
     }
 
     #[test]
-    fn s91_no_reply_makes_the_client_panic(input in noise(), pipelining: bool) {
-        let mut session = client::Session::new("c.example");
+    fn s91_no_reply_makes_the_client_panic(input in noise(), pipelining: bool, encrypt: bool) {
+        let starttls = if encrypt { client::StartTls::IfOffered } else { client::StartTls::Never };
+        let mut session = client::Session::new("c.example").asking_for(starttls);
         let mut out = Vec::new();
-        let greeting: &[u8] = if pipelining { b"220 x\r\n250-x\r\n250 PIPELINING\r\n" } else { b"220 x\r\n250 x\r\n" };
+        let greeting: &[u8] = if pipelining { b"220 x\r\n250-x\r\n250-STARTTLS\r\n250 PIPELINING\r\n" } else { b"220 x\r\n250 x\r\n" };
         let input = [greeting, &input[..]].concat();
         let mut used = 0;
         for _ in 0..input.len() + 10 {
@@ -180,6 +181,7 @@ proptest! {
                 }
                 Event::Ready | Event::Done(_) => break,
                 Event::SendBody => session.body_sent(),
+                Event::StartTls => session.secured(&mut out),
             }
         }
         let reason = session.abandon(client::RemoteReply::local(451, (4, 4, 2), "lost"));

@@ -1,79 +1,34 @@
 //! The LMTP client against scripted servers: a result for each recipient, whatever becomes of the others.
 
-use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
+#[path = "support/client.rs"]
+mod client;
+
+use client::{Client, results, texts};
+use ringpost_smtp::client::{Event, RemoteReply, Session};
 use ringpost_smtp::limits;
 
 const LHLO: &str = "250-store\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n";
 
-struct Client {
-    session: Session,
-    out: Vec<u8>,
-    input: Vec<u8>,
+fn greeted(reply: &str) -> Client {
+    Client::greeted(Session::lmtp("c.example"), "LHLO", reply)
 }
 
-impl Client {
-    fn new() -> Self {
-        Self { session: Session::lmtp("c.example"), out: Vec::new(), input: Vec::new() }
-    }
-
-    fn greeted(reply: &str) -> Self {
-        let mut client = Self::new();
-        assert_eq!(client.hears("220 store\r\n"), Event::NeedInput);
-        assert_eq!(client.said(), "LHLO c.example\r\n");
-        assert_eq!(client.hears(reply), Event::Ready);
-        client
-    }
-
-    fn begin(&mut self, recipients: &[&str]) {
-        let envelope = Envelope { sender: "a@b", recipients, size: 10, eightbit: false, smtputf8: false };
-        self.session.begin(&envelope, &mut self.out).expect("the server offers enough");
-    }
-
-    /// Up to the body, which is sent.
-    fn sends(&mut self, recipients: &[&str], replies: &str) {
-        self.begin(recipients);
-        assert_eq!(self.hears(replies), Event::SendBody);
-        self.session.body_sent();
-        self.said();
-    }
-
-    /// Byte by byte, up to the first event that is one.
-    fn hears(&mut self, text: &str) -> Event {
-        for byte in text.bytes() {
-            self.input.push(byte);
-            let (count, event) = self.session.on_input(&self.input, &mut self.out);
-            self.input.drain(..count);
-            if event != Event::NeedInput {
-                return event;
-            }
-        }
-        Event::NeedInput
-    }
-
-    fn said(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.out)).unwrap()
-    }
+fn begin(client: &mut Client, recipients: &[&str]) {
+    client.begin("a@b", recipients, false).expect("the server offers enough");
 }
 
-/// `D 250 text`, `T 450 text`, `P 550 text` for each recipient.
-fn results(event: &Event) -> String {
-    let Event::Done(results) = event else { panic!("{event:?}") };
-    texts(results)
-}
-
-fn texts(results: &[RecipientResult]) -> String {
-    let text = |result: &RecipientResult| match result {
-        RecipientResult::Delivered(reply) => format!("D {reply}"),
-        RecipientResult::Transient(reply) => format!("T {reply}"),
-        RecipientResult::Permanent(reply) => format!("P {reply}"),
-    };
-    results.iter().map(text).collect::<Vec<_>>().join(", ")
+/// Up to the body, which is sent.
+fn sends(client: &mut Client, recipients: &[&str], replies: &str) {
+    begin(client, recipients);
+    assert_eq!(client.hears(replies), Event::SendBody);
+    client.session.body_sent();
+    client.said();
 }
 
 #[test]
 fn each_accepted_recipient_has_its_own_reply_in_order() {
-    let mut client = Client::greeted(LHLO);
-    client.begin(&["w@d", "x@d", "y@d", "z@d"]);
+    let mut client = greeted(LHLO);
+    begin(&mut client, &["w@d", "x@d", "y@d", "z@d"]);
     assert_eq!(
         client.said(),
         "MAIL FROM:<a@b>\r\nRCPT TO:<w@d>\r\nRCPT TO:<x@d>\r\nRCPT TO:<y@d>\r\nRCPT TO:<z@d>\r\nDATA\r\n"
@@ -91,22 +46,22 @@ fn each_accepted_recipient_has_its_own_reply_in_order() {
     );
     assert!(client.session.is_ready());
     assert_eq!(client.session.messages_sent(), 1);
-    client.begin(&["w@d"]);
+    begin(&mut client, &["w@d"]);
     assert!(client.said().starts_with("MAIL"), "no RSET behind a message that was answered");
 }
 
 #[test]
 fn the_same_recipient_twice_is_answered_twice() {
-    let mut client = Client::greeted(LHLO);
-    client.sends(&["x@d", "x@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    let mut client = greeted(LHLO);
+    sends(&mut client, &["x@d", "x@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
     assert_eq!(client.hears("250 one\r\n"), Event::NeedInput);
     assert_eq!(results(&client.hears("250 two\r\n")), "D 250 one, D 250 two");
 }
 
 #[test]
 fn a_message_that_nobody_got_counts_for_nothing() {
-    let mut client = Client::greeted(LHLO);
-    client.sends(&["x@d", "y@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    let mut client = greeted(LHLO);
+    sends(&mut client, &["x@d", "y@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
     assert_eq!(results(&client.hears("451 busy\r\n550 no\r\n")), "T 451 busy, P 550 no");
     assert_eq!(client.session.messages_sent(), 0);
     assert!(client.session.is_ready());
@@ -114,8 +69,8 @@ fn a_message_that_nobody_got_counts_for_nothing() {
 
 #[test]
 fn a_connection_lost_between_replies_keeps_those_that_came() {
-    let mut client = Client::greeted(LHLO);
-    client.sends(&["x@d", "y@d", "z@d"], "250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    let mut client = greeted(LHLO);
+    sends(&mut client, &["x@d", "y@d", "z@d"], "250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
     assert_eq!(client.hears("250 stored\r\n"), Event::NeedInput);
     let results = client.session.abandon(RemoteReply::local(451, (4, 4, 2), "lost")).expect("a transaction was open");
     assert_eq!(texts(&results), "D 250 stored, T 451 4.4.2 lost, T 451 4.4.2 lost");
@@ -124,13 +79,13 @@ fn a_connection_lost_between_replies_keeps_those_that_came() {
 
 #[test]
 fn a_farewell_between_replies_keeps_those_that_came() {
-    let mut client = Client::greeted(LHLO);
-    client.sends(&["x@d", "y@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    let mut client = greeted(LHLO);
+    sends(&mut client, &["x@d", "y@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
     let event = client.hears("250 stored\r\n421 4.3.2 bye\r\n");
     assert_eq!(results(&event), "D 250 stored, T 421 4.3.2 bye");
     assert!(client.session.is_closing());
-    let mut client = Client::greeted(LHLO);
-    client.sends(&["x@d", "y@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    let mut client = greeted(LHLO);
+    sends(&mut client, &["x@d", "y@d"], "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
     let event = client.hears("250 stored\r\n354 what\r\n");
     assert!(results(&event).starts_with("D 250 stored, T 451 4.5.0 "), "{event:?}");
     assert!(client.session.is_closing());
@@ -138,7 +93,7 @@ fn a_farewell_between_replies_keeps_those_that_came() {
 
 #[test]
 fn there_is_no_older_word_than_lhlo() {
-    let mut client = Client::new();
+    let mut client = Client::new(Session::lmtp("c.example"));
     client.hears("220 store\r\n");
     client.said();
     assert!(matches!(client.hears("500 5.5.1 what?\r\n"), Event::Failed(reply) if reply.code() == 500));
@@ -149,16 +104,16 @@ fn there_is_no_older_word_than_lhlo() {
 #[test]
 fn nobody_accepted_means_no_message() {
     // The server says 503 to DATA, as RFC 2033 wants it.
-    let mut client = Client::greeted(LHLO);
-    client.begin(&["x@d", "y@d"]);
+    let mut client = greeted(LHLO);
+    begin(&mut client, &["x@d", "y@d"]);
     client.said();
     let event = client.hears("250 ok\r\n550 no\r\n450 later\r\n503 5.5.1 no recipients\r\n");
     assert_eq!(results(&event), "P 550 no, T 450 later");
-    client.begin(&["z@d"]);
+    begin(&mut client, &["z@d"]);
     assert!(client.said().starts_with("RSET\r\nMAIL"));
     // One that wants a message all the same would answer its end with no reply at all: the connection is over.
-    let mut client = Client::greeted(LHLO);
-    client.begin(&["x@d"]);
+    let mut client = greeted(LHLO);
+    begin(&mut client, &["x@d"]);
     client.said();
     assert_eq!(results(&client.hears("250 ok\r\n550 no\r\n354 go\r\n")), "P 550 no");
     assert_eq!(client.said(), "");
@@ -167,8 +122,8 @@ fn nobody_accepted_means_no_message() {
 
 #[test]
 fn a_refusal_in_the_middle_of_the_message_is_the_first_recipients() {
-    let mut client = Client::greeted(LHLO);
-    client.begin(&["x@d", "y@d", "z@d"]);
+    let mut client = greeted(LHLO);
+    begin(&mut client, &["x@d", "y@d", "z@d"]);
     assert_eq!(client.hears("250 ok\r\n550 no\r\n250 ok\r\n250 ok\r\n354 go\r\n"), Event::SendBody);
     let event = client.hears("552 5.3.4 too much\r\n");
     assert!(results(&event).starts_with("P 550 no, P 552 5.3.4 too much, T 451 4.5.0 "), "{event:?}");
@@ -177,8 +132,8 @@ fn a_refusal_in_the_middle_of_the_message_is_the_first_recipients() {
 
 #[test]
 fn without_pipelining_the_order_is_the_same() {
-    let mut client = Client::greeted("250 store\r\n");
-    client.begin(&["x@d", "y@d"]);
+    let mut client = greeted("250 store\r\n");
+    begin(&mut client, &["x@d", "y@d"]);
     assert_eq!(client.said(), "MAIL FROM:<a@b>\r\n");
     client.hears("250 ok\r\n");
     assert_eq!(client.said(), "RCPT TO:<x@d>\r\n");
@@ -193,8 +148,8 @@ fn without_pipelining_the_order_is_the_same() {
 
 #[test]
 fn a_refused_mail_decides_for_all() {
-    let mut client = Client::greeted(LHLO);
-    client.begin(&["x@d", "y@d"]);
+    let mut client = greeted(LHLO);
+    begin(&mut client, &["x@d", "y@d"]);
     let event = client.hears("550 5.7.1 not you\r\n503 x\r\n503 x\r\n503 x\r\n");
     assert_eq!(results(&event), "P 550 5.7.1 not you, P 550 5.7.1 not you");
     assert!(client.session.is_ready());

@@ -41,14 +41,14 @@ impl Server {
 
 /// A handshake that has failed, and the alert that says so to the client.
 #[derive(Debug)]
-pub struct Refused {
+pub struct Rejected {
     /// Why.
     pub failure: Failure,
     /// For the wire; may be empty.
     pub alert: Vec<u8>,
 }
 
-impl Refused {
+impl Rejected {
     /// Without a word to the client.
     pub fn silently(failure: Failure) -> Self {
         Self { failure, alert: Vec::new() }
@@ -74,17 +74,17 @@ impl Hello {
     ///
     /// # Errors
     /// This is no TLS, or none that is understood.
-    pub fn receive(&mut self, mut wire: &[u8], server: &Server) -> Result<Option<Flight>, Refused> {
+    pub fn receive(&mut self, mut wire: &[u8], server: &Server) -> Result<Option<Flight>, Rejected> {
         while !wire.is_empty() {
             if let Err(error) = self.0.read_tls(&mut wire) {
-                return Err(Refused::silently(Failure::peer(error.to_string())));
+                return Err(Rejected::silently(Failure::peer(error.to_string())));
             }
             match self.0.accept() {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     return Ok(Some(Flight(Inner::First(Box::new(accepted), server.clone(), wire.to_vec()))));
                 }
-                Err((error, alert)) => return Err(Refused::new(error.into(), alert)),
+                Err((error, alert)) => return Err(Rejected::new(error.into(), alert)),
             }
         }
         Ok(None)
@@ -121,11 +121,11 @@ impl Flight {
     ///
     /// # Errors
     /// The client and we have nothing in common, or there is no signature.
-    pub fn complete(self) -> Result<Channel, Refused> {
+    pub fn complete(self) -> Result<Channel, Rejected> {
         let (mut channel, wire) = match self.0 {
             Inner::First(accepted, server, rest) => match accepted.into_connection(server.0) {
                 Ok(connection) => (Channel::of(Connection::Server(connection)), rest),
-                Err((error, alert)) => return Err(Refused::new(error.into(), alert)),
+                Err((error, alert)) => return Err(Rejected::new(error.into(), alert)),
             },
             Inner::Again(channel, wire) => (channel, wire),
         };
@@ -135,7 +135,7 @@ impl Flight {
             Err(failure) => {
                 let mut alert = Vec::new();
                 channel.take_output(&mut alert);
-                Err(Refused { failure, alert })
+                Err(Rejected { failure, alert })
             }
         }
     }

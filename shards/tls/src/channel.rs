@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 
+use rustls::pki_types::CertificateDer;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
 use crate::failure::Failure;
@@ -93,6 +94,11 @@ impl Channel {
     /// The other side had to be asked to begin once more, so that the signature is still to come.
     pub(crate) fn owes_signature(&self) -> bool {
         self.is_handshaking() && self.connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest)
+    }
+
+    /// The other side's certificates, its own first; none if it has shown none.
+    pub(crate) fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.connection.peer_certificates().unwrap_or_default()
     }
 
     /// What was settled; `None` before the handshake has ended.

@@ -12,14 +12,16 @@
 mod accept;
 mod certificate;
 mod channel;
+mod connect;
 mod failure;
 pub mod limits;
 mod names;
 mod remote_key;
 
-pub use accept::{Flight, Hello, Refused, Server};
+pub use accept::{Flight, Hello, Rejected, Server};
 pub use certificate::{Algorithm, Certificate};
 pub use channel::{Channel, Secured};
+pub use connect::{Connector, Refused};
 pub use failure::{Failure, Fault};
 pub use names::Offer;
 pub use remote_key::{KeyId, Signs};

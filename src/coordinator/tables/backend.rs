@@ -175,6 +175,19 @@ impl Opened {
         }
     }
 
+    /// How often it was opened, connected to or started.
+    pub fn connections(&self) -> u64 {
+        match self {
+            Self::Sqlite(database) => database.connections(),
+            Self::Ldap(directory) => directory.connections(),
+            Self::Redis(store) => store.connections(),
+            Self::Helper(helper) => helper.connections(),
+            Self::Db(db) => db.connections(),
+            // The system has its own ways.
+            Self::System(_) => 0,
+        }
+    }
+
     /// Whether it is told how to answer; `None`: it says so itself when it is asked.
     pub fn provides(&self, service: Service) -> Option<bool> {
         match self {

@@ -2,12 +2,14 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ringpost_conf::tables::cdb::Cdb;
+use ringpost_conf::tables::cdb::{Cdb, CdbError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::Question;
+use super::limits::ROWS;
 use super::service::{BETWEEN_ROWS, Rows};
 use super::settings::Problem;
 use super::table::{Looked, Trouble};
@@ -16,6 +18,8 @@ use super::table::{Looked, Trouble};
 pub struct Db {
     path: PathBuf,
     read: Arc<Mutex<Option<Read>>>,
+    /// How often it was read.
+    reads: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -36,7 +40,12 @@ struct Identity {
 impl Db {
     /// Not read yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, read: Arc::default() }
+        Self { path, read: Arc::default(), reads: Arc::default() }
+    }
+
+    /// How often it was read.
+    pub fn connections(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Reads the file if it is not the one that was read before.
@@ -56,9 +65,26 @@ impl Db {
     pub async fn ask(&self, question: &Question, place: OwnedSemaphorePermit) -> Looked {
         let cdb = self.current().await.map_err(Trouble::Backend)?;
         drop(place);
+        // Who asks for a whole list has no key.
+        if question.key.is_empty() && question.service.parameters().contains(&0) {
+            let keys = cdb.keys().map(|key| key.map_err(|error| Trouble::Entry(error.to_string())));
+            let keys = keys.take(ROWS + 1).collect::<Result<Vec<_>, _>>()?;
+            return match keys.len() {
+                0 => Ok(None),
+                1..=ROWS => Ok(Some(keys.join(BETWEEN_ROWS))),
+                _ => Err(Trouble::Entry(format!("more than {ROWS} entries"))),
+            };
+        }
         let mut values = Vec::new();
-        for value in cdb.find(&question.key) {
-            values.push(value.map_err(|error| Trouble::Entry(error.to_string()))?);
+        let damaged = |error: CdbError| Trouble::Entry(error.to_string());
+        if question.service.minds_case() {
+            for value in cdb.find_as_written(&question.key) {
+                values.push(value.map_err(damaged)?);
+            }
+        } else {
+            for value in cdb.find(&question.key) {
+                values.push(value.map_err(damaged)?);
+            }
         }
         match (values.as_slice(), question.service.rows()) {
             ([], _) => Ok(None),
@@ -69,13 +95,13 @@ impl Db {
     }
 
     async fn current(&self) -> Result<Arc<Cdb>, String> {
-        let (path, read) = (self.path.clone(), self.read.clone());
-        let reading = tokio::task::spawn_blocking(move || current(&path, &read));
+        let (path, read, reads) = (self.path.clone(), self.read.clone(), self.reads.clone());
+        let reading = tokio::task::spawn_blocking(move || current(&path, &read, &reads));
         reading.await.unwrap_or_else(|_| Err("the thread that reads has ended".into()))
     }
 }
 
-fn current(path: &Path, read: &Mutex<Option<Read>>) -> Result<Arc<Cdb>, String> {
+fn current(path: &Path, read: &Mutex<Option<Read>>, reads: &AtomicU64) -> Result<Arc<Cdb>, String> {
     let unreadable = |error: std::io::Error| format!("{}: {error}", path.display());
     // Held while reading, so that a large file is read by one for all.
     let mut read = read.lock().expect("nobody panics with it");
@@ -89,6 +115,7 @@ fn current(path: &Path, read: &Mutex<Option<Read>>) -> Result<Arc<Cdb>, String> 
     if let Some(read) = read.as_ref().filter(|read| read.identity == identity) {
         return Ok(read.cdb.clone());
     }
+    reads.fetch_add(1, Ordering::Relaxed);
     let cdb = Arc::new(Cdb::read(path).map_err(|error| error.to_string())?);
     *read = Some(Read { identity, cdb: cdb.clone() });
     Ok(cdb)

@@ -1,43 +1,77 @@
-//! Lookups without a server: for the command line, before a table is put into a configuration.
+//! Lookups without a server: for the command line, before a table is put into a configuration, or that into a server.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
+use ringpost_conf::Config;
+use ringpost_conf::tables::ServiceKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::limits::DIRECT;
-use super::{Answer, Declared, Problem, Service, Surroundings, Tables};
+use super::{Answer, Backend, Declared, Problem, Service, Shown, Surroundings, Tables, look, show};
 
-/// One table, and nothing else.
+/// The services that a helper registers: it is started for the question. `None`: it cannot be started now, or does not say.
+pub fn registered(program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
+    let helper = Backend::Helper { program: program.to_owned(), argument: argument.map(Path::to_owned) };
+    let ask = || {
+        let surroundings = Surroundings { root: None, events: Arc::new(|_| {}) };
+        let direct = Direct::new(vec![Declared::new("table", helper)], None, &surroundings).ok()?.ok()?;
+        let mut services = Vec::new();
+        for service in Service::names().filter_map(Service::named) {
+            let name = service.name().to_owned();
+            if direct.provides("table", service).ok()? && !services.contains(&name) {
+                services.push(name);
+            }
+        }
+        Some(services)
+    };
+    // Who asks may have a runtime already, and two do not go together in one thread.
+    std::thread::scope(|scope| scope.spawn(ask).join().ok().flatten())
+}
+
+/// Tables, and what declares them if they are of a configuration.
 pub struct Direct {
     runtime: tokio::runtime::Runtime,
     tables: Tables,
-    name: String,
+    config: Option<Config>,
 }
 
 impl Direct {
-    /// Reads the backend's configuration.
+    /// Reads the backends' configuration files.
     ///
     /// # Errors
-    /// All that is wrong with it.
-    pub fn new(declared: Declared, surroundings: &Surroundings) -> io::Result<Result<Self, Vec<Problem>>> {
+    /// All that is wrong with them.
+    pub fn new(
+        declared: Vec<Declared>,
+        config: Option<Config>,
+        surroundings: &Surroundings,
+    ) -> io::Result<Result<Self, Vec<Problem>>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let name = declared.name.clone();
-        let tables = Tables::new(vec![declared], surroundings);
-        Ok(tables.map(|tables| Self { runtime, tables, name }))
+        let tables = Tables::new(declared, surroundings);
+        Ok(tables.map(|tables| Self { runtime, tables, config }))
     }
 
-    /// What keeps it from working.
+    /// What keeps them from working.
     pub fn check(&self) -> Vec<Problem> {
         self.runtime.block_on(self.tables.check())
     }
 
-    /// Whether it can be asked for a service.
+    /// Whether one can be asked for a service.
     ///
     /// # Errors
     /// When its helper does not say.
-    pub fn provides(&self, service: Service) -> Result<bool, String> {
-        self.runtime.block_on(self.tables.provides(&self.name, service))
+    pub fn provides(&self, table: &str, service: Service) -> Result<bool, String> {
+        self.runtime.block_on(self.tables.provides(table, service))
+    }
+
+    /// See [`show`].
+    ///
+    /// # Errors
+    /// There is no such table.
+    pub fn show(&self, table: Option<&str>) -> Result<Vec<Shown>, String> {
+        show(&self.tables, self.config.as_ref(), table)
     }
 
     /// Looks all keys up, many at the same time, and hands the answers over as they come.
@@ -46,24 +80,26 @@ impl Direct {
     /// Those of `each`, which end it.
     pub fn lookup<E>(
         self,
-        service: Service,
+        table: &str,
+        service: ServiceKind,
         keys: impl Iterator<Item = String> + Send + 'static,
         mut each: impl FnMut(String, Answer) -> Result<(), E>,
     ) -> Result<(), E> {
-        let tables = std::sync::Arc::new(self.tables);
+        let Self { runtime, tables, config } = self;
+        let (world, table) = (Arc::new((tables, config)), Arc::<str>::from(table));
         // Reading keys may wait for a person.
         let (sender, mut arriving) = mpsc::channel(1);
         let reading = std::thread::spawn(move || keys.into_iter().try_for_each(|key| sender.blocking_send(key)));
-        let outcome = self.runtime.block_on(async {
+        let outcome = runtime.block_on(async {
             let mut lookups: JoinSet<(String, Answer)> = JoinSet::new();
             let mut open = true;
             while open || !lookups.is_empty() {
                 tokio::select! {
                     key = arriving.recv(), if open && lookups.len() < DIRECT => match key {
                         Some(key) => {
-                            let (tables, name) = (tables.clone(), self.name.clone());
+                            let (world, table) = (world.clone(), table.clone());
                             lookups.spawn(async move {
-                                let answer = tables.lookup(&name, service, &key).await;
+                                let answer = look(&world.0, world.1.as_ref(), &table, service, &key).await;
                                 (key, answer)
                             });
                         }

@@ -75,6 +75,8 @@ pub struct Figures {
     pub kept: u64,
     /// Lookups under way now.
     pub waiting: u64,
+    /// How often its backend was opened, connected to or started.
+    pub connections: u64,
     /// How lookups went.
     #[serde(flatten)]
     pub tally: Tally,

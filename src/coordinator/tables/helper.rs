@@ -65,6 +65,11 @@ impl Helper {
         Self { table: table.to_owned(), program, argument, events, link: Link::new() }
     }
 
+    /// How often it was started.
+    pub fn connections(&self) -> u64 {
+        self.link.made()
+    }
+
     /// Whether it registers a service.
     pub async fn provides(&self, service: Service) -> Result<bool, String> {
         let talk = self.link.get(|| self.start()).await.map_err(text)?.connection;

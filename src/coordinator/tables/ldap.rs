@@ -17,7 +17,7 @@ use super::table::{Looked, Trouble};
 mod entry;
 mod guard;
 
-use self::entry::Entry;
+use self::entry::{Entry, elsewhere};
 use self::guard::First;
 
 const KEYS: Keys = Keys {
@@ -97,6 +97,11 @@ impl Directory {
     /// The services that there are filters for.
     pub fn services(&self) -> impl Iterator<Item = Service> + '_ {
         self.plan.searches.keys().copied()
+    }
+
+    /// How many connections have been made.
+    pub fn connections(&self) -> u64 {
+        self.link.made()
     }
 
     /// Searches, or judges a password by logging in with it.
@@ -196,10 +201,11 @@ impl Plan {
             }
             Err(error) => return Said::Lost(why(error)),
         };
-        let (id, mut entries) = (stream.ldap_handle().last_id(), Vec::new());
+        let (id, mut entries, mut referred) = (stream.ldap_handle().last_id(), Vec::new(), None);
         let until = tokio::time::Instant::from_std(deadline);
         loop {
             match tokio::time::timeout_at(until, stream.next()).await {
+                Ok(Ok(Some(found))) if found.is_ref() => referred = Some(elsewhere(found.0)),
                 Ok(Ok(Some(found))) => match Entry::read(found.0) {
                     Some(entry) => entries.push(entry),
                     None => return Said::Lost("an answer that is not LDAP".into()),
@@ -218,11 +224,13 @@ impl Plan {
         }
         let result = stream.finish().await;
         Said::Answer(match result.rc {
+            // What was not found here may be there.
+            code::SUCCESS if entries.is_empty() && referred.is_some() => Err(referral(referred.as_deref())),
             code::SUCCESS => Ok(entries),
             // A base that is mistyped, or not there yet, is no reason to say that its users do not exist.
             code::NO_SUCH_OBJECT => Err(Trouble::Backend(format!("there is no {} in the directory", self.base))),
             code::SIZE_LIMIT => Err(Trouble::Entry("more entries than the server gives at once".into())),
-            code::REFERRAL => Err(Trouble::Backend("the server refers to another one, which is not followed".into())),
+            code::REFERRAL => Err(referral(referred.as_deref())),
             rc => Err(Trouble::Backend(said(rc, &result.text))),
         })
     }
@@ -328,6 +336,14 @@ fn lacks(entry: &Entry, name: &str) -> Trouble {
 
 fn not_text(entry: &Entry, name: &str) -> Trouble {
     Trouble::Entry(format!("{} of {} is not UTF-8", name, entry.dn))
+}
+
+/// The server itself works, and this is worth a line of the log at once.
+fn referral(to: Option<&str>) -> Trouble {
+    let to = to.map_or(String::new(), |to| format!(" ({to})"));
+    Trouble::Entry(format!(
+        "the server refers to another one{to}, which is not asked: use that in `url`, or its part in `basedn`"
+    ))
 }
 
 fn several(entries: &[Entry]) -> Trouble {

@@ -49,6 +49,11 @@ impl<C: Clone> Link<C> {
         Ok(Use { connection, number, was_there: false })
     }
 
+    /// How many connections have been made.
+    pub fn made(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// A connection is of no use any more; a newer one stays.
     pub fn lose(&self, number: u64) {
         self.lost.fetch_max(number, Ordering::Relaxed);

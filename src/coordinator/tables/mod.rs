@@ -15,6 +15,7 @@ mod helper;
 mod ldap;
 mod limits;
 mod link;
+mod person;
 mod program;
 mod redis;
 mod service;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost_conf::expand::Told;
+use ringpost_shard::Said;
 use serde::{Deserialize, Serialize};
 
 pub use self::backend::Backend;
@@ -36,6 +38,7 @@ use self::cache::Question;
 pub use self::declare::declare;
 pub use self::events::Event;
 pub use self::figures::{Figures, Tally};
+pub use self::person::{Shown, look, show};
 pub use self::service::Service;
 pub use self::settings::Problem;
 pub use self::system::system_user;
@@ -89,6 +92,16 @@ pub enum Answer {
     NotFound,
     /// It could not be asked, or gave nonsense; and why. Always temporary.
     Failed(String),
+}
+
+impl From<Said> for Answer {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Found { text, .. } => Self::Found(text),
+            Said::NotFound { .. } => Self::NotFound,
+            Said::Failed(why) | Said::Wrong(why) => Self::Failed(why),
+        }
+    }
 }
 
 impl From<Answer> for Told {
@@ -153,12 +166,22 @@ impl Tables {
         if problems.is_empty() { Ok(Self { tables, numbers }) } else { Err(problems) }
     }
 
-    /// Looks a key up, or all that a list has (`""`). Takes at most the table's time-out.
-    pub async fn lookup(&self, table: &str, service: Service, key: &str) -> Answer {
-        match self.find(table) {
-            Ok(table) => table.lookup(Question { service, key: key.to_owned() }).await,
-            Err(why) => Answer::Failed(why),
+    /// Looks keys up in their order: the first that is found decides, and a failure before it ends the search, for no later
+    /// key may decide instead. The answer is as old as its oldest part.
+    pub async fn lookup_first(&self, table: &str, service: Service, keys: impl IntoIterator<Item = String>) -> Said {
+        let table = match self.find(table) {
+            Ok(table) => table,
+            Err(why) => return Said::Wrong(why),
+        };
+        let mut oldest = Duration::ZERO;
+        for key in keys {
+            match table.lookup(Question { service, key }).await {
+                Said::NotFound { age } => oldest = oldest.max(age),
+                Said::Found { text, age } => return Said::Found { text, age: age.max(oldest) },
+                failed => return failed,
+            }
         }
+        Said::NotFound { age: oldest }
     }
 
     /// Whether a table can answer a kind of question. A helper is started to say so.
@@ -203,7 +226,7 @@ impl Tables {
     fn find(&self, name: &str) -> Result<&Arc<Table>, String> {
         match self.numbers.get(name) {
             Some(number) => Ok(&self.tables[*number]),
-            None => Err(format!("there is no table <{name}> that is looked up here")),
+            None => Err(format!("there is no table <{name}> that is looked up")),
         }
     }
 }

@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use ringpost_conf::tables::HELPER_DIRECTORIES;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::limits::{HELPER_END, HELPER_LOOK};
-
-/// Where helpers of OpenSMTPD are, before the shell's path.
-const LIBEXEC: [&str; 3] = ["/usr/lib/x86_64-linux-gnu/opensmtpd", "/usr/libexec/smtpd", "/usr/local/libexec/smtpd"];
 
 /// A program that runs. Dropped, it is told to end, and made to.
 pub struct Program {
@@ -52,9 +50,9 @@ fn find(program: &Path) -> io::Result<PathBuf> {
         return Ok(program.to_owned());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = LIBEXEC.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
+    let places = HELPER_DIRECTORIES.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
     places.map(|place| place.join(program)).find(|path| path.is_file()).ok_or_else(|| {
-        let what = format!("there is no program {} in {} or PATH", program.display(), LIBEXEC.join(", "));
+        let what = format!("there is no program {} in {} or PATH", program.display(), HELPER_DIRECTORIES.join(", "));
         io::Error::new(io::ErrorKind::NotFound, what)
     })
 }

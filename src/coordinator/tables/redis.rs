@@ -50,6 +50,11 @@ impl Store {
         self.prefixes.keys().copied()
     }
 
+    /// How many connections have been made.
+    pub fn connections(&self) -> u64 {
+        self.link.made()
+    }
+
     /// Gets the text of a key.
     pub async fn ask(&self, question: &Question) -> Looked {
         let no_prefix = || Trouble::Backend("there is no prefix for that".into());

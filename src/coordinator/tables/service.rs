@@ -49,9 +49,6 @@ pub enum Rows {
     Any,
 }
 
-/// The article's name of [`Service::SourceAddr`].
-const SOURCE_ADDR: &str = "sourceaddr";
-
 impl Service {
     /// What a configuration calls so; `None`: it is not asked of a backend. Credentials are a listener's: the stricter kind.
     pub fn of(kind: ServiceKind) -> Option<Self> {
@@ -76,12 +73,12 @@ impl Service {
 
     /// All names, each once; for suggestions.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        ServiceKind::ALL.into_iter().filter_map(Self::of).map(Self::name).chain([SOURCE_ADDR])
+        ServiceKind::names().filter(|name| Self::named(name).is_some())
     }
 
     /// The service of a name.
     pub fn named(name: &str) -> Option<Self> {
-        if name == SOURCE_ADDR { Some(Self::SourceAddr) } else { ServiceKind::parse(name).and_then(Self::of) }
+        ServiceKind::parse(name).and_then(Self::of)
     }
 
     /// Its name in configuration files.
@@ -103,6 +100,11 @@ impl Service {
     /// Whether answers are kept at all: passwords that somebody tried do not stay in memory.
     pub fn is_kept(self) -> bool {
         self != Self::Auth
+    }
+
+    /// Whether upper and lower case of its keys are not the same.
+    pub fn minds_case(self) -> bool {
+        ServiceKind::parse(self.name()).is_some_and(ServiceKind::minds_case)
     }
 
     /// Whether its key may be seen in a log.

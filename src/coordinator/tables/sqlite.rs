@@ -38,6 +38,8 @@ struct Plan {
     /// How it is called in the configuration.
     path: String,
     queries: BTreeMap<Service, Query>,
+    /// How often it was opened.
+    opened: AtomicU64,
 }
 
 struct Query {
@@ -71,13 +73,18 @@ impl Database {
         let queries: BTreeMap<_, _> =
             queries.map(|(service, (name, line))| (service, Query { name, text: line.value })).collect();
         let place = surroundings.place(Path::new(&path));
-        let plan = Arc::new(Plan { table: table.to_owned(), place, path, queries });
+        let plan = Arc::new(Plan { table: table.to_owned(), place, path, queries, opened: AtomicU64::new(0) });
         Ok(Self { plan, settings, pool: pool.max(1), jobs: Mutex::new(None) })
     }
 
     /// The services that there are queries for.
     pub fn services(&self) -> impl Iterator<Item = Service> + '_ {
         self.plan.queries.keys().copied()
+    }
+
+    /// How often it was opened.
+    pub fn connections(&self) -> u64 {
+        self.plan.opened.load(Ordering::Relaxed)
     }
 
     /// Opens the database and prepares every query.
@@ -279,6 +286,7 @@ impl Alarm {
 fn open(plan: &Plan) -> Result<(Connection, Arc<Alarm>), Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let failed = |error| trouble(plan, error);
+    plan.opened.fetch_add(1, Ordering::Relaxed);
     let mut connection = Connection::open_with_flags(&plan.place, flags).map_err(failed)?;
     let alarm = Arc::new(Alarm { started: Instant::now(), after_us: AtomicU64::new(u64::MAX) });
     let hears = alarm.clone();

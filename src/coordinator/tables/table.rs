@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use ringpost_shard::Said;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::backend::Opened;
@@ -14,7 +15,7 @@ use super::health::{Change, Health};
 use super::limits::{ENTRY_LOG, KEY_BYTES, VALUE_BYTES, WAITING};
 use super::service::Service;
 use super::settings::Problem;
-use super::{Answer, Declared, Surroundings};
+use super::{Declared, Surroundings};
 
 /// Why a backend gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,16 +45,16 @@ struct State {
     health: Health,
     counts: Counts,
     /// Questions under way, and who waits for their answers.
-    flights: HashMap<Question, Vec<oneshot::Sender<Answer>>>,
+    flights: HashMap<Question, Vec<oneshot::Sender<Said>>>,
     entry_logged: Option<Instant>,
     entry_left_out: u64,
 }
 
 /// What becomes of a lookup.
 enum Turn {
-    Answered(Answer),
-    Wait(oneshot::Receiver<Answer>),
-    Ask(oneshot::Receiver<Answer>),
+    Answered(Said),
+    Wait(oneshot::Receiver<Said>),
+    Ask(oneshot::Receiver<Said>),
 }
 
 impl Table {
@@ -83,12 +84,12 @@ impl Table {
     }
 
     /// See [`super::Tables::lookup`].
-    pub async fn lookup(self: &Arc<Self>, question: Question) -> Answer {
+    pub async fn lookup(self: &Arc<Self>, question: Question) -> Said {
         if question.key.len() > KEY_BYTES {
-            return Answer::Failed(format!("a key of {} bytes, {KEY_BYTES} are the most", question.key.len()));
+            return Said::Wrong(format!("a key of {} bytes, {KEY_BYTES} are the most", question.key.len()));
         }
         if self.opened.provides(question.service) == Some(false) {
-            return Answer::Failed(self.opened.cannot(question.service));
+            return Said::Wrong(self.opened.cannot(question.service));
         }
         let wait = match self.turn(&question, Instant::now()) {
             Turn::Answered(answer) => return answer,
@@ -100,7 +101,7 @@ impl Table {
                 wait
             }
         };
-        wait.await.unwrap_or_else(|_| Answer::Failed("the lookup was lost".into()))
+        wait.await.unwrap_or_else(|_| Said::Failed("the lookup was lost".into()))
     }
 
     /// See [`super::Tables::provides`].
@@ -137,6 +138,7 @@ impl Table {
             failing: state.health.is_down().then(|| state.health.reason().to_owned()),
             kept: state.cache.len() as u64,
             waiting: state.flights.len() as u64,
+            connections: self.opened.connections(),
             tally: counts.tally,
             latency: counts.latency(),
         }
@@ -148,10 +150,11 @@ impl Table {
         let state = &mut *state;
         if let Some(kept) = state.cache.get(question) {
             let time = if kept.value.is_some() { self.declared.cache } else { self.declared.negative };
-            if now.saturating_duration_since(kept.at) < time {
-                let answer = kept.value.clone().map_or(Answer::NotFound, Answer::Found);
+            let age = now.saturating_duration_since(kept.at);
+            if age < time {
+                let said = says(kept.value.clone(), age);
                 state.counts.tally.hits += 1;
-                return Turn::Answered(answer);
+                return Turn::Answered(said);
             }
         }
         let (answer, wait) = oneshot::channel();
@@ -202,7 +205,7 @@ impl Table {
     }
 
     /// Takes note of what came of a question; what those who wait for it are told.
-    fn settle(&self, question: &Question, looked: Looked, now: Instant) -> Answer {
+    fn settle(&self, question: &Question, looked: Looked, now: Instant) -> Said {
         let mut state = self.state();
         let state = &mut *state;
         match looked {
@@ -214,7 +217,7 @@ impl Table {
                 if question.service.is_kept() && self.opened.is_kept(question.service) {
                     state.cache.insert(question.clone(), value.clone(), now);
                 }
-                value.map_or(Answer::NotFound, Answer::Found)
+                says(value, Duration::ZERO)
             }
             Err(trouble) => {
                 state.counts.tally.failures += 1;
@@ -233,7 +236,7 @@ impl Table {
                         // The backend works.
                         self.tell(state.health.answered(now));
                         self.log_entry(state, question, &reason, now);
-                        Answer::Failed(reason)
+                        Said::Wrong(reason)
                     }
                 }
             }
@@ -241,17 +244,17 @@ impl Table {
     }
 
     /// What was found before, if it may still be given. "Not found" may not: it would turn mail away for good.
-    fn old_or_failed(&self, state: &mut State, question: &Question, now: Instant, reason: String) -> Answer {
+    fn old_or_failed(&self, state: &mut State, question: &Question, now: Instant, reason: String) -> Said {
         if question.service.may_be_stale()
             && let Some(kept) = state.cache.get(question)
             && let Some(value) = &kept.value
             && now.saturating_duration_since(kept.at) < self.declared.stale
         {
-            let answer = Answer::Found(value.clone());
+            let said = says(Some(value.clone()), now.saturating_duration_since(kept.at));
             state.counts.tally.stale += 1;
-            return answer;
+            return said;
         }
-        Answer::Failed(reason)
+        Said::Failed(reason)
     }
 
     fn log_entry(&self, state: &mut State, question: &Question, reason: &str, now: Instant) {
@@ -285,6 +288,10 @@ impl Table {
     }
 }
 
+fn says(value: Option<String>, age: Duration) -> Said {
+    value.map_or(Said::NotFound { age }, |text| Said::Found { text, age })
+}
+
 /// A question on its way. However it ends, those who wait are told.
 struct Flight {
     table: Arc<Table>,
@@ -294,14 +301,14 @@ struct Flight {
 impl Flight {
     async fn run(self) {
         let looked = self.table.ask(&self.question).await;
-        let answer = self.table.settle(&self.question, looked, Instant::now());
+        let said = self.table.settle(&self.question, looked, Instant::now());
         for waiting in self.land() {
             // Who has gone away needs no answer.
-            let _ = waiting.send(answer.clone());
+            let _ = waiting.send(said.clone());
         }
     }
 
-    fn land(&self) -> Vec<oneshot::Sender<Answer>> {
+    fn land(&self) -> Vec<oneshot::Sender<Said>> {
         self.table.state().flights.remove(&self.question).unwrap_or_default()
     }
 }

@@ -28,6 +28,13 @@ pub fn surroundings() -> (Surroundings, Arc<Mutex<Vec<Event>>>) {
     (Surroundings { root: None, events }, said)
 }
 
+impl Tables {
+    /// One key.
+    pub async fn lookup(&self, table: &str, service: Service, key: &str) -> Answer {
+        self.lookup_first(table, service, [key.to_owned()]).await.into()
+    }
+}
+
 /// A configuration file.
 pub fn config(text: impl Into<String>) -> settings::ConfigFile {
     settings::ConfigFile { path: "/etc/mail/t.conf".into(), text: text.into() }
@@ -238,6 +245,31 @@ fn while_it_fails_old_answers_are_given_but_never_to_guard_a_door() {
         assert!(matches!(events.as_slice(), [Event::Fails { .. }, Event::Works { .. }]), "{events:?}");
         drop(events);
         drop(server);
+    });
+}
+
+/// Shards keep answers, too: what was kept here has been true for that much less long.
+#[test]
+fn an_answer_is_as_old_as_its_oldest_part() {
+    block(async {
+        let server = Fake::start("127.0.0.1:0").await;
+        let (tables, _) = server.tables(|_| ());
+        let keys = || ["absent", "there"].map(str::to_owned);
+        let age = async || match tables.lookup_first("t", Service::Alias, keys()).await {
+            Said::Found { text, age } if text == "there" => age,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(tables.lookup("t", Service::Alias, "absent").await, Answer::NotFound);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let first = age().await;
+        assert!(first >= Duration::from_millis(30), "{first:?}, though `there` is new");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(age().await >= first + Duration::from_millis(30));
+        assert_eq!(server.asked(), ["a:absent", "a:there"]);
+        server.stop().await;
+        tables.update("t").await.unwrap();
+        let said = tables.lookup_first("t", Service::Alias, keys()).await;
+        assert!(matches!(said, Said::Failed(_)), "the key after it is not asked: {said:?}");
     });
 }
 

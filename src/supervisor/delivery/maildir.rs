@@ -53,12 +53,13 @@ impl Maildir {
             opened => opened,
         };
         let root = opened.map_err(|error| failed(path, &error))?;
-        let owner = fstat(&root).map_err(|error| failed(path, &error.into()))?.st_uid;
-        if owner != geteuid().as_raw() {
-            // In a directory where everybody may make one, this is somebody's trap.
-            return Err(wrong(path, format_args!("belongs to user {owner}")));
-        }
-        let part = |name: &str| part(&root, name).map_err(|error| failed(&path.join(name), &error));
+        check_owner(&root, path)?;
+        let part = |name: &str| {
+            let path = path.join(name);
+            let part = part(&root, name).map_err(|error| failed(&path, &error))?;
+            check_owner(&part, &path)?;
+            Ok(part)
+        };
         let (tmp, new, _cur) = (part("tmp")?, part("new")?, part("cur")?);
         Ok(Self { root, tmp, new })
     }
@@ -98,17 +99,32 @@ impl Maildir {
     }
 }
 
+/// In a directory where everybody may make one, another's is a trap.
+fn check_owner(directory: &OwnedFd, path: &Path) -> Step<()> {
+    let owner = fstat(directory).map_err(|error| failed(path, &error.into()))?.st_uid;
+    match owner == geteuid().as_raw() {
+        true => Ok(()),
+        false => Err(wrong(path, format_args!("belongs to user {owner}"))),
+    }
+}
+
+/// A directory in the Maildir itself: a link would be somebody's trick.
 fn part(root: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    match open_directory(root, Path::new(name)) {
+    match open_part(root, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match mkdirat(root, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => fsync(root)?,
                 Err(error) => return Err(error.into()),
             }
-            open_directory(root, Path::new(name))
+            open_part(root, name)
         }
         opened => opened,
     }
+}
+
+fn open_part(root: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(root, name, flags, Mode::empty())?)
 }
 
 fn open_directory(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {

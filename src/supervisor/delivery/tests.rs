@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use ringpost_conf::Machinery;
 use ringpost_shard::{Handed, Handover, UserRecord};
 use rustix::process::{Pid, Signal, getegid, geteuid, kill_process};
 use tempfile::TempDir;
@@ -39,7 +40,7 @@ struct World {
 
 impl World {
     fn new(bounds: Bounds) -> Self {
-        let (lane, engine) = Lane::start_with(bounds, Box::new(start_this_test_program)).unwrap();
+        let (lane, engine) = Lane::start_with(bounds.into(), Box::new(start_this_test_program)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         mode(dir.path(), 0o755);
         Self { engine: Channel::of(engine), lane, dir, asked: 0 }
@@ -157,7 +158,7 @@ fn spool(world: &World) -> PathBuf {
 
 #[test]
 fn mail_is_the_users_own() {
-    let mut world = World::new(FOR_DELIVERIES);
+    let mut world = World::new(Bounds::of(&Machinery::default()));
     let gilles = world.user("gilles", 61_001);
     let spool = spool(&world);
     for _ in 0..2 {
@@ -186,7 +187,7 @@ fn mail_is_the_users_own() {
 
 #[test]
 fn programs_run_as_the_user_and_at_home() {
-    let mut world = World::new(FOR_DELIVERIES);
+    let mut world = World::new(Bounds::of(&Machinery::default()));
     let gilles = world.user("gilles", 61_001);
     let handed = world.shell(&gilles, "cat; id -u; id -g; id -G; pwd; umask; echo $USER $SENDER $RECIPIENT");
     let (uid, gid, home) = (gilles.uid, gilles.gid, gilles.home.display());
@@ -218,7 +219,7 @@ fn another_users_games_with_links_are_refused() {
     if !geteuid().is_root() {
         return;
     }
-    let mut world = World::new(FOR_DELIVERIES);
+    let mut world = World::new(Bounds::of(&Machinery::default()));
     let (gilles, eric) = (world.user("gilles", 61_001), world.user("eric", 61_002));
     let private = gilles.home.join("private");
     fs::write(&private, "private\n").unwrap();
@@ -323,7 +324,7 @@ fn root_runs_no_programs_and_writes_no_files() {
     if !geteuid().is_root() {
         return;
     }
-    let mut world = World::new(FOR_DELIVERIES);
+    let mut world = World::new(Bounds::of(&Machinery::default()));
     let root = UserRecord { name: "root".into(), uid: 0, gid: 0, home: world.dir.path().to_owned() };
     assert!(temporary(world.shell(&root, "id")).contains("root"));
     let path = world.dir.path().join("file");
@@ -363,7 +364,7 @@ fn one_users_hanging_programs_leave_room_for_others() {
 
 #[test]
 fn a_helper_that_dies_is_a_delivery_that_failed_for_now() {
-    let mut world = World::new(FOR_DELIVERIES);
+    let mut world = World::new(Bounds::of(&Machinery::default()));
     let gilles = world.user("gilles", 61_001);
     // The program's parent is the helper.
     let handed = world.shell(&gilles, "kill -9 $PPID");
@@ -422,7 +423,7 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn what_makes_no_sense_ends_the_lane_and_nothing_else() {
-    let world = World::new(FOR_DELIVERIES);
+    let world = World::new(Bounds::of(&Machinery::default()));
     world.engine.send(&"not an errand").unwrap();
     let World { engine, lane, .. } = world;
     lane.0.join().unwrap();
@@ -431,7 +432,7 @@ fn what_makes_no_sense_ends_the_lane_and_nothing_else() {
 
 #[test]
 fn a_record_that_is_no_user_is_refused_and_a_text_must_come_along() {
-    let mut world = World::new(FOR_DELIVERIES);
+    let mut world = World::new(Bounds::of(&Machinery::default()));
     let gilles = world.user("gilles", 61_001);
     let wrong = UserRecord { name: "../etc/passwd".into(), ..gilles.clone() };
     let spool = spool(&world);

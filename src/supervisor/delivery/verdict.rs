@@ -15,7 +15,8 @@ pub fn verdict(program: &str, finished: &Finished) -> Handed {
         Ended::Exit(code) => match meaning(code) {
             ((4, subject, detail), what) => temporary((4, subject, detail), format!("{program}: {what}")),
             (status, what) => {
-                Handed::Permanent { status, text: with(&format!("{program}: {what}"), &said), output: said }
+                // The sender is told the output apart, line by line.
+                Handed::Permanent { status, text: format!("{program}: {what}"), output: said }
             }
         },
         Ended::Signal(signal) => temporary((4, 3, 0), format!("{program}: ended by signal {signal}")),
@@ -93,7 +94,7 @@ mod tests {
     fn what_it_said_is_kept() {
         let refused = of(Ended::Exit(67), "no mailbox\x07 here\nask root\n");
         let Handed::Permanent { text, output, .. } = refused else { panic!("{refused:?}") };
-        assert_eq!(text, "lda: no such user; it said: no mailbox  here ask root");
+        assert_eq!(text, "lda: no such user");
         assert_eq!(output, "no mailbox  here\nask root");
         assert_eq!(of(Ended::Exit(0), ""), Handed::Delivered { text: "delivered to lda".into() });
     }

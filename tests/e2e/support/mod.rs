@@ -1,10 +1,15 @@
 //! What the tests stand on: a server process, a client that says exactly what it is told, a receiving server.
 
+pub mod authority;
 pub mod cli;
 pub mod client;
+pub mod database;
 pub mod engine;
+pub mod homes;
+pub mod mail;
 pub mod maildir;
 pub mod ports;
+pub mod secure_sink;
 pub mod server;
 pub mod sink;
 pub mod text;

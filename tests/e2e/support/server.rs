@@ -34,6 +34,7 @@ pub struct Setup {
     state: Option<PathBuf>,
     moved: bool,
     locked_memory: Option<u32>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -60,7 +61,15 @@ impl Setup {
     /// The whole configuration; `@SMTP@`, `@HTTP@` and `@DIR@` are filled in.
     pub fn whole(config: impl Into<String>) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Self { config: Some(config.into()), args: Vec::new(), dir, state: None, moved: false, locked_memory: None }
+        Self {
+            config: Some(config.into()),
+            args: Vec::new(),
+            dir,
+            state: None,
+            moved: false,
+            locked_memory: None,
+            environment: Vec::new(),
+        }
     }
 
     /// No configuration: as on the first day, but for the ports.
@@ -72,15 +81,27 @@ impl Setup {
     /// number is then, too.
     pub fn zone(mut self, zone: &str) -> (Self, u16) {
         fs::write(self.dir().join("zone"), zone).expect("written");
-        let offset = ports::offset_for(&[25, 2525, 8025]);
+        let offset = ports::offset_for(&[25, 465, 2525, 8025]);
         self.args.extend(["--dns=zone".into(), format!("--port-offset={offset}")]);
         self.moved = true;
         (self, 25 + offset)
     }
 
+    /// Fills in a port of the configuration that is known only now.
+    pub fn with(mut self, name: &str, port: u16) -> Self {
+        self.config = self.config.map(|config| config.replace(name, &port.to_string()));
+        self
+    }
+
     /// Absolute paths of the configuration are taken below `root` in the directory of the test.
     pub fn root(mut self) -> Self {
         self.args.push("--root=root".into());
+        self
+    }
+
+    /// With this in its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -110,7 +131,7 @@ impl Setup {
 
     /// Does everything but start it.
     pub fn prepare(self) -> Server {
-        let Self { config, mut args, dir, state, moved, locked_memory } = self;
+        let Self { config, mut args, dir, state, moved, locked_memory, environment } = self;
         let default_state = if config.is_some() { "state" } else { "ringpost-data" };
         if config.is_none() {
             args.push(format!("--port-offset={}", ports::offset_for(&QUICKSTART_PORTS)));
@@ -127,8 +148,17 @@ impl Setup {
         }
         let state = state.unwrap_or_else(|| dir.path().join(default_state));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, smtp + offset));
-        let server =
-            Server { smtp: address, http: http + offset, state, dir, args, offset, locked_memory, child: None };
+        let server = Server {
+            smtp: address,
+            http: http + offset,
+            state,
+            dir,
+            args,
+            offset,
+            locked_memory,
+            environment,
+            child: None,
+        };
         if let Some(config) = &config {
             server.configure(config);
         }
@@ -150,6 +180,7 @@ pub struct Server {
     args: Vec<String>,
     offset: u16,
     locked_memory: Option<u32>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -179,7 +210,7 @@ impl Server {
                 shell
             }
         };
-        command.arg("serve").args(&self.args);
+        command.arg("serve").args(&self.args).envs(self.environment.iter().cloned());
         command.current_dir(self.dir()).stdout(self.log()).stderr(self.log()).process_group(0);
         let began = Instant::now();
         self.child = Some(command.spawn().expect("the program starts"));

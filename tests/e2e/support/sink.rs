@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -42,6 +42,8 @@ pub struct Script {
     pub stall_at: Option<Step>,
     /// Offers nothing but what RFC 821 had.
     pub plain: bool,
+    /// Closes the connection after each message that it takes.
+    pub one_each: bool,
 }
 
 /// A message that was answered with 250.
@@ -63,6 +65,8 @@ pub struct Received {
 struct Inbox {
     messages: Vec<Received>,
     connections: usize,
+    /// Where each came from, and the name in its EHLO, in the order of the EHLOs.
+    greeted: Vec<(IpAddr, String)>,
     /// MAIL commands.
     attempts: usize,
 }
@@ -144,6 +148,11 @@ impl Sink {
     /// How many connections were made so far.
     pub fn connections(&self) -> usize {
         lock(&self.shared.inbox).connections
+    }
+
+    /// Where each connection came from and which name it said, in the order in which they said it.
+    pub fn greeted(&self) -> Vec<(IpAddr, String)> {
+        lock(&self.shared.inbox).greeted.clone()
     }
 
     /// How many transactions were begun so far.
@@ -246,13 +255,12 @@ impl<'a> Conversation<'a> {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             let script = lock(&self.shared.script).clone();
             match line.to_ascii_uppercase().split([' ', ':']).next().unwrap_or("") {
-                "EHLO" if script.plain => self.say("502 command unknown"),
-                "EHLO" => self.say("250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 209715200"),
+                verb @ ("EHLO" | "HELO") => self.hello(&script, verb, &line)?,
                 "MAIL" => self.mail(&script, &line)?,
                 "RCPT" => self.recipient(&script, &line),
                 "DATA" if self.to.is_empty() => self.say("554 no valid recipients"),
                 "DATA" => self.data(&script)?,
-                "RSET" | "NOOP" | "HELO" => {
+                "RSET" | "NOOP" => {
                     self.to.clear();
                     self.say("250 ok");
                 }
@@ -263,6 +271,21 @@ impl<'a> Conversation<'a> {
                 _ => self.say("500 what?"),
             }
         }
+    }
+
+    fn hello(&mut self, script: &Script, verb: &str, line: &str) -> std::io::Result<()> {
+        if script.plain && verb == "EHLO" {
+            self.say("502 command unknown");
+            return Ok(());
+        }
+        let name = line.split(' ').nth(1).unwrap_or("").to_owned();
+        lock(&self.shared.inbox).greeted.push((self.output.peer_addr()?.ip(), name));
+        self.to.clear();
+        match verb {
+            "EHLO" => self.say("250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 209715200"),
+            _ => self.say("250 ok"),
+        }
+        Ok(())
     }
 
     fn mail(&mut self, script: &Script, line: &str) -> std::io::Result<()> {
@@ -305,7 +328,10 @@ impl<'a> Conversation<'a> {
             }
         }
         self.pass(script, Step::EndOfData)?;
-        let Some(refusal) = script.end.as_deref() else { return self.keep(text) };
+        let Some(refusal) = script.end.as_deref() else {
+            self.keep(text)?;
+            return if script.one_each { self.output.shutdown(std::net::Shutdown::Both) } else { Ok(()) };
+        };
         self.say(refusal);
         Ok(())
     }

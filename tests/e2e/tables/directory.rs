@@ -24,6 +24,9 @@ include /etc/ldap/schema/inetorgperson.schema
 include /etc/ldap/schema/nis.schema
 attributetype ( 1.1.2.1.1 NAME 'maildrop' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 )
 objectclass ( 1.1.2.2.1 NAME 'courierMailAlias' SUP top AUXILIARY MAY ( maildrop $ uid ) )
+attributetype ( 1.1.2.1.2 NAME 'mapKey' EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.1.2.1.3 NAME 'mapValue' EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+objectclass ( 1.1.2.2.2 NAME 'mapEntry' SUP top STRUCTURAL MUST ( cn $ mapKey $ mapValue ) )
 pidfile @DIR@/slapd.pid
 argsfile @DIR@/slapd.args
 modulepath /usr/lib/ldap
@@ -104,19 +107,30 @@ userinfo_filter         (&(objectClass=posixAccount)(uid=%s))
 userinfo_attributes     uidNumber,gidNumber,homeDirectory
 ";
 
-struct Slapd {
+/// A slapd with the article's entries; the only alias there is `staff`.
+pub struct Slapd {
     dir: tempfile::TempDir,
-    port: u16,
+    pub port: u16,
     child: Option<Child>,
 }
 
 impl Slapd {
-    fn new() -> Self {
+    pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more entries, each after an empty line.
+    pub fn with(more: &str) -> Self {
+        Self::limited(more, "")
+    }
+
+    /// With more lines for the whole server.
+    fn limited(more: &str, lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let text = SERVER.replace("@DIR@", &dir.path().display().to_string());
+        let text = format!("{lines}{SERVER}").replace("@DIR@", &dir.path().display().to_string());
         fs::create_dir(dir.path().join("db")).expect("made");
         fs::write(dir.path().join("slapd.conf"), text).expect("written");
-        fs::write(dir.path().join("data.ldif"), ENTRIES).expect("written");
+        fs::write(dir.path().join("data.ldif"), format!("{ENTRIES}{more}")).expect("written");
         let mut slapd = Self { dir, port: ports::free(), child: None };
         let loaded = slapd.command("slapadd").arg("-l").arg(slapd.dir.path().join("data.ldif")).output();
         let loaded = loaded.expect("slapadd, from the package slapd");
@@ -125,13 +139,29 @@ impl Slapd {
         slapd
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Does what this text of LDIF says.
+    pub fn change(&self, ldif: &str) {
+        let file = self.dir.path().join("change.ldif");
+        fs::write(&file, ldif).expect("written");
+        let mut command = Command::new("ldapmodify");
+        command.args(["-x", "-H", &format!("ldap://127.0.0.1:{}", self.port), "-D", "cn=admin,dc=opensmtpd,dc=org"]);
+        let done = command.args(["-w", "thisbemypasswd", "-f"]).arg(file).output();
+        let done = done.expect("ldapmodify, from the package ldap-utils");
+        assert!(done.status.success(), "{}", words(&done));
+    }
+
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(Path::new("/usr/sbin").join(name));
         command.arg("-f").arg(self.dir.path().join("slapd.conf"));
         command
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let url = format!("ldap://127.0.0.1:{}", self.port);
         let mut command = self.command("slapd");
         command.args(["-h", &url, "-d", "none"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -139,7 +169,7 @@ impl Slapd {
         wait_until("slapd listens", STARTS, || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok());
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let pid = Pid::from_raw(child.id() as i32).expect("a process");
         kill_process(pid, Signal::TERM).expect("it runs");
@@ -147,7 +177,7 @@ impl Slapd {
     }
 
     /// The source of a table with the article's configuration, at some port.
-    fn source(&self, port: u16, more: &str) -> String {
+    pub fn source(&self, port: u16, more: &str) -> String {
         let path = self.dir.path().join(format!("ldap-{port}.conf"));
         let text = ARTICLE.replace("ldap://127.0.0.1", &format!("ldap://127.0.0.1:{port}"));
         fs::write(&path, text + more).expect("written");
@@ -167,8 +197,8 @@ fn s55_the_articles_directory_is_asked() {
     let source = slapd.source(slapd.port, MORE);
     assert_eq!(value(None, &source, "alias", "staff"), "gilles, eric@example.org");
     assert_eq!(value(None, &source, "domain", "poolp.org"), "poolp.org");
-    assert_eq!(value(None, &source, "credentials", "gilles"), "gilles:sesame");
-    assert_eq!(value(None, &source, "userinfo", "gilles"), "10:100:/home/gilles");
+    assert_eq!(value(None, &source, "credentials", "gilles"), "gilles:…");
+    assert_eq!(value(None, &source, "userinfo", "gilles"), "gilles:10:100:/home/gilles");
     value(None, &source, "auth", "gilles:sesame");
     for wrong in ["gilles:wrong", "gilles:", "eric:sesame", "*:sesame", "gilles"] {
         absent(None, &source, "auth", wrong);
@@ -210,6 +240,45 @@ fn s55_a_wrong_password_is_a_failure_and_not_an_empty_directory() {
     .expect("written");
     let said = failure(None, &source, "alias", "staff");
     assert!(said.contains("there is no dc=elsewhere in the directory"), "{said}");
+}
+
+/// Its limits are not those of an empty directory; nor is what another server has.
+#[test]
+fn s58_limits_and_referrals_are_failures_with_a_reason() {
+    let entry = |number: usize| {
+        format!(
+            "\ndn: cn={number},ou=many,dc=opensmtpd,dc=org\nobjectClass: mapEntry\ncn: {number}\nmapKey: many\n\
+             mapValue: user{number}\n"
+        )
+    };
+    let entries: String = (0..5).map(entry).collect();
+    let slapd = Slapd::limited(
+        &format!(
+            "\ndn: ou=many,dc=opensmtpd,dc=org\nobjectClass: organizationalUnit\n{entries}\n\
+             dn: ou=away,dc=opensmtpd,dc=org\nobjectClass: referral\nobjectClass: extensibleObject\nou: away\n\
+             ref: ldap://elsewhere.example/ou=away\n"
+        ),
+        "sizelimit 3\n",
+    );
+    let source = |name: &str, base: &str| {
+        let path = slapd.dir.path().join(name);
+        let port = slapd.port;
+        let text = format!(
+            "url ldap://127.0.0.1:{port}\nbasedn {base}\nalias_filter (mapKey=%s)\nalias_attributes mapValue\n"
+        );
+        fs::write(&path, text).expect("written");
+        format!("ldap:{}", path.display())
+    };
+    let many = source("many.conf", "ou=many,dc=opensmtpd,dc=org");
+    let said = failure(None, &many, "alias", "many");
+    assert!(said.contains("more entries than the server gives at once"), "{said}");
+    absent(None, &many, "alias", "none");
+    // A part of the whole is elsewhere: who is not found here may be there.
+    let said = failure(None, &source("whole.conf", "dc=opensmtpd,dc=org"), "alias", "none");
+    assert!(said.contains("table <table>: alias entry of \"none\": the server refers to another one"), "{said}");
+    assert!(said.contains("ldap://elsewhere.example/ou=away"), "{said}");
+    let said = failure(None, &source("away.conf", "ou=away,dc=opensmtpd,dc=org"), "alias", "none");
+    assert!(said.contains("the server refers to another one"), "{said}");
 }
 
 #[test]

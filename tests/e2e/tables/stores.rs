@@ -13,14 +13,14 @@ use crate::support::{cli, ports, wait_until};
 const STARTS: Duration = Duration::from_secs(60);
 
 /// A redis-server of our own, with a password and nothing on disk.
-struct Redis {
+pub struct Redis {
     dir: tempfile::TempDir,
     port: u16,
     child: Option<Child>,
 }
 
 impl Redis {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut redis = Self { dir, port: ports::free(), child: None };
         redis.start();
@@ -44,7 +44,8 @@ impl Redis {
         child.wait().expect("it ends");
     }
 
-    fn put(&self, words: &[&str]) {
+    /// `redis-cli`.
+    pub fn put(&self, words: &[&str]) {
         let port = self.port.to_string();
         let done =
             Command::new("redis-cli").args(["-p", &port, "-a", "sesame", "--no-auth-warning"]).args(words).output();
@@ -52,7 +53,8 @@ impl Redis {
         assert!(done.status.success(), "{words:?}");
     }
 
-    fn source(&self, more: &str) -> String {
+    /// A table of it.
+    pub fn source(&self, more: &str) -> String {
         let path = self.dir.path().join("redis.conf");
         fs::write(&path, format!("url redis://127.0.0.1:{}\n{more}", self.port)).expect("written");
         format!("redis:{}", path.display())
@@ -74,8 +76,8 @@ fn s60_redis_is_asked_and_comes_back() {
     redis.put(&["sadd", "alias:set", "x"]);
     let source = redis.source("password sesame\nalias_prefix alias:\ndomain_prefix domain:\ncredentials_prefix\n");
     assert_eq!(value(None, &source, "alias", "staff"), "gilles, eric");
-    assert_eq!(value(None, &source, "domain", "poolp.org"), "1");
-    assert_eq!(value(None, &source, "credentials", "gilles"), "gilles:$6$hash");
+    assert_eq!(value(None, &source, "domain", "poolp.org"), "poolp.org");
+    assert_eq!(value(None, &source, "credentials", "gilles"), "gilles:…");
     for key in ATTACKS.into_iter().chain(["gilles\r\nSET alias:x y"]) {
         absent(None, &source, "alias", key);
     }

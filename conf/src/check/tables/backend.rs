@@ -13,21 +13,9 @@ use crate::parse::backend_of;
 use crate::parse::schema::Shape;
 use crate::report::{Report, did_you_mean, nearest};
 use crate::source_text::{Span, narrow};
-use crate::tables::ServiceKind;
+use crate::tables::{HELPER_DIRECTORIES, ServiceKind};
 
 const BACKENDS: &[&str] = &["file", "db", "sqlite", "ldap", "redis", "proc"];
-
-/// Where helpers are, below `--root`.
-const HELPERS: &[&str] = &[
-    "/usr/libexec/ringpost",
-    "/usr/lib/ringpost",
-    "/usr/local/libexec/ringpost",
-    "/usr/libexec/smtpd",
-    "/usr/libexec/opensmtpd",
-    "/usr/lib/opensmtpd",
-    "/usr/local/libexec/smtpd",
-    "/usr/local/libexec/opensmtpd",
-];
 
 /// Where a table's entries come from.
 pub(super) enum Source {
@@ -118,7 +106,7 @@ impl Source {
 }
 
 fn helper(name: &str, reading: &Reading<'_>) -> Option<PathBuf> {
-    let places = HELPERS.iter().map(|directory| {
+    let places = HELPER_DIRECTORIES.iter().map(|directory| {
         let path = format!("{directory}/table-{name}");
         reading.options.place(Path::new(""), &path)
     });
@@ -155,7 +143,11 @@ impl Tables {
             reading.report(cannot_answer(backend, targ).help(help));
             return None;
         }
-        self.is_told_how(at, remote, targ, reading)
+        let service = self.is_told_how(at, remote, targ, reading)?;
+        match &remote.backend {
+            Backend::Proc { program, path } => registered(program, path.as_deref(), targ, reading),
+            _ => Some(service),
+        }
     }
 
     /// E0406: the query or filter is there.
@@ -220,6 +212,26 @@ impl Tables {
     }
 }
 
+/// The service that a helper is asked for, of those that it registers; E0402 if there is none.
+fn registered(program: &Path, argument: Option<&Path>, targ: &Targ, reading: &mut Reading<'_>) -> Option<ServiceKind> {
+    let service = targ.used.service;
+    let Some(known) = reading.source.registered(program, argument) else { return Some(service) };
+    let has = |service: ServiceKind| known.iter().any(|name| name == service.name());
+    if has(service) {
+        return Some(service);
+    }
+    if service == ServiceKind::Credentials && targ.used.shape != Shape::Logins && has(ServiceKind::Auth) {
+        return Some(ServiceKind::Auth);
+    }
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    let help = match known.as_slice() {
+        [] => format!("`{name}` registers nothing"),
+        known => format!("`{name}` answers {} lookups", known.join(", ")),
+    };
+    reading.report(cannot_answer("proc", targ).help(help));
+    None
+}
+
 /// E0402.
 pub(super) fn cannot_answer(backend: &str, targ: &Targ) -> Report {
     let service = targ.used.service.name();
@@ -245,9 +257,9 @@ fn plain_keys(backend: &Backend) -> &'static [&'static str] {
     }
 }
 
-/// Names of services in keys; `source` is also called what the service is called.
+/// Names of services in keys.
 fn service_names() -> impl Iterator<Item = &'static str> {
-    ServiceKind::ALL.into_iter().filter(|s| *s != ServiceKind::Regex).map(ServiceKind::name).chain(["sourceaddr"])
+    ServiceKind::names().filter(|name| *name != ServiceKind::Regex.name())
 }
 
 impl BackendSettings {

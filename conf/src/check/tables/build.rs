@@ -124,22 +124,22 @@ impl Builder<'_> {
             (ServiceKind::MailAddr, _) => Part::Addresses(Arc::new(list(body, problems))),
             (ServiceKind::String, _) => Part::Words(Arc::new(list(body, problems))),
             (ServiceKind::RelayHost, Shape::List) => Part::RelayHosts(Arc::new(relay_hosts(body, options, problems))),
-            (ServiceKind::RelayHost, _) => Part::Routes(Arc::new(routes(body, options, problems))),
-            (ServiceKind::Alias, _) => Part::Aliases(Arc::new(aliases(body, problems))),
+            (ServiceKind::RelayHost, _) => Part::Routes(shared(routes(body, options, problems))),
+            (ServiceKind::Alias, _) => Part::Aliases(shared(aliases(body, problems))),
             (ServiceKind::Credentials, shape) => {
-                Part::Credentials(Arc::new(credentials(body, shape == Shape::Logins, problems)))
+                Part::Credentials(shared(credentials(body, shape == Shape::Logins, problems)))
             }
             (ServiceKind::UserInfo, _) => {
-                Part::Users(Arc::new(one_value::<UserRecord>(body, problems, |key| Some(key.to_lowercase()))))
+                Part::Users(shared(one_value::<UserRecord>(body, problems, |key| Some(key.to_lowercase()))))
             }
-            (ServiceKind::AddrName, _) => Part::HostNames(Arc::new(one_value::<HostName>(body, problems, address_key))),
-            (ServiceKind::MailAddrMap, _) => Part::AddressesOf(Arc::new(addresses_of(body, problems))),
+            (ServiceKind::AddrName, _) => Part::HostNames(shared(one_value::<HostName>(body, problems, address_key))),
+            (ServiceKind::MailAddrMap, _) => Part::AddressesOf(shared(addresses_of(body, problems))),
             (ServiceKind::Cert, Shape::Subjects) => {
                 let key = |key: &str| Some(key.to_owned());
-                Part::Subjects(Arc::new(one_value::<UserName>(body, problems, key)))
+                Part::Subjects(shared(one_value::<UserName>(body, problems, key)))
             }
-            (ServiceKind::Cert, _) => Part::Certificates(Arc::new(certificates(body, problems))),
-            (ServiceKind::Dkim, _) => Part::Dkim(Arc::new(one_value::<DkimKey>(body, problems, domain_key))),
+            (ServiceKind::Cert, _) => Part::Certificates(shared(certificates(body, problems))),
+            (ServiceKind::Dkim, _) => Part::Dkim(shared(one_value::<DkimKey>(body, problems, domain_key))),
             (ServiceKind::Auth | ServiceKind::Regex, _) => return None,
         })
     }
@@ -293,6 +293,12 @@ fn relay_host(url: &str, span: Span, options: &Options, problems: &mut Problems<
 }
 
 // ---- mappings
+
+/// All entries are in it.
+fn shared<V>(mut mapped: Mapped<V>) -> Arc<Mapped<V>> {
+    mapped.shrink();
+    Arc::new(mapped)
+}
 
 /// A mapping whose keys have one value each.
 fn one_value<V: Value>(body: &Body, problems: &mut Problems<'_>, key_of: impl Fn(&str) -> Option<String>) -> Mapped<V> {

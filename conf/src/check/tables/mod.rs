@@ -7,11 +7,13 @@ mod problem;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use self::backend::{BackendSettings, Source};
 use self::build::{Body, Builder};
 use super::Reading;
+use crate::canonical;
 use crate::model::{Keyed, RelayHost, Table, TableId, TableOptions};
 use crate::parse::BUILT_IN_TABLES;
 use crate::parse::ast::{Arg, Ast, Said, Targ, TargKind};
@@ -45,6 +47,8 @@ struct Declared {
     options: TableOptions,
     used: bool,
     services: Vec<ServiceKind>,
+    /// `None`: it is built in.
+    said: Option<Said>,
 }
 
 /// Entries, as one service wants them.
@@ -97,6 +101,14 @@ impl Tables {
             pool: said.options.count("pool").unwrap_or(default.pool),
             manual: said.options.has("manual"),
         };
+        if matches!(source, Source::Static(_) | Source::File { .. }) {
+            for option in
+                ["cache", "negative", "stale", "timeout", "pool"].iter().filter_map(|name| said.options.find(name))
+            {
+                let report = Report::new("W0810", option.word.span, format!("`{}` has no effect", option.word.value));
+                reading.report(report.help("the table is in memory, and nobody is asked"));
+            }
+        }
         if let Some(first) = self.index.get(&*name.text).map(|at| self.declared[*at].name_span) {
             let report = Report::new("E0305", name.span, format!("table `{}` is already declared", name.text));
             let help = format!("at {}", reading.texts.at(first));
@@ -110,6 +122,7 @@ impl Tables {
             options,
             used: false,
             services: Vec::new(),
+            said: Some(said.clone()),
         });
     }
 
@@ -177,6 +190,7 @@ impl Tables {
                 options: TableOptions::default(),
                 used: true,
                 services: Vec::new(),
+                said: None,
             });
             return Some(self.declared.len() - 1);
         }
@@ -226,6 +240,7 @@ impl Tables {
         let mut tables: Vec<Table> = declared
             .into_iter()
             .map(|table| Table {
+                statement: table.said.as_ref().map_or_else(String::new, |said| statement(said, &table.services)),
                 backend: table.source.backend(reading),
                 options: table.options,
                 services: { sorted(table.services) },
@@ -315,6 +330,24 @@ impl Tables {
         body.each_key(&reading.texts, &mut |key, _, _| keys.push(key.to_owned()));
         keys
     }
+}
+
+/// As it was declared. Where values may be passwords or keys, none is shown.
+fn statement(said: &Said, services: &[ServiceKind]) -> String {
+    let is_secret = |service| matches!(service, ServiceKind::Credentials | ServiceKind::Auth | ServiceKind::Cert);
+    // What nobody uses may be anything.
+    if !services.is_empty() && !services.iter().copied().any(is_secret) {
+        return canonical::statement(said);
+    }
+    let mut said = said.clone();
+    for arg in &mut said.head {
+        if let Arg::Entries(entries) = arg {
+            let mut hidden = (**entries).clone();
+            hidden.list.iter_mut().flat_map(|entry| &mut entry.values).for_each(|value| value.text = "…".into());
+            *entries = Rc::new(hidden);
+        }
+    }
+    canonical::statement(&said)
 }
 
 fn sorted(mut services: Vec<ServiceKind>) -> Vec<ServiceKind> {

@@ -122,6 +122,7 @@ impl Setup {
             services: Vec::new(),
             memory: Default::default(),
             line: Line::built_in(),
+            statement: String::new(),
         });
         self
     }

@@ -52,6 +52,8 @@ fn outcome(handed: Handed) -> Outcome {
     match handed {
         Handed::Delivered { text } => Outcome::Delivered(RemoteReply::local(250, (2, 0, 0), text)),
         Handed::Temporary { status, text } => Outcome::Transient(RemoteReply::local(451, status, text)),
-        Handed::Permanent { status, text, .. } => Outcome::Permanent(RemoteReply::local(550, status, text)),
+        Handed::Permanent { status, text, output } => {
+            Outcome::Refused { reply: RemoteReply::local(550, status, text), output }
+        }
     }
 }

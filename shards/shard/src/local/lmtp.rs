@@ -20,6 +20,7 @@ use crate::letter::{Delays, Outcome};
 use crate::limits;
 use crate::outbound::{Broken, Connection, converse, send};
 use crate::shard::{Shard, World};
+use crate::wire::Wire;
 
 /// Where a mail store listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +68,7 @@ pub(super) async fn carry<W: World>(shard: &Rc<Shard<W>>, store: &Store, first: 
 /// Carries messages while the connection is good for them; what is left for another. `Err`: not even the first.
 async fn use_up<W: World>(
     shard: &Rc<Shard<W>>,
-    open: &mut Open<W>,
+    open: &mut Connection<W>,
     store: &Store,
     first: Vec<Delivery>,
     connect: Duration,
@@ -131,9 +132,7 @@ pub(super) fn pause<W: World>(shard: &Shard<W>, store: &Store) -> Option<Outcome
     Some(Outcome::Paused { wait: away.until - shard.runtime.now(), reply })
 }
 
-type Open<W> = Connection<<<W as World>::R as Runtime>::Stream>;
-
-async fn reach<W: World>(shard: &Rc<Shard<W>>, store: &Store) -> Result<Open<W>, String> {
+async fn reach<W: World>(shard: &Rc<Shard<W>>, store: &Store) -> Result<Connection<W>, String> {
     let connected = match store {
         Store::Address(address) => shard.runtime.connect(*address, None, limits::CONNECT).await,
         Store::Socket(path) => shard.runtime.connect_unix(path, limits::CONNECT).await,
@@ -143,7 +142,7 @@ async fn reach<W: World>(shard: &Rc<Shard<W>>, store: &Store) -> Result<Open<W>,
         _ => error.to_string(),
     })?;
     let session = Session::lmtp(shard.hostname.clone());
-    let mut open = Connection { stream, session, input: Vec::new(), out: Vec::new(), remote: store.to_string() };
+    let mut open = Connection::new(Wire::new(stream), session, store.to_string());
     match converse(shard, &mut open).await {
         Ok(Event::Ready) => Ok(open),
         Ok(Event::Failed(reply)) => Err(format!("greeted with {reply}")),
@@ -152,7 +151,7 @@ async fn reach<W: World>(shard: &Rc<Shard<W>>, store: &Store) -> Result<Open<W>,
     }
 }
 
-async fn leave<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>) {
+async fn leave<W: World>(shard: &Rc<Shard<W>>, open: &mut Connection<W>) {
     open.session.quit(&mut open.out);
     // A server that does not wait for our QUIT has lost nothing.
     let _ = send(shard, open, limits::QUIT).await;
@@ -168,7 +167,7 @@ enum Carried {
 
 async fn transact<W: World>(
     shard: &Rc<Shard<W>>,
-    open: &mut Open<W>,
+    open: &mut Connection<W>,
     store: &Store,
     message: Vec<Delivery>,
     connect: Option<Duration>,
@@ -193,7 +192,7 @@ async fn transact<W: World>(
 }
 
 /// The store has had enough of this connection, and says so when it hears of another message.
-fn is_farewell<S>(open: &Connection<S>, outcomes: &[Outcome]) -> bool {
+fn is_farewell<W: World>(open: &Connection<W>, outcomes: &[Outcome]) -> bool {
     let says_so = |outcome: &Outcome| matches!(outcome, Outcome::Transient(reply) if reply.code() == 421);
     open.session.is_closing() && outcomes.iter().all(says_so)
 }
@@ -209,7 +208,7 @@ fn named(store: &Store, outcome: Outcome) -> Outcome {
 }
 
 /// One message. None: the connection broke before the server had answered anything.
-async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>, message: &[Delivery]) -> Option<Vec<Outcome>> {
+async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Connection<W>, message: &[Delivery]) -> Option<Vec<Outcome>> {
     let first = &message[0];
     let recipients: Vec<&str> = message.iter().map(told_recipient).collect();
     let envelope = Envelope {
@@ -235,7 +234,7 @@ async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>, message: &[De
             }
             Ok(Event::Done(results)) => return outcomes(results),
             Ok(Event::Failed(reply)) => return Some(vec![Outcome::Transient(reply); message.len()]),
-            Ok(Event::Ready | Event::NeedInput) => {}
+            Ok(Event::Ready | Event::NeedInput | Event::StartTls) => {}
             Err(Broken(_)) if !answered => return None,
             Err(Broken(why)) => return outcomes(abandon(open, &why, message.len())),
         }
@@ -251,7 +250,7 @@ fn told_recipient(delivery: &Delivery) -> &str {
 }
 
 /// The connection broke in the middle: recipients whose result has come keep it.
-fn abandon<S>(open: &mut Connection<S>, why: &str, count: usize) -> Vec<RecipientResult> {
+fn abandon<W: World>(open: &mut Connection<W>, why: &str, count: usize) -> Vec<RecipientResult> {
     let reply = RemoteReply::local(451, (4, 4, 2), why);
     open.session.abandon(reply.clone()).unwrap_or_else(|| vec![RecipientResult::Transient(reply); count])
 }
@@ -264,7 +263,11 @@ fn outcome(result: RecipientResult) -> Outcome {
     }
 }
 
-async fn send_body<W: World>(shard: &Rc<Shard<W>>, open: &mut Open<W>, delivery: &Delivery) -> Result<(), String> {
+async fn send_body<W: World>(
+    shard: &Rc<Shard<W>>,
+    open: &mut Connection<W>,
+    delivery: &Delivery,
+) -> Result<(), String> {
     let mut stuffer = Stuffer::new();
     let mut pieces = Pieces::of(delivery);
     while let Some(piece) = pieces.next(shard).await.map_err(|error| format!("cannot read the message: {error}"))? {

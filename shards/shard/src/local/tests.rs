@@ -18,7 +18,7 @@ use crate::dispatch::{Envelope, Flight};
 use crate::handover::{Forwarding, HandOver, Handed, Handover};
 use crate::letter::Letter;
 use crate::shard::{Start, open};
-use crate::{Ask, MxAnswer};
+use crate::{Ask, MxAnswer, Said};
 
 struct Test;
 
@@ -38,11 +38,14 @@ impl Ask for NoNames {
     async fn addresses(&self, _host: &str) -> MxAnswer {
         MxAnswer::NoSuchDomain
     }
-    async fn look_up(&self, _table: &str, _service: ServiceKind, _keys: Vec<String>) -> Told {
-        Told::NotFound
+    async fn client_name(&self, _address: std::net::IpAddr) -> crate::NameAnswer {
+        crate::NameAnswer::None
     }
-    async fn user(&self, _name: &str) -> Told {
-        Told::NotFound
+    async fn look_up(&self, _table: &str, _service: ServiceKind, _keys: Vec<String>) -> Said {
+        Said::NotFound { age: Duration::ZERO }
+    }
+    async fn user(&self, _name: &str) -> Said {
+        Said::NotFound { age: Duration::ZERO }
     }
     async fn list(&self, _path: &std::path::Path) -> Told {
         Told::NotFound
@@ -123,6 +126,7 @@ impl Place {
             mesh: world.mesh::<Letter>(1, 16).pop().expect("one"),
             ask: NoNames,
             hand: Supervisor { runtime: runtime.clone(), handed: handed.clone() },
+            connector: Default::default(),
             own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
             listeners: Vec::new(),
             config: Arc::new(config),

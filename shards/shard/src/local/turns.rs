@@ -35,6 +35,11 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
         Self { bounds, kinds: HashMap::new(), order: VecDeque::new(), running: 0, bytes: 0 }
     }
 
+    /// These bounds from now on; what is under way goes on.
+    pub(crate) fn allow(&mut self, at_once: usize, per_kind: usize) {
+        (self.bounds.at_once, self.bounds.per_kind) = (at_once, per_kind);
+    }
+
     /// Waits, behind what waits of its kind.
     pub(crate) fn push(&mut self, kind: K, bytes: u64, work: T) {
         let waiting = &mut self.of(&kind).waiting;

@@ -19,8 +19,7 @@ impl Session {
 
     pub(super) fn ehlo(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
         if reply.is_positive() {
-            self.state = State::Ready;
-            return Some(Event::Ready);
+            return self.greeted_with_extensions(out);
         }
         // Only a server that does not know the word gets the older one.
         let older = self.protocol == Protocol::Smtp;
@@ -37,11 +36,11 @@ impl Session {
         if !reply.is_positive() {
             return self.fail(reply);
         }
-        self.state = State::Ready;
-        Event::Ready
+        // It knows no extension, STARTTLS neither.
+        self.without_starttls()
     }
 
-    fn say_hello(&self, verb: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn say_hello(&self, verb: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(verb);
         out.extend(self.name.bytes().map(|byte| if byte.is_ascii_graphic() { byte } else { b'?' }));
         out.extend_from_slice(b"\r\n");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::envelope::{self, Envelope, RecipientResult, Recipients};
 use super::incoming::{Gathered, Gathering, RemoteReply};
+use super::starttls::StartTls;
 use crate::extensions::Offered;
 use crate::{limits, reply};
 
@@ -14,6 +15,8 @@ pub enum Event {
     NeedInput,
     /// The server has greeted us: [`Session::begin`] may be called.
     Ready,
+    /// The server waits for a TLS handshake. When it is done, call [`Session::secured`]; when it fails, close the connection.
+    StartTls,
     /// 354: write `out`, then the message made by `Stuffer`, then call [`Session::body_sent`].
     SendBody,
     /// The transaction is over: one result per recipient, in order. Write `out` if there is something in it. Then the session
@@ -28,6 +31,10 @@ pub(super) enum State {
     Greeting,
     Ehlo,
     Helo,
+    /// The reply to STARTTLS.
+    StartTls,
+    /// The handshake is the caller's.
+    Handshake,
     Ready,
     /// The reply to a RSET that leaves the transaction before.
     Reset,
@@ -62,6 +69,7 @@ pub struct Session {
     pub(super) name: Box<str>,
     pub(super) state: State,
     pub(super) offered: Offered,
+    pub(super) starttls: StartTls,
     gathering: Gathering,
     pub(super) recipients: Recipients,
     /// Commands that wait for a reply to the one before: without PIPELINING they leave one by one.
@@ -86,6 +94,7 @@ impl Session {
             name: name.into_boxed_str(),
             state: State::Greeting,
             offered: Offered::default(),
+            starttls: StartTls::Never,
             gathering: Gathering::default(),
             recipients: Recipients::default(),
             unsent: Vec::new(),
@@ -151,6 +160,9 @@ impl Session {
                 Gathered::Endless => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_ENDLESS))),
             };
             if let Some(event) = event {
+                if event == Event::StartTls && consumed < input.len() {
+                    return (input.len(), self.fail(RemoteReply::local(451, (4, 7, 0), reply::LOCAL_INJECTED)));
+                }
                 return (consumed, event);
             }
         }
@@ -189,9 +201,8 @@ impl Session {
     /// How long the server may take for what is awaited now (RFC 5321 §4.5.3.2).
     pub fn timeout(&self) -> Duration {
         match self.state {
-            State::Greeting | State::Ehlo | State::Helo | State::Ready | State::Mail | State::Rcpt(_) => {
-                limits::REPLY_TIMEOUT
-            }
+            State::Greeting | State::Ehlo | State::Helo | State::StartTls | State::Handshake => limits::REPLY_TIMEOUT,
+            State::Ready | State::Mail | State::Rcpt(_) => limits::REPLY_TIMEOUT,
             State::Data => limits::DATA_START_TIMEOUT,
             State::Sending => limits::DATA_BLOCK_TIMEOUT,
             State::End | State::RecipientEnd(_) | State::EmptyEnd => limits::DATA_END_TIMEOUT,
@@ -234,8 +245,11 @@ impl Session {
             State::Greeting => self.greeted(reply, out),
             State::Ehlo => self.ehlo(reply, out),
             State::Helo => Some(self.helo(reply)),
+            State::StartTls => Some(self.starttls_answered(reply)),
             // Nobody asked: the two sides have lost step.
-            State::Ready => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED))),
+            State::Ready | State::Handshake => {
+                Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED)))
+            }
             State::Reset => self.on_reset(reply, out),
             State::Mail => self.on_mail(reply, out),
             State::Rcpt(index) => self.on_recipient(index, reply, out),

@@ -364,6 +364,11 @@ impl Session {
         &self.helo
     }
 
+    /// Our name in this session.
+    pub fn hostname(&self) -> &str {
+        &self.policy.hostname
+    }
+
     /// Messages begun on this connection.
     pub fn mails(&self) -> u32 {
         self.mails

@@ -36,6 +36,12 @@ impl Entry {
     }
 }
 
+/// Where a reference says that a part of the directory is (RFC 4511 §4.5.3).
+pub fn elsewhere(tag: StructureTag) -> String {
+    let first = inner(tag).and_then(|urls| bytes(urls.into_iter().next()?));
+    first.map_or_else(|| "another server".to_owned(), |url| String::from_utf8_lossy(&url).into_owned())
+}
+
 fn inner(tag: StructureTag) -> Option<Vec<StructureTag>> {
     match tag.payload {
         PL::C(parts) => Some(parts),

@@ -221,7 +221,14 @@ fn clean(message: &[u8], first: First) -> Result<Vec<u8>, Broken> {
             well_formed(body, LDAP_DEPTH)?;
             body.to_vec()
         }
-        (tag::REFERENCE | tag::INTERMEDIATE, First::Search) => return Ok(Vec::new()),
+        // Nobody follows it, but a search of which a part is elsewhere must not look empty.
+        (tag::REFERENCE, First::Search) => {
+            let (url, _) = expect(body, tag::OCTETS)?;
+            let mut first = Vec::with_capacity(url.len() + 8);
+            put(tag::OCTETS, String::from_utf8_lossy(url).as_bytes(), &mut first);
+            first
+        }
+        (tag::INTERMEDIATE, First::Search) => return Ok(Vec::new()),
         (tag::EXTENDED, _) => return Err(Broken("the server says that it disconnects")),
         _ => return Err(Broken("an answer to something that was not asked")),
     };
@@ -297,7 +304,13 @@ mod tests {
             clean(&message(tag::DONE, &with, &[0xa0, 0x02, 0xff, 0xff]), First::Search).unwrap(),
             message(tag::DONE, &mended, b"")
         );
-        assert_eq!(clean(&message(tag::REFERENCE, b"\xff", b""), First::Search).unwrap(), b"");
+        let elsewhere = result(&[(tag::OCTETS, b"ldap://a/"), (tag::OCTETS, b"ldap://b/")]);
+        assert_eq!(
+            clean(&message(tag::REFERENCE, &elsewhere, b""), First::Search).unwrap(),
+            message(tag::REFERENCE, &result(&[(tag::OCTETS, b"ldap://a/")]), b"")
+        );
+        assert!(clean(&message(tag::REFERENCE, b"\xff", b""), First::Search).is_err());
+        assert_eq!(clean(&message(tag::INTERMEDIATE, b"\xff", b""), First::Search).unwrap(), b"");
         let long = vec![b'x'; 70_000];
         let entry = message(tag::ENTRY, &result(&[(tag::OCTETS, &long)]), b"");
         assert_eq!(clean(&entry, First::Search).unwrap(), entry);

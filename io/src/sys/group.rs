@@ -1,0 +1,70 @@
+//! The system's groups, by name.
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+use std::ptr;
+
+use crate::limits::{GROUP_BUFFER_BYTES_MAX, PASSWD_BUFFER_BYTES_FIRST};
+
+/// The number of a group; `None`: there is none of that name.
+///
+/// # Errors
+/// When the system cannot tell.
+pub fn group(name: &str) -> io::Result<Option<u32>> {
+    // No group's name has a zero byte in it.
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    let mut buffer: Vec<libc::c_char> = vec![0; PASSWD_BUFFER_BYTES_FIRST];
+    loop {
+        // SAFETY: all fields are numbers or pointers, for which zero is a value.
+        let mut record: libc::group = unsafe { std::mem::zeroed() };
+        let mut found: *mut libc::group = ptr::null_mut();
+        // SAFETY: all pointers are valid for the call, and `buffer` is as long as it is told.
+        let code = unsafe {
+            libc::getgrnam_r(name.as_ptr(), &raw mut record, buffer.as_mut_ptr(), buffer.len(), &raw mut found)
+        };
+        match code {
+            0 => return Ok((!found.is_null()).then_some(record.gr_gid)),
+            // A group of many members is a long record.
+            libc::ERANGE if buffer.len() < GROUP_BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 2, 0),
+            // Some services say so of a group that is not there (getgrnam(3)).
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// The same from `etc/group` below a directory, and from nothing else: `name:password:gid:members` (group(5)).
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn group_below(root: &Path, name: &str) -> io::Result<Option<u32>> {
+    let path = root.join("etc/group");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let number = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    };
+    Ok(text.lines().find_map(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_name() {
+        assert_eq!(group("root").unwrap(), Some(0));
+        for nobody in ["", "no-such-group-at-all", "ro\0ot"] {
+            assert_eq!(group(nobody).unwrap(), None, "{nobody:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert!(group_below(dir.path(), "staff").is_err());
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nstaff:x:50:a,b\nbroken:x:y:\n").unwrap();
+        assert_eq!(group_below(dir.path(), "staff").unwrap(), Some(50));
+        assert_eq!(group_below(dir.path(), "broken").unwrap(), None);
+    }
+}

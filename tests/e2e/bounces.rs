@@ -1,0 +1,52 @@
+//! Where bounces go is decided by the rules, as for everybody; and a lookup that fails is no decision.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::database::sqlite;
+use crate::support::text::MARK;
+use crate::support::{Script, Setup, Sink, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn s49_a_bounce_waits_while_the_table_that_says_where_it_goes_fails() {
+    let (sink, senders) = (Sink::open(), Sink::open());
+    sink.script(Script { rcpt: vec![("u@".into(), "550 5.1.1 nobody".into())], ..Script::default() });
+    let setup = Setup::new(format!(
+        "table home sqlite:@DIR@/sqlite.conf cache 1s negative 1s stale 0s\n\
+         action \"out\" relay host \"smtp://{}\"\naction \"home\" relay host \"smtp://{}\"\n\
+         match from any for domain sink.example action \"out\"\nmatch from any for domain <home> action \"home\"\n",
+        sink.address, senders.address
+    ));
+    let database = setup.dir().join("home.db");
+    let sqlite = |sql: &str| sqlite(&database, sql);
+    sqlite("create table away (name); insert into away values ('source.example');");
+    // A table that is there when the server starts, and is gone when it is asked.
+    sqlite("create table home (name);");
+    let conf = format!("dbpath {}\nquery_domain select name from home where name=?;\n", database.display());
+    fs::write(setup.dir().join("sqlite.conf"), conf).expect("written");
+    let server = setup.start();
+    sqlite("drop table home;");
+    let text = format!("{MARK}x\r\n\r\nhello\r\n");
+    let mut client = server.client();
+    assert_eq!(client.submit("a@source.example", &["u@sink.example"], text.as_bytes()).code, 250);
+    wait_until("it is told that the bounce waits", SOON, || {
+        server.printed().contains("where a bounce to <a@source.example> goes is not known yet")
+    });
+    assert_eq!(server.queue().len(), 1, "the message is still there");
+    assert!(!server.printed().contains("no rule takes a bounce"));
+
+    sqlite("alter table away rename to home;");
+    server.tell(&["table", "update", "home"]);
+    server.retry();
+    let bounce = senders.wait_for(1, SOON).remove(0);
+    assert_eq!((bounce.from.as_str(), &bounce.to[..]), ("", &["a@source.example".to_owned()][..]));
+    wait_until("nothing is left", SOON, || server.queue().is_empty());
+
+    // That no rule takes it is a decision.
+    assert_eq!(client.submit("a@other.example", &["u@sink.example"], text.as_bytes()).code, 250);
+    wait_until("it is told", SOON, || server.printed().contains("no rule takes a bounce to <a@other.example>"));
+    wait_until("nothing is left", SOON, || server.queue().is_empty());
+    assert_eq!(senders.count(), 1);
+}
