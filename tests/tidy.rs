@@ -9,7 +9,7 @@ use std::process::Command;
 const FILE_LINES_MAX: usize = 1000;
 
 /// Of our crates, which may use which (the drawing in docs/architecture.md).
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("ringpost-io", &[]),
     ("ringpost-perf", &[]),
     ("ringpost-address", &[]),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("ringpost-message", &["ringpost-address"]),
     ("ringpost-routes", &["ringpost-address"]),
     ("ringpost-queue", &["ringpost-io"]),
+    ("ringpost-tls", &[]),
     (
         "ringpost-shard",
         &[
@@ -29,6 +30,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "ringpost-message",
             "ringpost-routes",
             "ringpost-queue",
+            "ringpost-tls",
         ],
     ),
     (
