@@ -238,14 +238,15 @@ mod tests {
             })
         };
         let found = |text: &str| Told::Found(text.to_owned());
-        let good = told(found("a.example, smtp+notls://[::1]:26"), found("192.0.2.1, ::1\n192.0.2.2")).expect("good");
+        let good =
+            told(found("smtps://a.example, smtp+notls://[::1]:26"), found("192.0.2.1, ::1\n192.0.2.2")).expect("good");
         assert_eq!(good.sources.len(), 3);
-        assert_eq!(hosts(Ok(good)), ["smtp://a.example:125", "smtp+notls://[::1]:126"]);
+        assert_eq!(hosts(Ok(good)), ["smtps://a.example:565", "smtp+notls://[::1]:126"]);
         for (hosts, sources, why) in [
             (Told::Failed("down".into()), found("192.0.2.1"), "table <t> cannot be asked: down"),
             (Told::NotFound, found("192.0.2.1"), "table <t> names no relay host"),
             (found("a b"), found("192.0.2.1"), "table <t>: `a b`: not a relay URL"),
-            (found("smtps://a.example"), found("192.0.2.1"), "this version cannot relay to smtps://a.example:565"),
+            (found("lmtp://a.example:24"), found("192.0.2.1"), "this version cannot relay to lmtp://a.example:124"),
             (found("a.example:65500"), found("192.0.2.1"), "too high for --port-offset"),
             (found("a.example"), Told::NotFound, "table <t> has no source address"),
             (found("a.example"), found("192.0.2.1, x"), "table <t>: `x` is not an address"),

@@ -101,14 +101,14 @@ fn what_is_not_built_is_listed_with_its_line() {
 fn what_relays_and_rules_can_do_is_not_listed() {
     let text = "listen on lo0\ntable t redis:redis.conf\n\
         action a relay host <t> src <t> helo-src <t> mail-from \"@a.example\"\n\
-        action b relay domain { a.example => mx.a.example, b.example => smtps://mx.b.example }\n\
+        action b relay domain { a.example => mx.a.example, b.example => smtps://mx.b.example, c.example => lmtp://c:24 }\n\
         match from rdns \"*.a.example\" for any action a\nmatch for any action b\n\
         mda limit max-session 3\nscheduler backend null\nscheduler limit max-inflight 5\nmta max-deferred 7\n";
     let redis = "url redis://127.0.0.1:1\nrelayhost_prefix r:\nsource_prefix s:\naddrname_prefix n:\n";
     let files = Memory::default().with("c", text).with("redis.conf", redis);
     let (config, _) = load(&files, Path::new("c"), &Options::default()).unwrap_or_else(|r| panic!("{r}"));
     let list: Vec<String> = config.not_yet.iter().map(|(line, what)| format!("{line} {what}")).collect();
-    assert_eq!(list, ["c:4 relay domain smtps://", "c:9 scheduler limit", "c:10 mta max-deferred"]);
+    assert_eq!(list, ["c:4 relay domain lmtp://", "c:9 scheduler limit", "c:10 mta max-deferred"]);
 }
 
 #[test]

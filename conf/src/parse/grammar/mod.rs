@@ -7,6 +7,9 @@ mod rule;
 mod setting;
 mod shaping;
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use super::schema::{Form, Item, Kind, Opt, Rest, Shape, Use};
 use crate::tables::ServiceKind;
 
@@ -29,30 +32,48 @@ pub(crate) fn form(statement: &str, name: &str) -> &'static Form {
 
 /// Whether a word is a keyword somewhere: as a value, it is printed in quotes.
 pub(crate) fn is_keyword(word: &str) -> bool {
-    forms().any(|form| form.head.iter().any(|item| item_has(item, word)) || options_have(form.options, word))
+    // Asked of every word of every table that is printed, and the grammar is a tree to walk.
+    static KEYWORDS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+        let mut all = HashSet::new();
+        for form in forms() {
+            form.head.iter().for_each(|item| of_item(item, &mut all));
+            of_options(form.options, &mut all);
+        }
+        all
+    });
+    KEYWORDS.contains(word)
 }
 
-fn item_has(item: &Item, word: &str) -> bool {
+fn of_item(item: &'static Item, all: &mut HashSet<&'static str>) {
     match item {
-        Item::Key(key) => *key == word,
-        Item::Arg(kind) => kind_has(kind, word),
+        Item::Key(key) => _ = all.insert(*key),
+        Item::Arg(kind) => of_kind(kind, all),
     }
 }
 
-fn options_have(options: &[Opt], word: &str) -> bool {
-    options.iter().any(|option| option.words.contains(&word) || kind_has(&option.kind, word))
+fn of_options(options: &'static [Opt], all: &mut HashSet<&'static str>) {
+    for option in options {
+        all.extend(option.words);
+        of_kind(&option.kind, all);
+    }
 }
 
-fn kind_has(kind: &Kind, word: &str) -> bool {
+fn of_kind(kind: &'static Kind, all: &mut HashSet<&'static str>) {
     match kind {
-        Kind::Choice(words) | Kind::MaybeChoice(words) => words.contains(&word),
-        Kind::Block(options) | Kind::Items(_, options) | Kind::OneOf(options) => options_have(options, word),
-        Kind::Else(option, kind) => options_have(std::slice::from_ref(*option), word) || kind_has(kind, word),
-        Kind::Then(kind, options) => kind_has(kind, word) || options_have(options, word),
-        Kind::Place => matches!(word, "all" | "egress"),
-        Kind::Pattern(_) | Kind::MaybePattern(_) => word == "regex",
-        Kind::ShardCount => word == "auto",
-        _ => false,
+        Kind::Choice(words) | Kind::MaybeChoice(words) => all.extend(*words),
+        Kind::Block(options) | Kind::Items(_, options) | Kind::OneOf(options) => of_options(options, all),
+        Kind::Else(option, kind) => {
+            of_options(std::slice::from_ref(*option), all);
+            of_kind(kind, all);
+        }
+        Kind::Then(kind, options) => {
+            of_kind(kind, all);
+            of_options(options, all);
+        }
+        Kind::Place => all.extend(["all", "egress"]),
+        Kind::Pattern(_) | Kind::MaybePattern(_) => _ = all.insert("regex"),
+        Kind::ShardCount => _ = all.insert("auto"),
+        _ => {}
     }
 }
 
