@@ -14,21 +14,21 @@ use ringpost_io::ring::{self, RingMesh, RingRuntime};
 use ringpost_io::sys::{self, Lock, LockError, Resource};
 use ringpost_io::{Mailbox, Sender};
 use ringpost_perf::Counters;
-use ringpost_shard::{Event, Letter, Order, World};
+use ringpost_shard::{Event, Letter, Order, Servers, World};
 use ringpost_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
-use crate::coordinator::{self, Errands, News, Shards};
+use crate::coordinator::{self, Errands, Handshakes, News, Shards, Signers};
 use crate::disk::Look;
 use crate::encryption;
 use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
 use crate::limits::{ORDERS, QUEUE_LOCK};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 
 /// The real world: io_uring, and this process's coordinator.
 struct Real;
@@ -47,6 +47,8 @@ struct Given {
     pages: Vec<TcpListener>,
     /// The supervisor's lanes.
     errands: Errands,
+    /// Lanes to the keyholder.
+    signing: Vec<Channel>,
     /// Listener number, shard, socket.
     smtp: Vec<(usize, usize, OwnedFd)>,
 }
@@ -79,7 +81,12 @@ fn start(channel: &Channel) -> Result<(), String> {
     let (connector, doubt) = encryption::connector();
     doubt.iter().for_each(|doubt| log.warn(doubt));
     let (news, arriving) = mpsc::unbounded_channel();
-    let (line, questions) = mailbox::questions();
+    let signers = Signers::start(plan::signers(ring::available_cpus().len()))
+        .map_err(|error| format!("cannot start the threads that wait for signatures: {error}"))?;
+    given.signing.into_iter().for_each(|lane| signers.connect(lane));
+    let handshakes = Handshakes::new().map_err(|error| format!("cannot start a thread: {error}"))?;
+    let servers = handshakes.servers(&config, &given.plan.identities)?;
+    let (line, questions) = mailbox::questions(signers.clone());
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
     let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
     let cores = (config.shards.cores.len() >= shards).then(|| config.shards.cores.clone());
@@ -91,6 +98,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
+        handshakes,
         tables: given.plan.tables.clone(),
         root: given.plan.root.clone(),
         zone,
@@ -110,6 +118,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         let part = Part {
             plan: given.plan.clone(),
             config: config.clone(),
+            servers: servers.clone(),
             line: line.clone(),
             errands: errands.clone(),
             connector: connector.clone(),
@@ -131,7 +140,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     })?;
     let listening = channel.try_clone().map_err(|error| error.to_string())?;
     let telling = news.clone();
-    spawn("supervisor", move || listen(&listening, &telling))?;
+    spawn("supervisor", move || listen(&listening, &telling, &signers))?;
     let mut failed = None;
     for thread in threads {
         match thread.join() {
@@ -163,7 +172,7 @@ fn door(config: &ringpost_conf::Config, sockets: &[(usize, usize, OwnedFd)]) -> 
 
 fn receive(channel: &Channel) -> Result<Given, String> {
     let (mut plan, mut control, mut pages, mut smtp) = (None, None, Vec::new(), Vec::new());
-    let (mut deliveries, mut forwards) = (None, None);
+    let (mut deliveries, mut forwards, mut signing) = (None, None, Vec::new());
     let broken = |error: std::io::Error| format!("from the supervisor: {error}");
     loop {
         match channel.receive::<ToEngine>().map_err(broken)? {
@@ -173,6 +182,7 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                 Purpose::Page => pages.push(TcpListener::from(descriptor)),
                 Purpose::Deliveries => deliveries = Some(Channel::of(descriptor)),
                 Purpose::Forwards => forwards = Some(Channel::of(descriptor)),
+                Purpose::Signing => signing.push(Channel::of(descriptor)),
                 Purpose::Smtp { listener, shard } => smtp.push((listener.into(), shard.into(), descriptor)),
             },
             Some((ToEngine::Start { parent }, _)) => {
@@ -180,7 +190,7 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                 let plan = plan.ok_or("the supervisor sent no plan")?;
                 let lanes = deliveries.zip(forwards).ok_or("the supervisor sent no lanes for errands")?;
                 let errands = Errands::start(lanes.0, lanes.1).map_err(broken)?;
-                return Ok(Given { plan, control, pages, errands, smtp });
+                return Ok(Given { plan, control, pages, errands, signing, smtp });
             }
             Some((letter, _)) => return Err(format!("out of turn from the supervisor: {letter:?}")),
             None => return Err("the supervisor is gone".into()),
@@ -219,6 +229,7 @@ fn ready(options: &ring::Options) -> Ready {
 struct Part {
     plan: Plan,
     config: Arc<ringpost_conf::Config>,
+    servers: Servers,
     line: Line,
     errands: Errands,
     connector: Connector,
@@ -235,7 +246,7 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, line, errands, connector, log, news, listeners, orders, counters } = part;
+    let Part { plan, config, servers, line, errands, connector, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
         match Look::at(&runtime, &plan.state.join("queue")).await {
@@ -269,6 +280,7 @@ async fn run_shard(
         own: own_user(plan.root.as_deref()),
         listeners: accepting,
         config,
+        servers,
         state: plan.state,
         hostname,
         orders,
@@ -314,12 +326,16 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Letters of the supervisor, until it is gone: which means stop.
-fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>) {
+fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>, signers: &Signers) {
     let mut plan = None;
     loop {
         let event = match channel.receive::<ToEngine>() {
             Ok(Some((ToEngine::Descriptor(Purpose::Plan), Some(descriptor)))) => {
                 plan = from_memory::<Plan>(descriptor).ok();
+                continue;
+            }
+            Ok(Some((ToEngine::Descriptor(Purpose::Signing), Some(descriptor)))) => {
+                signers.connect(Channel::of(descriptor));
                 continue;
             }
             Ok(Some((ToEngine::Reload { notes }, _))) => match plan.take() {

@@ -63,6 +63,21 @@ pub const SHARD_LIST: Duration = Duration::from_secs(120);
 /// How long `ringpost stop` waits.
 pub const STOP_WAIT: Duration = Duration::from_secs(20);
 
+/// A private key: RSA of 8192 bits has 6,400 in PEM.
+pub const KEY_BYTES: u64 = 32 * 1024;
+/// A chain of certificates, ten of them, with what people write between them.
+pub const CERTIFICATE_BYTES: u64 = 256 * 1024;
+/// From when on a certificate that ends is spoken of: those that are renewed by a program have a month left.
+pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(21 * 86_400);
+/// How long the supervisor waits for the keyholder to take a key.
+pub const CUSTODY: Duration = Duration::from_secs(5);
+/// Handshakes of all shards that wait for their signature: a fraction of a second's work. Beyond it STARTTLS is answered 454.
+pub const HANDSHAKES_WAITING: usize = 1024;
+/// How long one waits for a signature from a keyholder that does not answer, or that is being started again.
+pub const SIGNATURE: Duration = Duration::from_secs(5);
+/// How many of the engine's cores there are for each thread that waits for signatures.
+pub const CORES_PER_SIGNER: usize = 8;
+
 /// Deliveries that the supervisor has under way at once: a process each, and often a program besides.
 pub const DELIVERIES: usize = 32;
 /// Of them those of one user, so that one whose program hangs leaves room for the others.

@@ -1,6 +1,7 @@
 //! The `ringpost` program: what its commands are, and where each is done.
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod cli;
 mod coordinator;
 mod disk;

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use ringpost_conf::{Config, Family, Listener, Quickstart, Where};
 use serde::{Deserialize, Serialize};
 
+use crate::certificates::Identity;
 use crate::cli::serve::{Options, Page};
 use crate::cli::{self, Seams};
 use crate::coordinator::Zone;
 use crate::coordinator::tables::{self, Declared};
 use crate::exit::{Code, Failure};
+use crate::limits::CORES_PER_SIGNER;
 use crate::reading::Reading;
 use crate::supervisor::interfaces;
 
@@ -33,6 +35,8 @@ pub struct Plan {
     zone: Option<(PathBuf, String)>,
     /// Tables that the coordinator looks up.
     pub tables: Vec<Declared>,
+    /// What listeners show; the supervisor fills it in ([`crate::supervisor`]), for their keys are held elsewhere.
+    pub identities: Vec<Identity>,
     /// `--root`.
     pub root: Option<PathBuf>,
     /// State directory, absolute.
@@ -77,7 +81,7 @@ impl Plan {
         let state = std::path::absolute(state)?;
         let Options { quiet, .. } = wish.options;
         let Seams { root, port_offset, .. } = wish.seams.clone();
-        Ok(Self { text, zone, tables, root, state, quiet, port_offset, default_state })
+        Ok(Self { text, zone, tables, identities: Vec::new(), root, state, quiet, port_offset, default_state })
     }
 
     /// The configuration and its warnings.
@@ -175,6 +179,11 @@ pub fn shards(config: &Config, cpus: usize) -> usize {
         None if cpus >= 4 => cpus - 1,
         None => cpus.max(1),
     }
+}
+
+/// How many threads of the engine wait for signatures, on a machine with so many processors for us.
+pub fn signers(cpus: usize) -> usize {
+    (cpus / CORES_PER_SIGNER).max(1)
 }
 
 /// The addresses to listen on, each with the number of its listener.

@@ -36,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     (
         "ringpost-sim",
         &[
+            "ringpost-tls",
             "ringpost-shard",
             "ringpost-io",
             "ringpost-conf",
@@ -113,6 +114,33 @@ fn arrows_point_the_right_way() {
             }
         }
     }
+    complain(complaints);
+}
+
+#[test]
+fn s71_tls_and_the_keyholder_know_nothing_of_mail() {
+    let manifest = fs::read_to_string(root().join("shards/tls/Cargo.toml")).expect("it is there");
+    let uses = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a section");
+    let mut complaints: Vec<String> =
+        uses.lines().filter(|line| line.starts_with("ringpost")).map(str::to_owned).collect();
+    let (mut seen, mail) =
+        (0, ["ringpost_smtp", "ringpost_queue", "ringpost_conf", "ringpost_shard", "ringpost_message"]);
+    for (path, text) in sources() {
+        let name = relative(&path);
+        if !name.starts_with("shards/tls/src/") && !name.starts_with("src/keyholder/") {
+            continue;
+        }
+        seen += 1;
+        for (at, line) in code_lines(&text) {
+            let ours = line.split("crate::").skip(1).any(|rest| {
+                name.starts_with("src/") && !["ipc::", "limits::"].iter().any(|room| rest.starts_with(room))
+            });
+            if ours || mail.iter().any(|room| line.contains(room)) {
+                complaints.push(format!("{name}:{at}: {}", line.trim()));
+            }
+        }
+    }
+    assert!(seen > 8, "the search has lost its way: {seen} files");
     complain(complaints);
 }
 

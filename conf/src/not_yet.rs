@@ -2,7 +2,7 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, QueueBackend, Relay, RelayTls, Scheme, TlsMode,
+    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, PkiSource, QueueBackend, Relay, RelayTls, Scheme,
 };
 use crate::tables::ServiceKind;
 
@@ -34,6 +34,8 @@ impl Config {
 
     /// What is declared by name.
     fn named(&self, found: &mut Found) {
+        let tables = self.pkis.iter().filter(|pki| matches!(pki.source, PkiSource::Table(_)));
+        tables.for_each(|pki| found.when(true, &pki.line, || "pki from".to_owned()));
         self.filters.iter().for_each(|filter| found.when(true, &filter.line, || "filter".to_owned()));
         self.shapings.iter().for_each(|shaping| found.when(true, &shaping.line, || "shaping".to_owned()));
         self.signers.iter().for_each(|signer| found.when(true, &signer.line, || "dkim sign".to_owned()));
@@ -85,7 +87,10 @@ fn is_asked(service: ServiceKind) -> bool {
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
     has(listener.proxy_v2, "proxy-v2");
-    has(listener.tls.mode != TlsMode::Off, "with TLS");
+    has(listener.tls.verify, "verify");
+    has(listener.tls.ca.is_some(), "ca");
+    has(listener.tls.protocols.is_some(), "protocols");
+    has(listener.tls.ciphers.is_some(), "ciphers");
     has(!matches!(listener.auth.password, PasswordAuth::Off), "auth");
     has(listener.auth.certificate.is_some(), "auth-cert");
     has(listener.senders.is_some(), "senders");

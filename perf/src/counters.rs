@@ -35,6 +35,9 @@ macro_rules! counters {
 counters! {
     ConnectionsAccepted "connections_accepted" "Client connections taken from the listeners, refused ones included.",
     ConnectionsRefused "connections_refused" "Client connections turned away by a limit.",
+    TlsHandshakes "tls_handshakes" "TLS handshakes with clients that have ended well.",
+    TlsResumed "tls_resumed" "Of them those that took up an earlier session, and needed no signature.",
+    TlsFailed "tls_failed" "TLS handshakes with clients that have failed.",
     MessagesReceived "messages_received" "Messages answered with 250, and so durable.",
     BytesReceived "bytes_received" "Bytes read from clients.",
     MessagesRefused "messages_refused" "Messages refused after their last byte.",

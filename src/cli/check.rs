@@ -1,12 +1,14 @@
 //! `ringpost check`: reads a configuration and says all that is wrong with it. Nothing, if nothing is.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Args;
 use ringpost_conf::{Config, Reports};
 
 use super::client::print;
 use super::{Seams, below};
+use crate::certificates::{self, Finding};
 use crate::exit::{Code, Failure};
 use crate::reading::{Reading, look};
 
@@ -51,8 +53,10 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
         }
         Err(errors) => (None, errors),
     };
-    report(options, config.as_ref(), &reports)?;
-    let broken = config.is_none() || (options.strict && !reports.is_empty());
+    let findings = config.as_ref().map(|config| certificates::examine(config, SystemTime::now())).unwrap_or_default();
+    report(options, config.as_ref(), &reports, &findings)?;
+    let wrong = findings.iter().any(|finding| finding.is_error);
+    let broken = config.is_none() || wrong || (options.strict && !(reports.is_empty() && findings.is_empty()));
     if broken { Err(Failure::new(Code::Configuration, "")) } else { Ok(()) }
 }
 
@@ -64,7 +68,7 @@ pub fn path(file: Option<&PathBuf>, seams: &Seams) -> PathBuf {
     })
 }
 
-fn report(options: &Options, config: Option<&Config>, reports: &Reports) -> Result<(), Failure> {
+fn report(options: &Options, config: Option<&Config>, reports: &Reports, findings: &[Finding]) -> Result<(), Failure> {
     let not_yet = config.map(|config| config.not_yet.as_slice()).unwrap_or_default();
     if options.json {
         let mut lines = reports.json();
@@ -75,6 +79,13 @@ fn report(options: &Options, config: Option<&Config>, reports: &Reports) -> Resu
             });
             lines.push_str(&format!("{object}\n"));
         }
+        for Finding { line, text, is_error } in findings {
+            let severity = if *is_error { "error" } else { "warning" };
+            let object = serde_json::json!({
+                "code": "", "severity": severity, "message": text, "file": &*line.file, "line": line.number,
+            });
+            lines.push_str(&format!("{object}\n"));
+        }
         if options.canonical {
             eprint!("{lines}");
             return Ok(());
@@ -82,6 +93,9 @@ fn report(options: &Options, config: Option<&Config>, reports: &Reports) -> Resu
         return print(&lines);
     }
     eprint!("{}", reports.render(look()));
+    for Finding { line, text, is_error } in findings {
+        eprintln!("{}: {line}: {text}", if *is_error { "error" } else { "warning" });
+    }
     for (line, what) in not_yet {
         eprintln!("note: {line}: `{what}` has no effect yet: this version does not start with it");
     }

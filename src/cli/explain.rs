@@ -39,6 +39,9 @@ pub struct Options {
     /// Authenticated user
     #[arg(long)]
     user: Option<String>,
+    /// The session is encrypted
+    #[arg(long)]
+    tls: bool,
     /// The listener's tag
     #[arg(long, default_value = "")]
     tag: String,
@@ -81,6 +84,7 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
         source: options.from.0,
         helo: &options.helo,
         tag: &options.tag,
+        tls: options.tls,
         authenticated: options.user.as_deref(),
         sender: &options.sender,
         recipient: &options.rcpt,

@@ -11,10 +11,12 @@ use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
 use ringpost_shard::{Ask, MxAnswer, NameAnswer, Said};
+use ringpost_tls::{Channel, Flight, Rejected};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
 use super::list;
+use super::signing::Signers;
 use super::tables::{SYSTEM_USERS, Service, Tables};
 use crate::limits::{LOOKUPS, QUESTIONS};
 
@@ -51,12 +53,12 @@ enum Kind {
 
 /// A shard's way to the coordinator.
 #[derive(Clone)]
-pub struct Line(Sender<Asked>);
+pub struct Line(Sender<Asked>, Signers);
 
 /// The shards' end and the coordinator's.
-pub fn questions() -> (Line, Mailbox<Asked>) {
+pub fn questions(signers: Signers) -> (Line, Mailbox<Asked>) {
     let (sender, mailbox) = Mailbox::new(QUESTIONS);
-    (Line(sender), mailbox)
+    (Line(sender, signers), mailbox)
 }
 
 /// Said when nobody is there to answer any more.
@@ -117,6 +119,14 @@ impl Ask for Line {
             return Told::Failed(STOPPED.into());
         }
         wait.await.unwrap_or_else(|_| Told::Failed(STOPPED.into()))
+    }
+
+    fn can_sign(&self) -> bool {
+        self.1.have_room()
+    }
+
+    async fn sign(&self, flight: Flight) -> Result<Channel, Rejected> {
+        self.1.sign(flight).await
     }
 }
 
@@ -203,7 +213,7 @@ mod tests {
         let desk = Desk { names: Arc::new(Names::Zone(zone)), tables: Box::new(move || tables.clone()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (line, mailbox) = questions();
+            let (line, mailbox) = questions(Signers::start(1).unwrap());
             let answering = tokio::spawn(answer(mailbox, desk));
             ask(line).await;
             answering.await.unwrap();

@@ -10,6 +10,7 @@ pub mod log;
 pub mod mailbox;
 mod reload;
 mod shards;
+mod signing;
 mod status;
 pub mod tables;
 mod zone;
@@ -29,6 +30,7 @@ pub use self::errands::Errands;
 use self::log::Log;
 use self::mailbox::Asked;
 pub use self::shards::Shards;
+pub use self::signing::{Handshakes, Signers};
 use self::tables::{Declared, Surroundings, Tables};
 pub use self::zone::Zone;
 use crate::disk::Look;
@@ -52,6 +54,7 @@ pub struct Coordinator {
     surroundings: Surroundings,
     door: Door,
     supervisor: Channel,
+    handshakes: Handshakes,
     reloads: reload::Waiting,
 }
 
@@ -69,6 +72,8 @@ pub struct Start {
     pub supervisor: Channel,
     /// The shards' questions.
     pub questions: Mailbox<Asked>,
+    /// What makes handshakes of certificates.
+    pub handshakes: Handshakes,
     /// Tables that are looked up here.
     pub tables: Vec<Declared>,
     /// Absolute paths of configurations are below this directory.
@@ -146,6 +151,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         door,
         supervisor,
         questions,
+        handshakes,
         tables,
         root,
         zone,
@@ -177,6 +183,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         surroundings,
         door,
         supervisor,
+        handshakes,
         reloads,
     });
     let of_tables = coordinator.clone();

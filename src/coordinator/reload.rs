@@ -62,7 +62,7 @@ impl Coordinator {
     /// The supervisor has sent a plan.
     pub async fn apply(&self, plan: &Plan, notes: Vec<String>) {
         let renewed = plan.config().and_then(|(config, _)| self.renew_tables(plan).map(|()| config));
-        let outcome = self.give(renewed, || {
+        let outcome = self.give(plan, renewed, || {
             let mut text = "reloaded: sessions that begin from now on follow it".to_owned();
             for note in &notes {
                 self.log.warn(&format_args!("reload: {note}"));
@@ -77,7 +77,7 @@ impl Coordinator {
 
     /// The supervisor has sent a plan in which only entries of these tables are new.
     pub async fn apply_tables(&self, plan: &Plan, tables: &[String]) {
-        let outcome = self.give(plan.config().map(|(config, _)| config), || {
+        let outcome = self.give(plan, plan.config().map(|(config, _)| config), || {
             let names: Vec<String> = tables.iter().map(|name| format!("<{name}>")).collect();
             let text = format!("read again: {}", names.join(", "));
             self.log.push(&format_args!("conf   {text}"));
@@ -88,9 +88,15 @@ impl Coordinator {
     }
 
     /// Gives a configuration that was found good to every shard; then it is told.
-    async fn give(&self, config: Result<Config, String>, tell: impl FnOnce() -> String) -> Result<String, String> {
+    async fn give(
+        &self,
+        plan: &Plan,
+        config: Result<Config, String>,
+        tell: impl FnOnce() -> String,
+    ) -> Result<String, String> {
         let config = Arc::new(config?);
-        self.shards.reload(&config).await;
+        let servers = self.handshakes.servers(&config, &plan.identities)?;
+        self.shards.reload(&config, &servers).await;
         *self.config.write().expect("nobody panics with it") = config;
         Ok(tell())
     }

@@ -8,7 +8,7 @@ use futures_channel::oneshot;
 use ringpost_conf::Config;
 use ringpost_io::Sender;
 use ringpost_perf::{Counter, Counters, Gauges, ShardSnapshot, Snapshot, Stage};
-use ringpost_shard::{ListedEnvelope, Order, ShardReport, ShownMessage};
+use ringpost_shard::{ListedEnvelope, Order, Servers, ShardReport, ShownMessage};
 
 use crate::ipc::engine::Summary;
 use crate::limits::{SHARD_ANSWER, SHARD_LIST, STATS_KEEP};
@@ -96,11 +96,11 @@ impl Shards {
         }
     }
 
-    /// Gives each a new configuration.
-    pub async fn reload(&self, config: &Arc<Config>) {
+    /// Gives each a new configuration, and what handshakes are made with from then on.
+    pub async fn reload(&self, config: &Arc<Config>, servers: &Servers) {
         for shard in &self.orders {
             // A shard that is gone needs none.
-            let _ = shard.send(Order::Reload(config.clone())).await;
+            let _ = shard.send(Order::Reload(config.clone(), servers.clone())).await;
         }
     }
 

@@ -40,6 +40,8 @@ pub enum Purpose {
     Deliveries,
     /// Its lane for reading their `.forward` files.
     Forwards,
+    /// A lane to the keyholder for one of the threads that wait for signatures. More come when that is started again.
+    Signing,
     /// One shard's socket of one listener, listening.
     Smtp {
         /// Index in the configuration's listeners.

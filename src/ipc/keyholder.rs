@@ -1,4 +1,4 @@
-//! Supervisor and keyholder. Keys, and the engine's requests to sign, come with TLS.
+//! Supervisor, engine and keyholder. Keys come in as files and never leave; what leaves are public keys and signatures.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,17 @@ pub enum ToKeyholder {
     },
     /// Are you there?
     Ping(u64),
+    /// The descriptor alongside is the keyholder's end of this.
+    Lane(Lane),
+}
+
+/// A connection of its own, with a thread at the keyholder's end: one letter there, one back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lane {
+    /// The supervisor's: [`Custody`] and [`Kept`].
+    Custody,
+    /// A thread's of the engine: [`SignRequest`] and [`Signature`].
+    Signing,
 }
 
 /// From the keyholder.
@@ -21,4 +32,65 @@ pub enum FromKeyholder {
     Ready,
     /// The number of the question.
     Pong(u64),
+}
+
+/// What a key is for; it signs nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyPurpose {
+    /// The server's side of TLS handshakes.
+    TlsServer,
+}
+
+/// What becomes of keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Custody {
+    /// Keep the key that is in the file alongside; answered with its public key.
+    Hold {
+        /// Its number from now on.
+        key: u32,
+        /// What it is for.
+        purpose: KeyPurpose,
+    },
+    /// Make a key, write it to the file alongside, and keep nothing; answered with a certificate.
+    Make {
+        /// Whom the certificate is for.
+        hostname: String,
+    },
+    /// Forget all keys but these.
+    Keep(Vec<u32>),
+}
+
+/// What has become of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// `SubjectPublicKeyInfo` in DER.
+    PublicKey(Vec<u8>),
+    /// A certificate in PEM, signed with its own key.
+    Certificate(String),
+    /// It is done.
+    Done,
+    /// It cannot be done, and why.
+    Refused(String),
+}
+
+/// A handshake that wants a signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignRequest {
+    /// Of this request, so that a late answer is not taken for another's.
+    pub number: u64,
+    /// Which key.
+    pub key: u32,
+    /// How, by its number in the registry (RFC 8446 §4.2.3).
+    pub scheme: u16,
+    /// Over what, not hashed.
+    pub transcript: Vec<u8>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Of the request.
+    pub number: u64,
+    /// The signature, or why there is none.
+    pub outcome: Result<Vec<u8>, String>,
 }

@@ -12,6 +12,7 @@ use ringpost_perf::report::duration;
 use super::control;
 use super::resources::bytes;
 use super::sockets::Sockets;
+use crate::certificates::Name;
 use crate::ipc::engine::{Ready, Summary};
 use crate::plan::{self, Plan};
 
@@ -22,7 +23,9 @@ pub fn print(plan: &Plan, config: &Config, sockets: &Sockets, ready: &Ready, not
     if plan.is_quickstart() {
         out.push_str("\n  no configuration given: quick-start mode, nothing leaves this machine\n");
     }
-    line(&mut out, "smtp", &list(&smtp));
+    let made = plan.identities.iter().any(|identity| matches!(identity.name, Name::SelfSigned(_)));
+    let made = if made { "      STARTTLS with a self-signed certificate" } else { "" };
+    line(&mut out, "smtp", &format!("{}{made}", list(&smtp)));
     for (number, route) in plan::destinations(plan, config).iter().enumerate() {
         line(&mut out, if number == 0 { "mail to" } else { "" }, route);
     }

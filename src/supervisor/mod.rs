@@ -3,6 +3,7 @@
 
 mod banner;
 pub mod control;
+mod custody;
 pub mod delivery;
 pub mod forward;
 pub mod interfaces;
@@ -23,6 +24,7 @@ use ringpost_conf::Config;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
+use self::custody::Custody;
 use self::delivery::{Bounded, Bounds, Lane};
 use self::pickup::Pickup;
 use self::sockets::Sockets;
@@ -33,7 +35,7 @@ use self::watch::Watch;
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
-use crate::ipc::keyholder::{FromKeyholder, ToKeyholder};
+use crate::ipc::keyholder::{self, FromKeyholder, ToKeyholder};
 use crate::limits::{PING, SETTLE, STOP};
 use crate::plan::{self, Plan, Wish};
 
@@ -58,6 +60,7 @@ struct Supervisor {
     news: Receiver<News>,
     engine: Child,
     keyholder: Child,
+    custody: Custody,
     /// What does its errands; those of engines that are gone end by themselves.
     lanes: Vec<Lane>,
     /// How many deliveries they do at once.
@@ -101,6 +104,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         deliveries: Bounds::of(&config.machinery).into(),
         engine: Child::new(Role::Engine, sender.clone()),
         keyholder: Child::new(Role::Keyholder, sender),
+        custody: Custody::default(),
         on_terminal: std::io::stderr().is_terminal(),
         wish,
         plan,
@@ -145,7 +149,12 @@ fn watch_signals(news: Sender<News>) -> Result<(), Failure> {
 impl Supervisor {
     fn supervise(&mut self) -> Result<(), Failure> {
         self.start_keyholder()?;
-        self.start_engine()?;
+        // Both processes make themselves ready at the same time.
+        self.engine.start()?;
+        let taken = self.custody.take_up(&self.config, &self.plan.state).map_err(plan::broken)?;
+        self.plan.identities = taken.identities;
+        self.notes.extend(taken.notes);
+        self.equip_engine()?;
         loop {
             match self.news.recv_timeout(self.wait()) {
                 Ok(News::Signal(SIGHUP)) if !self.terminal_is_gone() => self.reload(),
@@ -208,6 +217,7 @@ impl Supervisor {
         if self.tables_due.is_some_and(|due| due <= now) {
             self.tables_due = None;
             self.read_tables(None);
+            self.renew_certificates();
         }
         self.pickup.look(&self.plan.state);
         if now >= self.ping_due {
@@ -221,6 +231,22 @@ impl Supervisor {
         self.keyholder.start()?;
         (self.pinged, self.ping_answered) = (0, 0);
         self.keyholder.tell(&ToKeyholder::Start { parent: std::process::id() });
+        for problem in self.custody.connect(&self.keyholder) {
+            eprintln!("ringpost: {problem}");
+        }
+        self.link_engine_and_keyholder()
+    }
+
+    /// Lanes between the two, once both run: a process that has been started again needs them anew.
+    fn link_engine_and_keyholder(&self) -> Result<(), Failure> {
+        if !self.engine.is_running() || !self.keyholder.is_running() {
+            return Ok(());
+        }
+        for _ in 0..plan::signers(ringpost_io::ring::available_cpus().len()) {
+            let (ours, theirs) = ringpost_io::sys::packet_pair()?;
+            self.keyholder.hand(&ToKeyholder::Lane(keyholder::Lane::Signing), theirs.as_fd());
+            self.engine.give(Purpose::Signing, ours.as_fd());
+        }
         Ok(())
     }
 
@@ -243,6 +269,11 @@ impl Supervisor {
 
     fn start_engine(&mut self) -> Result<(), Failure> {
         self.engine.start()?;
+        self.equip_engine()
+    }
+
+    /// Gives a new engine all that it needs, and has it begin.
+    fn equip_engine(&mut self) -> Result<(), Failure> {
         let plan = to_memory(&self.plan)?;
         self.engine.give(Purpose::Plan, plan.as_fd());
         for (purpose, socket) in self.sockets.all() {
@@ -255,6 +286,7 @@ impl Supervisor {
             self.engine.give(purpose, end.as_fd());
             self.lanes.push(lane);
         }
+        self.link_engine_and_keyholder()?;
         self.engine.tell(&ToEngine::Start { parent: std::process::id() });
         Ok(())
     }
@@ -328,6 +360,16 @@ impl Supervisor {
             Ok((config, warnings)) => Ok((plan, config, warnings)),
             Err(report) => Err(plan::broken(report)),
         });
+        let read = read.and_then(|(mut plan, config, mut notes)| {
+            let taken = self.custody.take_up(&config, &plan.state).map_err(plan::broken)?;
+            plan.identities = taken.identities;
+            notes.extend(taken.notes);
+            Ok((plan, config, notes))
+        });
+        if self.custody.is_cut_off() {
+            // Its end is on its way as news, and then it is started again.
+            self.keyholder.kill();
+        }
         let (plan, config, mut notes) = match read {
             Ok(read) => read,
             Err(failure) => {
@@ -354,6 +396,30 @@ impl Supervisor {
             Ok((_, _, tables)) if tables.is_empty() => {}
             Ok((plan, config, tables)) => self.hand_on(plan, config, &ToEngine::TablesRead(tables)),
             Err(report) => self.engine.tell(&ToEngine::ReloadRefused(cut(report))),
+        }
+    }
+
+    /// Takes up certificates that have been renewed. As long as they do not fit each other, those that are there stay.
+    fn renew_certificates(&mut self) {
+        if !self.custody.has_news(&self.config, &self.plan.state) {
+            return;
+        }
+        let taken = self.custody.take_up(&self.config, &self.plan.state);
+        let renewed = taken.and_then(|taken| {
+            let mut plan = self.plan.clone();
+            plan.identities = taken.identities;
+            let (config, _) = plan.config()?;
+            Ok((plan, config, taken.notes))
+        });
+        match renewed {
+            Ok((plan, config, mut notes)) => {
+                notes.insert(0, "certificates have been renewed".into());
+                self.hand_on(plan, config, &ToEngine::Reload { notes });
+            }
+            Err(why) => eprintln!("ringpost: certificates have changed, and the old ones stay in use: {why}"),
+        }
+        if self.custody.is_cut_off() {
+            self.keyholder.kill();
         }
     }
 

@@ -101,10 +101,15 @@ impl Child {
         }
     }
 
-    /// Sends a descriptor.
+    /// Sends the engine a descriptor.
     pub fn give(&self, purpose: Purpose, descriptor: BorrowedFd<'_>) {
+        self.hand(&ToEngine::Descriptor(purpose), descriptor);
+    }
+
+    /// Sends a letter with a descriptor alongside.
+    pub fn hand<T: Serialize>(&self, letter: &T, descriptor: BorrowedFd<'_>) {
         if let Some((_, channel)) = &self.running
-            && let Err(error) = channel.send_with(&ToEngine::Descriptor(purpose), Some(descriptor))
+            && let Err(error) = channel.send_with(letter, Some(descriptor))
         {
             eprintln!("ringpost: cannot reach the {}: {error}", self.role.name());
         }

@@ -1,4 +1,5 @@
-//! The text files of tables are watched: a changed one is read again by itself (grammar §7.2), unless it is `manual`.
+//! The text files of tables are watched: a changed one is read again by itself (grammar §7.2), unless it is `manual`. So are
+//! certificates and keys (§4.2).
 //!
 //! Folders are watched and not the files, for a file is best replaced by renaming another to its name.
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::Sender;
-use ringpost_conf::{Backend, Config};
+use ringpost_conf::{Backend, Config, PkiSource};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 use super::News;
@@ -53,7 +54,8 @@ impl Watch {
         let mut watched = self.watched.lock().expect("nobody panics with it");
         let (mut folders, mut problems) = (Vec::new(), Vec::new());
         for folder in files.iter().filter_map(|file| file.parent()).collect::<BTreeSet<_>>() {
-            let changes = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
+            // Programs that renew certificates make links, too.
+            let changes = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE;
             // One that is watched already keeps its number, and no change in it is missed.
             match inotify::add_watch(&self.inotify, folder, changes) {
                 Ok(number) => folders.push((number, folder.to_owned())),
@@ -71,8 +73,17 @@ impl Watch {
     }
 }
 
-/// The text files that are read again by themselves.
+/// The files that are read again by themselves.
 fn files(config: &Config) -> impl Iterator<Item = &Path> {
+    let certificates = config.pkis.iter().filter_map(|pki| match &pki.source {
+        PkiSource::Files { cert, key } => Some([cert.as_path(), key.as_path()]),
+        PkiSource::Table(_) => None,
+    });
+    certificates.flatten().chain(tables(config))
+}
+
+/// The text files of tables.
+fn tables(config: &Config) -> impl Iterator<Item = &Path> {
     config.tables.iter().filter_map(|table| match &table.backend {
         Backend::File { path } if !table.options.manual && !table.services.is_empty() => Some(path.as_path()),
         _ => None,

@@ -28,5 +28,6 @@ mod sources;
 mod stress;
 mod tables;
 mod tags;
+mod tls;
 mod users;
 mod wire;

@@ -31,7 +31,11 @@ impl Config {
     /// is no relay action, so nothing can leave the machine. Limits that only get in the way of a load test on loopback are wide.
     pub fn quickstart(state: &Path, listen: &Quickstart) -> Self {
         let smtp = Smtp { mails_max: u32::MAX, sessions_per_source_max: limits::SESSIONS, ..Smtp::default() };
-        let listeners = listen.listen.iter().map(|at| Listener::plain(*at, "localhost", smtp.message_bytes_max));
+        let listeners = listen.listen.iter().map(|at| Listener {
+            // With the certificate that is made where none is given.
+            tls: ListenerTls { mode: TlsMode::Offered, ..ListenerTls::default() },
+            ..Listener::plain(*at, "localhost", smtp.message_bytes_max)
+        });
         let maildir =
             Maildir { path: Format::literal(state.join("Maildir").to_string_lossy().into_owned()), junk: false };
         let http = |listen| Http { listen, pki: None, auth: None, only: Vec::new(), line: Line::built_in() };

@@ -17,6 +17,9 @@ pub struct Received<'a> {
     pub by: &'a str,
     /// `SMTP`, `ESMTP`, `UTF8SMTP`…
     pub protocol: &'a str,
+    /// What encrypts the session, if anything does: `TLS1.3:TLS_AES_256_GCM_SHA384:256:NO`, version, cipher, bits of its
+    /// key, and whether the client's certificate was verified.
+    pub tls: Option<&'a str>,
     /// Queue identifier.
     pub id: &'a str,
     /// The recipient, if there is only one: several would tell them of each other (RFC 5321 §7.6).
@@ -71,6 +74,12 @@ impl Received<'_> {
         }
         out.extend_from_slice(b"with ");
         host(out, self.protocol);
+        if let Some(tls) = self.tls {
+            out.extend_from_slice(b"\r\n\t(");
+            // Nothing in it ends the comment (RFC 5322 §3.2.2).
+            host(out, tls);
+            out.extend_from_slice(b")");
+        }
         out.extend_from_slice(b" id ");
         host(out, self.id);
         let date_start = match self.recipient {
@@ -133,6 +142,7 @@ mod tests {
             client: Client::Host { helo, address },
             by: "mx.example",
             protocol: "ESMTP",
+            tls: None,
             id: "00A1",
             recipient,
             at_ms: 1_795_609_032_000,
@@ -157,11 +167,25 @@ mod tests {
     }
 
     #[test]
+    fn tells_what_encrypts() {
+        let mut out = Vec::new();
+        let client = Client::Host { helo: "c", address: "192.0.2.1".parse().unwrap() };
+        let tls = Some("TLS1.3:TLS_AES_256_GCM_SHA384:256:NO");
+        let by = "mx.example";
+        Received { client, by, protocol: "ESMTPS", tls, id: "00A1", recipient: None, at_ms: 0 }.write(&mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "Received: from c (unknown [192.0.2.1])\r\n\tby mx.example with ESMTPS\r\n\
+             \t(TLS1.3:TLS_AES_256_GCM_SHA384:256:NO) id 00A1;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
+        );
+    }
+
+    #[test]
     fn tells_the_user_or_nothing() {
         let of = |client| {
             let mut out = Vec::new();
             let (by, protocol, id) = ("mx.example", "ESMTP", "00A1");
-            Received { client, by, protocol, id, recipient: None, at_ms: 0 }.write(&mut out);
+            Received { client, by, protocol, tls: None, id, recipient: None, at_ms: 0 }.write(&mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
+use ringpost_tls::{Channel, Failure, Flight, Rejected};
 
 use crate::limits;
 
@@ -95,6 +96,15 @@ pub trait Ask: 'static {
     async fn user(&self, name: &str) -> Said;
     /// A list in a file of its own, read as the server's own user.
     async fn list(&self, path: &Path) -> Told;
+    /// Whether a handshake that begins now will have its signature in time.
+    fn can_sign(&self) -> bool {
+        false
+    }
+    /// Takes the step of a handshake that needs the private key, where waiting for it keeps nobody.
+    async fn sign(&self, flight: Flight) -> Result<Channel, Rejected> {
+        drop(flight);
+        Err(Rejected::silently(Failure::key("there are no private keys here")))
+    }
 }
 
 /// A question: MX of a domain, those of a name that an administrator has given, or addresses of a host; with the port that

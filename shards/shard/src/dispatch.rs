@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_later_flight_of_a_message_joins_the_one_in_the_air() {
         let config = || Arc::new(Config::quickstart(Path::new("state"), &Quickstart::default()));
-        let settings = Rc::new(Settings::new(config(), "host.example"));
+        let settings = Rc::new(Settings::new(config(), &Default::default(), "host.example"));
         // Envelope 1 was refused for now, and is due again while 0 is still in the air.
         let mut both = flight(&settings, &[0, 1], 0);
         both.open = 1;
@@ -348,7 +348,7 @@ mod tests {
         let known: Vec<(u16, u16, Option<usize>)> =
             both.envelopes.iter().map(|one| (one.index, one.attempts, one.action)).collect();
         assert_eq!(known, [(0, 0, Some(0)), (1, 1, Some(0)), (2, 1, Some(0))]);
-        both.join(flight(&Rc::new(Settings::new(config(), "host.example")), &[3], 0));
+        both.join(flight(&Rc::new(Settings::new(config(), &Default::default(), "host.example")), &[3], 0));
         let actions: Vec<Option<usize>> = both.envelopes.iter().map(|one| one.action).collect();
         assert_eq!(actions, [None, None, None, Some(0)], "numbers of a configuration that has been replaced");
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ringpost_io::Peer;
 use ringpost_queue::MessageId;
 use ringpost_smtp::client::RemoteReply;
+use ringpost_tls::Secured;
 
 use crate::letter::{Delays, Link, Security};
 
@@ -22,6 +23,24 @@ pub enum Event<'a> {
     },
     /// A client was turned away or broke the rules so often that the session was closed.
     Refused {
+        /// Session.
+        session: u64,
+        /// Peer.
+        from: Origin,
+        /// Why.
+        why: &'a str,
+    },
+    /// A client's connection is encrypted now.
+    Encrypted {
+        /// Session.
+        session: u64,
+        /// Peer.
+        from: Origin,
+        /// With what.
+        secured: &'a Secured,
+    },
+    /// A client's TLS handshake has failed, and its connection is over.
+    HandshakeFailed {
         /// Session.
         session: u64,
         /// Peer.
@@ -174,6 +193,17 @@ impl Display for Event<'_> {
             Event::Connected { session, from } => write!(f, "smtp   s={session:016x} connected from={from}"),
             Event::Refused { session, from, why } => {
                 write!(f, "smtp   s={session:016x} refused from={from} why=\"{why}\"")
+            }
+            Event::Encrypted { session, from, secured } => {
+                let Secured { version, cipher, server_name, resumed, .. } = secured;
+                write!(f, "smtp   s={session:016x} tls from={from} version={version} cipher={cipher}")?;
+                if let Some(name) = server_name {
+                    write!(f, " sni={name}")?;
+                }
+                write!(f, " resumed={} verify=none", if *resumed { "yes" } else { "no" })
+            }
+            Event::HandshakeFailed { session, from, why } => {
+                write!(f, "smtp   s={session:016x} tls-failed from={from} why=\"{why}\"")
             }
             Event::RecipientRefused { session, sender, recipient, reply } => {
                 write!(f, "smtp   s={session:016x} refused from=<{sender}> to=<{recipient}> reply=\"{reply}\"")

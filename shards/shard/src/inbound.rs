@@ -10,18 +10,21 @@ use ringpost_perf::{Counter, Stage};
 use ringpost_smtp::server::{Session, Step};
 use ringpost_smtp::{Reply, Transaction};
 
+use crate::ask::Ask;
 use crate::body::Incoming;
 use crate::event::{Event, Origin};
 use crate::limits;
 use crate::recipient::{Client, First, Recipients};
 use crate::replies;
+use crate::secure;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::submit;
+use crate::wire::Wire;
 
 /// One connection. Small while it waits: what a transaction needs lives only as long as that.
 struct Connection<S> {
-    stream: S,
+    wire: Wire<S>,
     session: Session,
     input: Vec<u8>,
     /// Bytes of `input` that the session has consumed.
@@ -52,22 +55,29 @@ pub(crate) async fn serve<W: World>(
     let listener = settings.listener_of(peer, listener);
     let Some(policy) = settings.policies.get(listener) else { return };
     let now = shard.runtime.now();
-    let local = stream.local_addr();
+    let wire = Wire::new(stream);
+    let local = wire.local_addr();
+    let tls_first = policy.tls_first;
     let mut connection = Connection {
-        stream,
+        wire,
         session: Session::new(policy.smtp_at(local.ip()), now),
         input: Vec::new(),
         used: 0,
         out: Vec::new(),
         arrived: now,
-        client: Client { origin: Origin::of(peer), local: local.ip(), listener, session: session_id },
+        client: Client { origin: Origin::of(peer), local: local.ip(), listener, session: session_id, secured: None },
         settings,
     };
+    if tls_first && !encrypt(shard, &mut connection).await {
+        return;
+    }
     connection.session.greet(&mut connection.out);
     let mut arena = Bump::new();
     while let End::Transaction = transaction(shard, &mut connection, &arena).await {
         arena.reset();
     }
+    // Whoever no longer reads has no use for it either.
+    shard.runtime.timeout(limits::TURN_AWAY, connection.wire.end()).await;
 }
 
 /// From one clean state of the session to the next: at most one message.
@@ -124,6 +134,18 @@ async fn transaction<W: World>(
                 return End::Transaction;
             }
             Step::Reset => return End::Transaction,
+            // Boxed: a connection that is plain must not hold room for it.
+            Step::StartTls => match Box::pin(start_tls(shard, connection)).await {
+                true => return End::Transaction,
+                false => return End::Connection,
+            },
+            Step::Injected => {
+                let Client { session, origin, .. } = connection.client;
+                let why = "commands came behind STARTTLS in the clear, where anybody may have put them";
+                shard.event(&Event::Refused { session, from: origin, why });
+                flush(shard, connection).await;
+                return End::Connection;
+            }
             Step::Close => {
                 // The farewell is a courtesy; the peer may be gone.
                 let _ = flush(shard, connection).await;
@@ -131,6 +153,32 @@ async fn transaction<W: World>(
             }
         }
     }
+}
+
+/// Answers STARTTLS. False: the connection is over.
+async fn start_tls<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> bool {
+    let verdict = if shard.ask.can_sign() { Ok(()) } else { Err(replies::too_many_handshakes()) };
+    let begins = verdict.is_ok();
+    connection.session.on_start_tls(verdict, &mut connection.out);
+    if !begins {
+        return true;
+    }
+    // What was read in the clear is not to be taken for what comes encrypted.
+    (connection.input, connection.used) = (Vec::new(), 0);
+    flush(shard, connection).await && encrypt(shard, connection).await
+}
+
+/// Makes the handshake. False: the connection is over.
+async fn encrypt<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> bool {
+    let Connection { wire, client, input, settings, .. } = connection;
+    let server = settings.policies[client.listener].tls.clone();
+    let secured = Box::pin(secure::handshake(shard, wire, server, client, input)).await;
+    if secured.is_some() {
+        connection.client.secured = secured;
+        connection.session.on_encrypted();
+        connection.arrived = shard.runtime.now();
+    }
+    connection.client.secured.is_some()
 }
 
 struct Receiving {
@@ -217,7 +265,7 @@ async fn read<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R 
     let deadline = connection.session.deadline();
     let count = {
         let left = deadline.saturating_duration_since(shard.runtime.now()).max(Duration::from_millis(1));
-        let read = async { Some(connection.stream.read(&mut connection.input, limits::READ_BYTES).await) };
+        let read = async { Some(connection.wire.read(&mut connection.input, limits::READ_BYTES).await) };
         let waited = if idle {
             let stopped = async {
                 shard.stop.raised().await;
@@ -248,7 +296,7 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R
     if connection.out.is_empty() {
         return true;
     }
-    let written = shard.runtime.timeout(limits::WRITE, connection.stream.write_all(&connection.out)).await;
+    let written = shard.runtime.timeout(limits::WRITE, connection.wire.write_all(&connection.out)).await;
     connection.out.clear();
     shard.stages.record(Stage::Command, shard.runtime.now() - connection.arrived);
     if written.is_none() {

@@ -12,13 +12,14 @@ use ringpost_queue::{Counts, MessageId, StoredAction};
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+use crate::secure::Servers;
 use crate::shard::{Shard, World};
 
 /// A letter from the coordinator.
 #[derive(Debug)]
 pub enum Order {
     /// Sessions that begin from now on follow this configuration.
-    Reload(Arc<Config>),
+    Reload(Arc<Config>, Servers),
     /// What this table has said does not count any more.
     ForgetTable(String),
     /// Finish what is open, make all durable, end.

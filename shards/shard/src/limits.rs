@@ -74,6 +74,8 @@ pub const WRITE: Duration = Duration::from_secs(300);
 pub const BODY_WRITE: Duration = Duration::from_secs(180);
 /// Time for a QUIT.
 pub const QUIT: Duration = Duration::from_secs(5);
+/// How long a client may take for a TLS handshake: four trips over the slowest of networks, and two signatures.
+pub const HANDSHAKE_OF_CLIENT: Duration = Duration::from_secs(30);
 /// Time to tell a client that there is no room for it.
 pub const TURN_AWAY: Duration = Duration::from_secs(5);
 /// How long shutting down waits for open transactions.

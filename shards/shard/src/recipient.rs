@@ -10,6 +10,7 @@ use ringpost_conf::tables::{Answer, ServiceKind};
 use ringpost_conf::{Decision, Facts, FormatValues, Lookup, TableId};
 use ringpost_io::Runtime;
 use ringpost_smtp::{Reply, Transaction};
+use ringpost_tls::Secured;
 
 use crate::ask::NameAnswer;
 use crate::dispatch::Envelope;
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) local: IpAddr,
     pub(crate) listener: usize,
     pub(crate) session: u64,
+    /// What encrypts the session.
+    pub(crate) secured: Option<Box<Secured>>,
 }
 
 /// What the accepted recipients have become, in the transaction's order.
@@ -239,6 +242,7 @@ fn facts<'a>(
         reverse_name: client_name::fact(name),
         sender: tx.reverse_path(),
         recipient,
+        tls: client.secured.is_some(),
         ..Facts::default()
     }
 }

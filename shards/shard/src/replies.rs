@@ -38,6 +38,11 @@ pub(crate) fn too_many_deliveries() -> Reply {
     Reply::new(452, "4.5.3", "the recipients so far stand for too many others, send to this one separately")
 }
 
+/// So many handshakes wait for their signature that this one would come too late (RFC 3207 §4).
+pub(crate) fn too_many_handshakes() -> Reply {
+    Reply::new(454, "4.7.0", "too many TLS handshakes at the moment, try again later")
+}
+
 /// The shard stops.
 pub(crate) fn stopping() -> Reply {
     Reply::new(421, "4.3.2", "server is stopping, try again later")

@@ -2,19 +2,26 @@
 
 use ringpost_conf::expand::Outlines;
 use ringpost_conf::tables::{HostName, Mapped};
-use ringpost_conf::{Config, Keyed, Origin, Reserve, Where};
+use ringpost_conf::{Config, Keyed, Origin, Reserve, TlsMode, Where};
 use ringpost_io::Peer;
 use ringpost_queue::{Options, Plant};
-use ringpost_smtp::server::Policy;
+use ringpost_smtp::server::{Encryption, Policy};
+use ringpost_tls::Server;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use crate::secure::Servers;
 
 /// One listener's sessions.
 pub(crate) struct ListenerPolicy {
     pub(crate) smtp: Arc<Policy>,
     hostnames: Option<Arc<Mapped<HostName>>>,
     pub(crate) tag: String,
+    /// What handshakes are made with.
+    pub(crate) tls: Option<Server>,
+    /// `smtps`: the handshake comes first.
+    pub(crate) tls_first: bool,
     /// Port 587: our own users, whose messages are completed (RFC 6409 §8).
     pub(crate) submission: bool,
     /// The client is not named in `Received:`.
@@ -52,8 +59,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(config: Arc<Config>, hostname: &str) -> Self {
-        let policies = config.listeners.iter().map(|listener| {
+    pub(crate) fn new(config: Arc<Config>, servers: &Servers, hostname: &str) -> Self {
+        let policies = config.listeners.iter().enumerate().map(|(number, listener)| {
+            let tls = servers.get(number).cloned().flatten();
             let smtp = &config.smtp;
             let policy = Policy {
                 hostname: listener.hostname.clone(),
@@ -62,6 +70,12 @@ impl Settings {
                 mails_max: smtp.mails_max,
                 errors_max: smtp.errors_max,
                 command_bytes_max: smtp.line_bytes_max as usize,
+                encryption: match listener.tls.mode {
+                    TlsMode::Offered if tls.is_some() => Encryption::Offered,
+                    // Without a certificate nothing is taken there, rather than everything in the clear.
+                    TlsMode::Required => Encryption::Required,
+                    TlsMode::Off | TlsMode::Offered | TlsMode::Implicit => Encryption::Never,
+                },
                 command_timeout: smtp.command_timeout,
                 data_timeout: smtp.data_timeout,
             };
@@ -74,6 +88,8 @@ impl Settings {
                 },
                 tag: listener.tag.clone(),
                 submission: listener.port == 587,
+                tls,
+                tls_first: listener.tls.mode == TlsMode::Implicit,
                 mask_source: listener.mask_source,
             }
         });

@@ -26,6 +26,7 @@ use crate::lookups::Lookups;
 use crate::outbound::Idle;
 use crate::outbox::Outbox;
 use crate::resolve::Resolved;
+use crate::secure::Servers;
 use crate::settings::Settings;
 use crate::{dispatch, inspect, limits, listen, outbound, settle};
 
@@ -59,6 +60,8 @@ pub struct Start<W: World> {
     pub listeners: Vec<(<W::R as Runtime>::Listener, usize)>,
     /// What the administrator wants.
     pub config: Arc<Config>,
+    /// What handshakes are made with, by the numbers of its listeners.
+    pub servers: Servers,
     /// State directory; the queue is in `queue` below it.
     pub state: PathBuf,
     /// Name of this server, for greetings and trace fields, unless a listener has its own.
@@ -174,6 +177,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         own,
         listeners,
         config,
+        servers,
         state,
         hostname,
         orders,
@@ -182,7 +186,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         ready,
         plant,
     } = start;
-    let settings = Rc::new(Settings::new(config, &hostname));
+    let settings = Rc::new(Settings::new(config, &servers, &hostname));
     let (me, peers) = (mesh.me(), mesh.peers());
     let dir = state.join("queue");
     let free_bytes = free_bytes(runtime.disk(), &state).await;
@@ -297,8 +301,8 @@ impl<W: World> Shard<W> {
     async fn obey(self: &Rc<Self>, orders: Mailbox<Order>) {
         while let Some(order) = orders.receive().await {
             match order {
-                Order::Reload(config) => {
-                    *self.settings.borrow_mut() = Rc::new(Settings::new(config, &self.hostname));
+                Order::Reload(config, servers) => {
+                    *self.settings.borrow_mut() = Rc::new(Settings::new(config, &servers, &self.hostname));
                     self.lookups.forget();
                     // What nothing was tried of may be tried now.
                     self.landed.raise();

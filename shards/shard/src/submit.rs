@@ -17,7 +17,7 @@ use crate::event::{Event, Origin};
 use crate::recipient::{Client, Recipients};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
-use crate::{limits, replies};
+use crate::{limits, replies, secure};
 
 /// Makes the message durable and sends it on its way.
 ///
@@ -146,6 +146,7 @@ fn trace<W: World>(
         client: teller,
         by: session.hostname(),
         protocol: session.protocol_name(tx),
+        tls: client.secured.as_deref().map(secure::in_trace).as_deref(),
         id: &id.to_string(),
         recipient: only_recipient,
         at_ms: received_ms,

@@ -167,7 +167,7 @@ mod tests {
         let wrapper = wrapper.map(|text| Command::parse(text).expect("a command"));
         config.actions[0].kind = kind;
         config.actions[0].local = LocalOptions { wrapper, ..LocalOptions::default() };
-        let settings = Settings::new(Arc::new(config), "here.example");
+        let settings = Settings::new(Arc::new(config), &Default::default(), "here.example");
         let envelope = Envelope::new(2, "Gilles+x@b.example", "list@b.example", Some(0), way);
         let fresh = Fresh {
             id: MessageId(0x12),

@@ -48,6 +48,25 @@ impl<S: Stream> Wire<S> {
         }
     }
 
+    /// Encrypts all that follows, after a handshake that has been made on [`Wire::stream`].
+    pub(crate) fn encrypt(&mut self, channel: Channel) {
+        let secure = Secure { channel, out: Vec::new(), incoming: Vec::new(), plain: Vec::new() };
+        self.secure = Some(Box::new(secure));
+    }
+
+    /// What is below the encryption.
+    pub(crate) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Says that no more will come, for those who would otherwise suspect that something was cut off (RFC 8446 §6.1).
+    pub(crate) async fn end(&mut self) {
+        let Some(secure) = &mut self.secure else { return };
+        secure.channel.close(&mut secure.out);
+        // The peer may be gone.
+        let _ = secure.flush(&mut self.stream).await;
+    }
+
     /// The encryption, if there is one.
     pub(crate) fn channel(&self) -> Option<&Channel> {
         self.secure.as_ref().map(|secure| &secure.channel)

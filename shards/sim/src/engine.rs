@@ -101,6 +101,7 @@ impl Engine {
                 own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
                 listeners: vec![(listener, 0)],
                 config: site.config.clone(),
+                servers: Default::default(),
                 state: PathBuf::from("/state"),
                 hostname: "engine.sim".into(),
                 orders: mailbox,

@@ -100,6 +100,8 @@ async fn transaction<R: Runtime>(receiver: &mut Receiver<R>, shared: &Receivers,
                 };
                 session.on_recipient(verdict, &mut tx, out);
             }
+            // Nothing is encrypted here, and so nothing of the kind is offered.
+            Step::StartTls | Step::Injected => return Err(Gone),
             Step::Data => session.on_data(Ok(()), out),
             Step::Body(piece) => body.extend_from_slice(piece),
             Step::Commit => {

@@ -15,10 +15,20 @@ pub(crate) enum Verb {
     Expn,
     Help,
     Quit,
+    Starttls,
 }
+
+/// RFC 3207.
+const STARTTLS: &[u8] = b"STARTTLS";
 
 /// Splits a line without its CRLF into verb and arguments, without spaces round them. `None`: unknown.
 pub(crate) fn split(line: &[u8]) -> Option<(Verb, &[u8])> {
+    // The only verb that is not of four letters.
+    if let Some((verb, rest)) = line.split_at_checked(STARTTLS.len())
+        && verb.eq_ignore_ascii_case(STARTTLS)
+    {
+        return matches!(rest.first(), None | Some(b' ')).then(|| (Verb::Starttls, rest.trim_ascii()));
+    }
     let (verb, rest) = line.split_first_chunk::<4>()?;
     let arguments = match rest.first() {
         None => rest,
@@ -93,7 +103,10 @@ mod tests {
     fn verbs_are_words_of_either_case() {
         assert_eq!(split(b"eHlO  a.example "), Some((Verb::Ehlo, &b"a.example"[..])));
         assert_eq!(split(b"QUIT"), Some((Verb::Quit, &b""[..])));
-        for unknown in [&b""[..], b"QUI", b"QUITX", b"MAILFROM:<>", b"\x51UIU", b"STARTTLS", b"QU\x09T", b" QUIT"] {
+        assert_eq!(split(b"StartTLS "), Some((Verb::Starttls, &b""[..])));
+        for unknown in
+            [&b""[..], b"QUI", b"QUITX", b"MAILFROM:<>", b"\x51UIU", b"STARTTLSX", b"START", b"QU\x09T", b" QUIT"]
+        {
             assert_eq!(split(unknown), None, "{unknown:?}");
         }
     }

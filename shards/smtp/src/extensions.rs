@@ -5,10 +5,14 @@ use crate::reply::push_number;
 use crate::server::Policy;
 
 /// Appends the reply to EHLO (RFC 5321 §4.1.1.1): PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152),
-/// SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), ENHANCEDSTATUSCODES (RFC 2034), LIMITS (RFC 9422).
-pub(crate) fn announce(policy: &Policy, out: &mut Vec<u8>) {
+/// SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), ENHANCEDSTATUSCODES (RFC 2034), LIMITS (RFC 9422), and STARTTLS (RFC 3207) where
+/// that may be said now.
+pub(crate) fn announce(policy: &Policy, start_tls: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"250-");
     out.extend(policy.hostname.bytes().map(|byte| if byte.is_ascii_graphic() { byte } else { b'?' }));
+    if start_tls {
+        out.extend_from_slice(b"\r\n250-STARTTLS");
+    }
     out.extend_from_slice(b"\r\n250-PIPELINING\r\n250-SIZE ");
     push_number(policy.size_max, out);
     out.extend_from_slice(
@@ -92,7 +96,7 @@ mod tests {
         policy.recipients_max = 7;
         policy.mails_max = 3;
         let mut out = Vec::new();
-        announce(&policy, &mut out);
+        announce(&policy, false, &mut out);
         let mut offered = Offered::default();
         for line in out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             offered.note(line[4..].trim_ascii_end());

@@ -3,7 +3,7 @@
 //!
 //! A session is fed bytes and says what must be done next. It never does I/O, never reads a clock (it is told `now`), never
 //! logs, and never panics on what a peer sends: a mistake of the peer becomes a reply, in the end a closed connection.
-//! What is deliberately absent: TLS and AUTH (not yet), rules, queues, and the text of a message beyond its line ends.
+//! What is deliberately absent: TLS itself (the caller has it), AUTH (not yet), rules, queues, and the text of a message beyond its line ends.
 //!
 //! Doors: [`server::Session`] with [`Transaction`] and [`Reply`]; [`client::Session`] with [`Stuffer`].
 

@@ -150,6 +150,9 @@ pub(crate) fn too_many_errors(hostname: &str, out: &mut Vec<u8>) {
 pub(crate) fn too_many_mails(hostname: &str, out: &mut Vec<u8>) {
     sentence("421 4.5.3 ", hostname, " too many messages for one connection\r\n", out);
 }
+pub(crate) fn behind_start_tls(hostname: &str, out: &mut Vec<u8>) {
+    sentence("421 4.7.0 ", hostname, " nothing may follow STARTTLS before the handshake, closing connection\r\n", out);
+}
 pub(crate) fn queued(id: &str, out: &mut Vec<u8>) {
     sentence("250 2.0.0 queued as ", id, "\r\n", out);
 }
@@ -189,6 +192,11 @@ pub(crate) const BAD_RECIPIENT: &[u8] = b"501 5.1.3 recipient address not unders
 pub(crate) const BAD_PARAMETER: &[u8] = b"501 5.5.4 parameter value not understood\r\n";
 pub(crate) const UNKNOWN_PARAMETER: &[u8] = b"555 5.5.4 parameter unknown\r\n";
 pub(crate) const NEEDS_SMTPUTF8: &[u8] = b"553 5.6.7 this address needs MAIL with SMTPUTF8\r\n";
+pub(crate) const START_TLS: &[u8] = b"220 2.0.0 begin the TLS handshake\r\n";
+pub(crate) const TLS_FIRST: &[u8] = b"530 5.7.0 STARTTLS first: nothing is taken here without encryption\r\n";
+pub(crate) const NO_TLS: &[u8] = b"502 5.5.1 TLS is not offered here\r\n";
+pub(crate) const TLS_ALREADY: &[u8] = b"503 5.5.1 this session is encrypted already\r\n";
+pub(crate) const TLS_IN_TRANSACTION: &[u8] = b"503 5.5.1 not within a transaction; RSET ends it\r\n";
 pub(crate) const HELLO_FIRST: &[u8] = b"503 5.5.1 EHLO first\r\n";
 pub(crate) const NESTED_MAIL: &[u8] = b"503 5.5.1 MAIL already given; RSET begins anew\r\n";
 pub(crate) const MAIL_FIRST: &[u8] = b"503 5.5.1 MAIL first\r\n";

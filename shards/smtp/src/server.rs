@@ -5,5 +5,7 @@ mod hello;
 mod mail;
 mod rcpt;
 mod session;
+mod starttls;
 
 pub use session::{Policy, Protocol, Session, Step};
+pub use starttls::Encryption;

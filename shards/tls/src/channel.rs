@@ -91,6 +91,11 @@ impl Channel {
         self.connection.is_handshaking()
     }
 
+    /// The other side had to be asked to begin once more, so that the signature is still to come.
+    pub(crate) fn owes_signature(&self) -> bool {
+        self.is_handshaking() && self.connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest)
+    }
+
     /// The other side's certificates, its own first; none if it has shown none.
     pub(crate) fn peer_chain(&self) -> &[CertificateDer<'static>] {
         self.connection.peer_certificates().unwrap_or_default()

@@ -36,7 +36,8 @@ impl Failure {
         Self { fault: Fault::Ours, text: text.into() }
     }
 
-    pub(crate) fn peer(text: impl Into<String>) -> Self {
+    /// The other side sent what cannot be used, or nothing.
+    pub fn peer(text: impl Into<String>) -> Self {
         Self { fault: Fault::Peer, text: text.into() }
     }
 }

@@ -13,6 +13,7 @@ pub mod secure_sink;
 pub mod server;
 pub mod sink;
 pub mod text;
+pub mod tls;
 pub mod wait;
 
 pub use client::Client;

@@ -43,6 +43,11 @@ impl Setup {
         Self::whole(format!("{SMALL}{LISTENERS}smtp limit max-mails 1000000\n{}", rules.as_ref()))
     }
 
+    /// Another configuration, when what it names has been put into the directory.
+    pub fn config(self, config: impl Into<String>) -> Self {
+        Self { config: Some(config.into()), ..self }
+    }
+
     /// Everything comes from here to `address`.
     pub fn relay_to(address: SocketAddr) -> Self {
         Self::new(format!("action \"out\" relay host \"smtp://{address}\"\nmatch for any action \"out\"\n"))

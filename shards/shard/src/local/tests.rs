@@ -121,6 +121,7 @@ impl Place {
         config.store.segment_bytes = 4 << 20;
         let lines = log.clone();
         let start = Start::<Test> {
+            servers: Default::default(),
             runtime: runtime.clone(),
             mesh: world.mesh::<Letter>(1, 16).pop().expect("one"),
             ask: NoNames,

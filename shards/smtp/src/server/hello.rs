@@ -21,7 +21,7 @@ impl Session {
         self.protocol = protocol;
         match protocol {
             Protocol::Smtp => reply::hello(&self.policy.hostname, out),
-            Protocol::Esmtp => extensions::announce(&self.policy, out),
+            Protocol::Esmtp => extensions::announce(&self.policy, self.may_start_tls(), out),
         }
         // EHLO in the middle resets like RSET (§4.1.4).
         let step = self.abort_transaction();

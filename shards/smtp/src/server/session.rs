@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::starttls::Encryption;
 use crate::command::{self, Chunk, Verb};
 use crate::input::{self, Line};
 use crate::limits;
@@ -26,6 +27,8 @@ pub struct Policy {
     pub errors_max: u32,
     /// Longest command line in bytes, CRLF included; then 500 5.5.2. The input buffer must hold as much.
     pub command_bytes_max: usize,
+    /// Whether the session is encrypted, and when.
+    pub encryption: Encryption,
     /// Silence, or an unfinished command, for that long: 421 4.4.2.
     pub command_timeout: Duration,
     /// The same while a message is received.
@@ -42,6 +45,7 @@ impl Policy {
             mails_max: limits::MAILS_MAX,
             errors_max: limits::ERRORS_MAX,
             command_bytes_max: limits::COMMAND_BYTES_MAX,
+            encryption: Encryption::Never,
             command_timeout: limits::COMMAND_TIMEOUT,
             data_timeout: limits::DATA_TIMEOUT,
         }
@@ -65,6 +69,11 @@ pub enum Step<'i, 'a> {
     Body(&'i [u8]),
     /// The message is complete: answer with [`Session::on_commit`], then go on with a fresh transaction.
     Commit,
+    /// The client wants TLS and has sent nothing behind that: answer with [`Session::on_start_tls`].
+    StartTls,
+    /// The client has sent something behind STARTTLS, which others may have slipped in: tell the administrator. Then as
+    /// [`Step::Close`].
+    Injected,
     /// The transaction is over, and what was received of a message void. Step again with a fresh transaction.
     Reset,
     /// Write `out`, then close.
@@ -106,6 +115,7 @@ pub(super) enum Question {
     Data,
     FirstChunk { size: u64, chunk: Chunk },
     Commit,
+    StartTls,
 }
 
 /// Where in RFC 5321's order of commands (§4.1.4) the session is.
@@ -149,6 +159,8 @@ pub struct Session {
     pub(super) after_cr: bool,
     /// The caller's transaction holds something that is over.
     pub(super) stale: bool,
+    /// What comes and goes is encrypted.
+    pub(super) encrypted: bool,
 }
 
 const _: () = assert!(size_of::<Session>() <= 128, "10,000 idle sessions must stay cheap");
@@ -175,6 +187,7 @@ impl Session {
             fault: None,
             after_cr: false,
             stale: false,
+            encrypted: false,
         }
     }
 
@@ -332,12 +345,17 @@ impl Session {
         self.protocol
     }
 
-    /// The word for the `with` of `Received:` (RFC 5321 §4.4, RFC 6531 §4.3).
+    /// The word for the `with` of `Received:` (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3).
     pub fn protocol_name(&self, tx: &Transaction<'_>) -> &'static str {
         match self.protocol {
+            // RFC 3848 has no word for HELO with TLS.
             Protocol::Smtp => "SMTP",
-            Protocol::Esmtp if tx.smtputf8() => "UTF8SMTP",
-            Protocol::Esmtp => "ESMTP",
+            Protocol::Esmtp => match (tx.smtputf8(), self.encrypted) {
+                (false, false) => "ESMTP",
+                (false, true) => "ESMTPS",
+                (true, false) => "UTF8SMTP",
+                (true, true) => "UTF8SMTPS",
+            },
         }
     }
 
@@ -359,7 +377,7 @@ impl Session {
     fn line<'i, 'a>(&mut self, input: &'i [u8], tx: &mut Transaction<'a>, out: &mut Vec<u8>) -> Turn<'i, 'a> {
         match input::line(input, self.policy.command_bytes_max) {
             Line::Incomplete => (0, Some(Step::NeedInput)),
-            Line::Text(line, count) => (count, self.command(line, tx, out)),
+            Line::Text(line, count) => (count, self.command(line, input.len() - count, tx, out)),
             Line::BareLf(count) => {
                 self.state = State::Tainted;
                 (count, self.wrong(reply::BARE_NEWLINE_IN_COMMAND, out))
@@ -397,9 +415,18 @@ impl Session {
         (count, Some(Step::NeedInput))
     }
 
-    /// One handler per verb.
-    fn command<'i, 'a>(&mut self, line: &[u8], tx: &mut Transaction<'a>, out: &mut Vec<u8>) -> Option<Step<'i, 'a>> {
+    /// One handler per verb. `behind`: bytes that have come after the line.
+    fn command<'i, 'a>(
+        &mut self,
+        line: &[u8],
+        behind: usize,
+        tx: &mut Transaction<'a>,
+        out: &mut Vec<u8>,
+    ) -> Option<Step<'i, 'a>> {
         let Some((verb, arguments)) = command::split(line) else { return self.wrong(reply::UNKNOWN_COMMAND, out) };
+        if !self.is_allowed_here(verb) {
+            return self.wrong(reply::TLS_FIRST, out);
+        }
         match verb {
             Verb::Helo => self.hello(Protocol::Smtp, arguments, out),
             Verb::Ehlo => self.hello(Protocol::Esmtp, arguments, out),
@@ -414,6 +441,7 @@ impl Session {
             Verb::Expn => self.say(reply::NO_EXPANSION, out),
             Verb::Help => self.say(reply::HELP, out),
             Verb::Quit => self.quit(arguments, out),
+            Verb::Starttls => self.start_tls(arguments, behind, out),
         }
     }
 
@@ -469,14 +497,14 @@ impl Session {
         self.state = State::Asked(question);
     }
 
-    fn answered(&mut self, expected: Question) {
+    pub(super) fn answered(&mut self, expected: Question) {
         let State::Asked(question) = self.state else { panic!("answer to a question that was not asked") };
         assert_eq!(question, expected, "answer to another question");
         self.state = State::Command;
     }
 
     /// 421 says that the channel closes (RFC 5321 §3.8), so it does.
-    fn pass_on(&mut self, refusal: &Reply, out: &mut Vec<u8>) {
+    pub(super) fn pass_on(&mut self, refusal: &Reply, out: &mut Vec<u8>) {
         refusal.write(out);
         if refusal.code() == 421 {
             self.state = State::Closed;

@@ -22,6 +22,8 @@ pub struct Caller {
     pub messages: Vec<Message>,
     /// `Some` once closed.
     pub closed: bool,
+    /// Something came behind STARTTLS.
+    pub injected: bool,
     /// Calls of `step`.
     pub steps: usize,
     pub body_steps: usize,
@@ -38,6 +40,7 @@ impl Caller {
             session: Session::new(Arc::new(policy), now),
             messages: Vec::new(),
             closed: false,
+            injected: false,
             steps: 0,
             body_steps: 0,
             tx: fresh(),
@@ -76,6 +79,20 @@ impl Caller {
                 Step::NeedInput => break,
                 Step::Flush => writes.push(std::mem::take(&mut out)),
                 Step::Close => self.closed = true,
+                Step::Injected => {
+                    self.injected = true;
+                    self.closed = true;
+                }
+                Step::StartTls => {
+                    let verdict = allow(!self.session.helo().starts_with("busy"), 454, "4.7.0", "too many handshakes");
+                    let begins = verdict.is_ok();
+                    self.session.on_start_tls(verdict, &mut out);
+                    if begins {
+                        assert_eq!(used, input.len(), "nothing is behind it");
+                        writes.push(std::mem::take(&mut out));
+                        self.session.on_encrypted();
+                    }
+                }
                 Step::Mail => {
                     let verdict = allow(!self.tx.reverse_path().starts_with("refused"), 550, "5.7.1", "sender refused");
                     self.session.on_mail(verdict, &mut out);

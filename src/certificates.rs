@@ -1,0 +1,246 @@
+//! Certificates as an administrator gives them: which ones a configuration needs, read from their files, with all that is
+//! wrong with them in words. The keys are looked at by the keyholder, or, for `ringpost check`, here.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringpost_conf::{Config, Line, PkiSource, TlsMode};
+use ringpost_tls::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+
+use crate::keyholder::keys;
+use crate::limits::{CERTIFICATE_BYTES, CERTIFICATE_ENDS_SOON, KEY_BYTES};
+
+/// A certificate that listeners show, and the number of its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// What it is called.
+    pub name: Name,
+    /// The chain in DER, the own certificate first.
+    pub chain: Vec<Vec<u8>>,
+    /// The key, as the keyholder knows it.
+    pub key: u32,
+}
+
+/// How a listener names a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Name {
+    /// A `pki` of the configuration.
+    Pki(String),
+    /// The one that is made for this host, for nobody has given one.
+    SelfSigned(String),
+}
+
+/// The certificates of a listener, the default first; empty without TLS.
+pub fn names(listener: &ringpost_conf::Listener) -> Vec<Name> {
+    match listener.tls.mode {
+        TlsMode::Off => Vec::new(),
+        _ if listener.tls.pkis.is_empty() => vec![Name::SelfSigned(listener.hostname.clone())],
+        _ => listener.tls.pkis.iter().cloned().map(Name::Pki).collect(),
+    }
+}
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What it is called.
+    pub name: Name,
+    /// The chain.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+    /// The line that says so.
+    pub line: Line,
+}
+
+/// All that listeners of this configuration need, each once.
+pub fn places(config: &Config, state: &Path) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    for listener in &config.listeners {
+        for name in names(listener) {
+            if places.iter().any(|place| place.name == name) {
+                continue;
+            }
+            match &name {
+                Name::Pki(pki) => {
+                    let declared = config.pkis.iter().find(|declared| declared.name == *pki);
+                    let Some(declared) = declared else { continue };
+                    // Those from tables are not built yet, and refused (`conf/src/not_yet.rs`).
+                    let PkiSource::Files { cert, key } = &declared.source else { continue };
+                    let (cert, key, line) = (cert.clone(), key.clone(), declared.line.clone());
+                    places.push(Place { name, cert, key, line });
+                }
+                Name::SelfSigned(hostname) => {
+                    let (cert, key) = self_signed(state, hostname);
+                    places.push(Place { name, cert, key, line: listener.line.clone() });
+                }
+            }
+        }
+    }
+    places
+}
+
+/// Where the self-signed certificate of this host is kept.
+fn self_signed(state: &Path, hostname: &str) -> (PathBuf, PathBuf) {
+    let dir = state.join("tls");
+    (dir.join(format!("{hostname}.crt")), dir.join(format!("{hostname}.key")))
+}
+
+/// Reads a chain from a file in PEM.
+///
+/// # Errors
+/// Names the file, says what is wrong with it, and what to do.
+pub fn read(path: &Path) -> Result<(Vec<Vec<u8>>, Certificate), String> {
+    let named = |why: &dyn std::fmt::Display| format!("certificate {}: {why}", path.display());
+    let text = read_bounded(path, CERTIFICATE_BYTES).map_err(|why| named(&why))?;
+    let mut chain = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| named(&format_args!("its PEM is damaged: {error}")))?;
+        chain.push(certificate.to_vec());
+    }
+    if chain.is_empty() {
+        let why = "there is no certificate in it (PEM, `-----BEGIN CERTIFICATE-----`)\n  `openssl x509 -inform der` makes \
+                   PEM of one in DER";
+        return Err(named(&why));
+    }
+    let certificate = Certificate::parse(chain.clone()).map_err(|failure| named(&failure))?;
+    Ok((chain, certificate))
+}
+
+/// Whether this is the key of that certificate.
+///
+/// # Errors
+/// Says what to do.
+pub fn belong(certificate: &Certificate, public_key: &[u8], place: &Place) -> Result<(), String> {
+    if certificate.public_key() == public_key {
+        return Ok(());
+    }
+    Err(format!(
+        "key {} does not belong to certificate {}\n  one of the two is an old file, or the chain does not begin with the \
+         server's own certificate",
+        place.key.display(),
+        place.cert.display()
+    ))
+}
+
+/// What an administrator should know of the time for which it is valid.
+pub fn remark(certificate: &Certificate, place: &Place, now: SystemTime) -> Option<String> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() as i64;
+    let left = certificate.not_after() - now;
+    let days = left.unsigned_abs() / 86_400;
+    let path = place.cert.display();
+    if now < certificate.not_before() {
+        return Some(format!("certificate {path} is not valid yet: look at the clock of this machine"));
+    }
+    if left < 0 {
+        return Some(format!("certificate {path} has expired {days} days ago: renew it, clients may refuse it"));
+    }
+    let soon = left < CERTIFICATE_ENDS_SOON.as_secs() as i64;
+    soon.then(|| format!("certificate {path} expires in {days} days: renew it"))
+}
+
+/// What `ringpost check` finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The line that names the files.
+    pub line: Line,
+    /// What, and what to do.
+    pub text: String,
+    /// A server does not start with it.
+    pub is_error: bool,
+}
+
+/// Looks at every certificate and key that a `pki` names, whether used or not.
+pub fn examine(config: &Config, now: SystemTime) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for pki in &config.pkis {
+        let PkiSource::Files { cert, key } = &pki.source else { continue };
+        let (name, line) = (Name::Pki(pki.name.clone()), pki.line.clone());
+        let place = Place { name, cert: cert.clone(), key: key.clone(), line: line.clone() };
+        match pair(&place) {
+            Ok(certificate) => {
+                let remark = remark(&certificate, &place, now);
+                findings.extend(remark.map(|text| Finding { line, text, is_error: false }));
+            }
+            Err(text) => findings.push(Finding { line, text, is_error: true }),
+        }
+    }
+    findings
+}
+
+fn pair(place: &Place) -> Result<Certificate, String> {
+    let (_, certificate) = read(&place.cert)?;
+    let text = read_bounded(&place.key, KEY_BYTES);
+    let public_key = text.and_then(|text| keys::public_key(&keys::parse(&text)?));
+    let public_key = public_key.map_err(|why| of_key(place, &why))?;
+    belong(&certificate, &public_key, place)?;
+    Ok(certificate)
+}
+
+/// What is wrong with a key, with its file.
+pub fn of_key(place: &Place, why: &str) -> String {
+    format!("key {}: {why}", place.key.display())
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("it has more than {bytes_max} bytes"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(dir: &Path, name: &str) -> Place {
+        let mut key = Vec::new();
+        let certificate = keys::make("mx.example", &mut key).unwrap();
+        let place = Place {
+            name: Name::Pki(name.into()),
+            cert: dir.join(format!("{name}.crt")),
+            key: dir.join(format!("{name}.key")),
+            line: Line::built_in(),
+        };
+        std::fs::write(&place.cert, &certificate).unwrap();
+        std::fs::write(&place.key, key).unwrap();
+        place
+    }
+
+    #[test]
+    fn a_pair_is_read_and_a_mixed_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (written(dir.path(), "one"), written(dir.path(), "two"));
+        assert_eq!(pair(&one).unwrap().names(), ["mx.example"]);
+        let why = pair(&Place { key: two.key, ..one.clone() }).unwrap_err();
+        assert!(why.contains("two.key does not belong to certificate") && why.contains("one.crt\n  one of"), "{why}");
+        let why = pair(&Place { cert: one.key.clone(), ..one.clone() }).unwrap_err();
+        assert!(why.contains("one.key: there is no certificate in it"), "{why}");
+        let why = pair(&Place { key: one.cert.clone(), ..one.clone() }).unwrap_err();
+        assert!(why.contains("one.crt: there is no private key in it"), "{why}");
+        let why = pair(&Place { key: dir.path().join("none"), ..one.clone() }).unwrap_err();
+        assert!(why.contains("none: No such file"), "{why}");
+    }
+
+    #[test]
+    fn the_end_of_validity_is_told_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = written(dir.path(), "one");
+        let (_, certificate) = read(&place.cert).unwrap();
+        let at = |days: i64| {
+            let seconds = certificate.not_after() + days * 86_400 + 3600;
+            remark(&certificate, &place, UNIX_EPOCH + Duration::from_secs(seconds as u64))
+        };
+        assert_eq!(at(-22), None);
+        assert!(at(-21).unwrap().contains("one.crt expires in 20 days: renew it"));
+        assert!(at(3).unwrap().contains("has expired 3 days ago"));
+        assert!(remark(&certificate, &place, UNIX_EPOCH).unwrap().contains("not valid yet"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Certificates and their keys on the way from files to their places: a certificate goes to the engine with the plan, a key
+//! to the keyholder as an open file. The key's bytes are never in this process: the kernel copies them into a sealed file in
+//! memory, which is kept for a keyholder that has to be started again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::SystemTime;
+
+use ringpost_conf::Config;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create, sendfile};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use super::spawn::Child;
+use crate::certificates::{self, Identity, Name, Place};
+use crate::ipc::codec::Channel;
+use crate::ipc::keyholder::{Custody as Order, Kept, KeyPurpose, Lane, ToKeyholder};
+use crate::limits::{CUSTODY, KEY_BYTES};
+
+/// The supervisor's end of custody.
+#[derive(Debug, Default)]
+pub struct Custody {
+    lane: Option<Channel>,
+    /// The keys in force.
+    held: Vec<Held>,
+    /// Those of the plan before: handshakes with them may be under way.
+    before: Vec<Held>,
+    /// Number of the last key.
+    last: u32,
+    /// How the files were when they were looked at.
+    stamps: Vec<Stamp>,
+}
+
+/// A file as far as its change shows: its place behind all links, size and time.
+type Stamp = Option<(u64, u64, SystemTime)>;
+
+#[derive(Debug)]
+struct Held {
+    key: u32,
+    file: OwnedFd,
+}
+
+/// What a configuration's certificates have become.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// For the plan.
+    pub identities: Vec<Identity>,
+    /// What an administrator should know, a line each.
+    pub notes: Vec<String>,
+}
+
+impl Custody {
+    /// A keyholder has been started: it gets a lane, and every key once more. What goes wrong is told.
+    pub fn connect(&mut self, keyholder: &Child) -> Vec<String> {
+        let lane = Channel::pair().and_then(|(ours, theirs)| {
+            set_socket_timeout(&ours, Timeout::Recv, Some(CUSTODY))?;
+            keyholder.hand(&ToKeyholder::Lane(Lane::Custody), theirs.as_fd());
+            Ok(ours)
+        });
+        match lane {
+            Ok(lane) => self.lane = Some(lane),
+            Err(error) => return vec![format!("the keyholder cannot be given keys: {error}")],
+        }
+        let mut wrong = Vec::new();
+        for held in self.held.iter().chain(&self.before) {
+            if let Err(why) = hold(&mut self.lane, held.key, &held.file) {
+                wrong.push(format!("key {}: {why}", held.key));
+            }
+        }
+        wrong
+    }
+
+    /// Reads the certificates that this configuration needs, and has their keys held. Those that nobody has given are made.
+    ///
+    /// # Errors
+    /// The report of what is wrong with files; nothing has changed then.
+    pub fn take_up(&mut self, config: &Config, state: &Path) -> Result<Taken, String> {
+        self.stamps = stamps(config, state);
+        let mut taken = Taken::default();
+        let mut fresh = Vec::new();
+        let mut wrong = Vec::new();
+        for place in certificates::places(config, state) {
+            let outcome = match &place.name {
+                Name::Pki(_) => self.pair(&place, &mut fresh, &mut taken.notes),
+                Name::SelfSigned(hostname) => self.own_pair(hostname, &place, &mut fresh),
+            };
+            match (outcome, &place.name) {
+                (Ok(identity), _) => taken.identities.push(identity),
+                (Err(why), Name::Pki(name)) => wrong.push(format!("{}: pki {name}: {why}", place.line)),
+                // It was not asked for: a server does better without than not at all.
+                (Err(why), Name::SelfSigned(_)) => taken.notes.push(format!("STARTTLS is not offered: {why}")),
+            }
+        }
+        if wrong.is_empty() {
+            self.before = std::mem::replace(&mut self.held, fresh);
+        }
+        let keys = self.held.iter().chain(&self.before).map(|held| held.key).collect();
+        // One that keeps too much does no harm.
+        let _ = ask(&mut self.lane, &Order::Keep(keys), None);
+        if wrong.is_empty() { Ok(taken) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Whether a file has changed since [`Custody::take_up`] has looked at it.
+    pub fn has_news(&self, config: &Config, state: &Path) -> bool {
+        self.stamps != stamps(config, state)
+    }
+
+    /// The keyholder did not answer: what it says from now on would be about something else. A new one is needed.
+    pub fn is_cut_off(&self) -> bool {
+        self.lane.is_none()
+    }
+
+    fn pair(&mut self, place: &Place, fresh: &mut Vec<Held>, notes: &mut Vec<String>) -> Result<Identity, String> {
+        let (chain, certificate) = certificates::read(&place.cert)?;
+        let of_key = |why: &dyn std::fmt::Display| certificates::of_key(place, &why.to_string());
+        let file = to_sealed_memory(&place.key).map_err(|error| of_key(&error))?;
+        self.last += 1;
+        let key = self.last;
+        let public_key = hold(&mut self.lane, key, &file).map_err(|why| of_key(&why))?;
+        certificates::belong(&certificate, &public_key, place)?;
+        notes.extend(certificates::remark(&certificate, place, SystemTime::now()));
+        fresh.push(Held { key, file });
+        Ok(Identity { name: place.name.clone(), chain, key })
+    }
+
+    /// The pair that is there, or a new one.
+    fn own_pair(&mut self, hostname: &str, place: &Place, fresh: &mut Vec<Held>) -> Result<Identity, String> {
+        if place.cert.exists()
+            && let Ok(identity) = self.pair(place, fresh, &mut Vec::new())
+        {
+            return Ok(identity);
+        }
+        self.make(hostname, place)?;
+        self.pair(place, fresh, &mut Vec::new())
+    }
+
+    fn make(&mut self, hostname: &str, place: &Place) -> Result<(), String> {
+        let named = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        let dir = place.key.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| named(dir, error))?;
+        let new = place.key.with_extension("new");
+        // Made afresh, so that nobody has it open.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&new, error)),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
+        let file = file.map_err(|error| named(&new, error))?;
+        let order = Order::Make { hostname: hostname.to_owned() };
+        let Kept::Certificate(certificate) = ask(&mut self.lane, &order, Some(file.as_fd()))? else {
+            return Err("the keyholder has answered something else".to_owned());
+        };
+        file.sync_all().map_err(|error| named(&new, error))?;
+        // The certificate last: as long as it is missing, a new pair is made.
+        fs::rename(&new, &place.key).map_err(|error| named(&place.key, error))?;
+        fs::write(&place.cert, certificate).map_err(|error| named(&place.cert, error))
+    }
+}
+
+/// Has a key held; its public key.
+fn hold(lane: &mut Option<Channel>, key: u32, file: &OwnedFd) -> Result<Vec<u8>, String> {
+    // Whoever reads it moves its place, which all copies of the descriptor share.
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).map_err(|error| error.to_string())?;
+    match ask(lane, &Order::Hold { key, purpose: KeyPurpose::TlsServer }, Some(file.as_fd()))? {
+        Kept::PublicKey(public_key) => Ok(public_key),
+        _ => Err("the keyholder has answered something else".to_owned()),
+    }
+}
+
+/// One letter there and one back. After a failure the lane is closed.
+fn ask(lane: &mut Option<Channel>, order: &Order, file: Option<BorrowedFd<'_>>) -> Result<Kept, String> {
+    let open = lane.as_ref().ok_or("the keyholder is being started; try once more")?;
+    let answer = open.send_with(order, file).and_then(|()| open.receive::<Kept>());
+    let why = match answer {
+        Ok(Some((Kept::Refused(why), _))) => return Err(why),
+        Ok(Some((kept, _))) => return Ok(kept),
+        Ok(None) => "the keyholder has ended".to_owned(),
+        Err(error) => format!("the keyholder does not answer: {error}"),
+    };
+    *lane = None;
+    Err(format!("{why}; it is started again, try once more"))
+}
+
+fn stamps(config: &Config, state: &Path) -> Vec<Stamp> {
+    let given = certificates::places(config, state).into_iter().filter(|place| matches!(place.name, Name::Pki(_)));
+    let files = given.flat_map(|place| [place.cert, place.key]);
+    let stamp = |path: std::path::PathBuf| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.len(), found.modified().ok()?))
+    };
+    files.map(stamp).collect()
+}
+
+/// A copy of a file that nobody can change; its bytes stay in the kernel.
+fn to_sealed_memory(path: &Path) -> io::Result<OwnedFd> {
+    let file = File::open(path)?;
+    let memory = memfd_create("ringpost-key", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut left = KEY_BYTES as usize + 1;
+    while left > 0 {
+        match sendfile(&memory, &file, None, left)? {
+            0 => break,
+            count => left -= count.min(left),
+        }
+    }
+    fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_copied_and_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(&path, "a key").unwrap();
+        let sealed = to_sealed_memory(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        let mut file = File::from(sealed);
+        io::Seek::rewind(&mut file).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "a key");
+        assert!(file.set_len(0).is_err());
+        fs::write(&path, vec![b'x'; 2 * KEY_BYTES as usize]).unwrap();
+        let long = File::from(to_sealed_memory(&path).unwrap());
+        assert_eq!(long.metadata().unwrap().len(), KEY_BYTES + 1, "one more than is allowed, which is then told");
+        assert_eq!(to_sealed_memory(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn without_a_keyholder_nothing_is_taken_up() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut lane = Some(ours);
+        drop(theirs);
+        let why = ask(&mut lane, &Order::Keep(Vec::new()), None).unwrap_err();
+        assert!(why.contains("try once more") && lane.is_none(), "{why}");
+        assert!(ask(&mut lane, &Order::Keep(Vec::new()), None).unwrap_err().contains("is being started"));
+    }
+}
