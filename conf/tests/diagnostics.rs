@@ -90,11 +90,11 @@ ringpost.conf: 2 errors, 1 warning. Nothing was loaded.
 
 #[test]
 fn what_is_not_built_is_listed_with_its_line() {
-    let text = "listen on lo0 mask-src\naction a relay backup\nmatch for any action a\nqueue compression\n";
+    let text = "listen on lo0 proxy-v2\naction a relay backup\nmatch for any action a\nqueue compression\n";
     let files = Memory::default().with("c", text);
     let (config, _) = load(&files, Path::new("c"), &Options::default()).unwrap_or_else(|r| panic!("{r}"));
     let list: Vec<String> = config.not_yet.iter().map(|(line, what)| format!("{line} {what}")).collect();
-    assert_eq!(list, ["c:1 listen mask-src", "c:2 relay backup", "c:4 queue compression"]);
+    assert_eq!(list, ["c:1 listen proxy-v2", "c:2 relay backup", "c:4 queue compression"]);
 }
 
 #[test]
