@@ -31,13 +31,20 @@ pub struct Reading {
     interfaces: Option<Vec<String>>,
 }
 
-/// What a table's helper says of itself ([`Registered`]), if it does.
+/// What a table's helper says of itself, if it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Helper {
     program: PathBuf,
     argument: Option<PathBuf>,
-    /// Its services; the keys of its file, and which of them must be there.
-    said: Option<(Vec<String>, Vec<(String, bool)>)>,
+    said: Option<HelperSaid>,
+}
+
+/// [`Registered`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HelperSaid {
+    services: Vec<String>,
+    /// The keys of its file, and which of them must be there.
+    options: Vec<(String, bool)>,
 }
 
 impl Helper {
@@ -45,14 +52,17 @@ impl Helper {
         let found = all.iter().find(|one| one.program == program && one.argument.as_deref() == argument);
         let option = |(key, required): &(String, bool)| HelperOption { key: key.clone(), required: *required };
         found.map(|one| {
-            let (services, options) = one.said.as_ref()?;
+            let HelperSaid { services, options } = one.said.as_ref()?;
             Some(Registered { services: services.clone(), options: options.iter().map(option).collect() })
         })
     }
 
     fn new(program: &Path, argument: Option<&Path>, said: Option<&Registered>) -> Self {
         let option = |option: &HelperOption| (option.key.clone(), option.required);
-        let said = said.map(|said| (said.services.clone(), said.options.iter().map(option).collect()));
+        let said = said.map(|Registered { services, options }| HelperSaid {
+            services: services.clone(),
+            options: options.iter().map(option).collect(),
+        });
         Self { program: program.to_owned(), argument: argument.map(Path::to_owned), said }
     }
 }
