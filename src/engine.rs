@@ -295,7 +295,7 @@ async fn run_shard(
 /// The user that files and programs of aliases get: this server's own, or an unprivileged one where that is root.
 fn own_user(root: Option<&Path>) -> User {
     const NOBODY: u32 = 65_534;
-    let of = |name: &str, uid: u32, gid: u32| User { name: name.into(), uid, gid, home: "/".into() };
+    let of = |name: &str, uid: u32, gid: u32| User { name: name.into(), uid, gid, home: "/".into(), in_table: false };
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if !uid.is_root() {
         return of("ringpost", uid.as_raw(), gid.as_raw());

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ringpost_conf::{Config, Exists, FileSystem, Look, Options, Reports, Source};
+use ringpost_conf::{Config, Exists, FileSystem, HelperOption, Look, Options, Registered, Reports, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Seams;
@@ -31,18 +31,39 @@ pub struct Reading {
     interfaces: Option<Vec<String>>,
 }
 
-/// What a table's helper says that it answers, if it does.
+/// What a table's helper says of itself, if it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Helper {
     program: PathBuf,
     argument: Option<PathBuf>,
-    services: Option<Vec<String>>,
+    said: Option<HelperSaid>,
+}
+
+/// [`Registered`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HelperSaid {
+    services: Vec<String>,
+    /// The keys of its file, and which of them must be there.
+    options: Vec<(String, bool)>,
 }
 
 impl Helper {
-    fn known(all: &[Self], program: &Path, argument: Option<&Path>) -> Option<Option<Vec<String>>> {
+    fn known(all: &[Self], program: &Path, argument: Option<&Path>) -> Option<Option<Registered>> {
         let found = all.iter().find(|one| one.program == program && one.argument.as_deref() == argument);
-        found.map(|one| one.services.clone())
+        let option = |(key, required): &(String, bool)| HelperOption { key: key.clone(), required: *required };
+        found.map(|one| {
+            let HelperSaid { services, options } = one.said.as_ref()?;
+            Some(Registered { services: services.clone(), options: options.iter().map(option).collect() })
+        })
+    }
+
+    fn new(program: &Path, argument: Option<&Path>, said: Option<&Registered>) -> Self {
+        let option = |option: &HelperOption| (option.key.clone(), option.required);
+        let said = said.map(|Registered { services, options }| HelperSaid {
+            services: services.clone(),
+            options: options.iter().map(option).collect(),
+        });
+        Self { program: program.to_owned(), argument: argument.map(Path::to_owned), said }
     }
 }
 
@@ -225,14 +246,13 @@ impl Source for Recorder {
         exists
     }
 
-    fn registered(&self, program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
+    fn registered(&self, program: &Path, argument: Option<&Path>) -> Option<Registered> {
         if let Some(known) = Helper::known(&self.helpers.borrow(), program, argument) {
             return known;
         }
-        let services = tables::direct::registered(program, argument);
-        let (program, argument) = (program.to_owned(), argument.map(Path::to_owned));
-        self.helpers.borrow_mut().push(Helper { program, argument, services: services.clone() });
-        services
+        let said = tables::direct::registered(program, argument);
+        self.helpers.borrow_mut().push(Helper::new(program, argument, said.as_ref()));
+        said
     }
 }
 
@@ -253,7 +273,7 @@ impl Source for Reading {
         }
     }
 
-    fn registered(&self, program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
+    fn registered(&self, program: &Path, argument: Option<&Path>) -> Option<Registered> {
         Helper::known(&self.helpers, program, argument).flatten()
     }
 }

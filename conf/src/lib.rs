@@ -39,7 +39,7 @@ pub use direction::Direction;
 pub use explain::{ExplainedDelivery, ExplainedNode, ExplainedRule, Explanation};
 pub use facts::{Decision, Facts, Lookup, ReverseName};
 pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues, NoticeKind};
-pub use load::{Exists, FileSystem, Memory, Options, Source, load, load_canonical};
+pub use load::{Exists, FileSystem, HelperOption, Memory, Options, Registered, Source, load, load_canonical};
 pub use model::*;
 pub use report::{Look, Report, Reports, Severity};
 pub use rules::{Among, Condition, Dest, LookUp, Negation, Origin, Test, Truth, Weighed};

@@ -26,10 +26,28 @@ pub trait Source {
     fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
     /// Whether a file is there, without its contents: private keys are never read here.
     fn exists(&self, path: &Path) -> Exists;
-    /// The services that a table's helper registers when it is started. `None`: it is not asked here, or does not say.
-    fn registered(&self, _program: &Path, _argument: Option<&Path>) -> Option<Vec<String>> {
+    /// What a table's helper registers when it is started. `None`: it is not asked here, or does not say.
+    fn registered(&self, _program: &Path, _argument: Option<&Path>) -> Option<Registered> {
         None
     }
+}
+
+/// What a table's helper says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// The services that it answers for.
+    pub services: Vec<String>,
+    /// The keys of its configuration file. None: it does not say, and what is in the file is its own affair.
+    pub options: Vec<HelperOption>,
+}
+
+/// A key of a helper's configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelperOption {
+    /// The key.
+    pub key: String,
+    /// Whether it must be there.
+    pub required: bool,
 }
 
 /// What is at a path; links are followed.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ringpost_conf::tables::{AliasTarget, Answer, Keys, ServiceKind, Value};
 use ringpost_conf::{
-    ActionKind, Backend, Config, Decision, Facts, Keyed, Lookup, Mapping, Memory, Options, PasswordAuth, Reports,
-    TableId, Users, load,
+    ActionKind, Backend, Config, Decision, Exists, Facts, HelperOption, Keyed, Lookup, Mapping, Memory, Options,
+    PasswordAuth, Registered, Reports, Source, TableId, Users, load,
 };
 
 fn try_load(files: Memory) -> Result<(Config, Reports), Reports> {
@@ -191,6 +191,70 @@ fn a_backend_must_have_been_told_how() {
     let redis = "table s redis:/s\nmatch from src <s> reject";
     assert_eq!(codes("url redis://h\nnetaddr_prefix n:\n", redis), none);
     assert_eq!(codes("url redis://h\n", redis), ["E0406 <s> has no `netaddr_prefix`, which `src` needs"]);
+}
+
+/// Files in memory, and a helper that registers aliases and these options.
+struct WithHelper(Memory, Vec<HelperOption>);
+
+impl Source for WithHelper {
+    fn read(&self, path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+        self.0.read(path, bytes_max)
+    }
+
+    fn names(&self, directory: &Path) -> std::io::Result<Vec<String>> {
+        self.0.names(directory)
+    }
+
+    fn exists(&self, path: &Path) -> Exists {
+        self.0.exists(path)
+    }
+
+    fn registered(&self, _program: &Path, argument: Option<&Path>) -> Option<Registered> {
+        assert!(argument.is_none_or(|path| path == Path::new("/s")), "{argument:?}");
+        Some(Registered { services: vec!["alias".into()], options: self.1.clone() })
+    }
+}
+
+#[test]
+fn a_helper_says_which_keys_its_file_has() {
+    let option = |key: &str, required| HelperOption { key: key.into(), required };
+    let codes = |source: &str, settings: &str, options: &[HelperOption]| -> Vec<String> {
+        let text = format!("table s {source}\naction a mbox alias <s>\nmatch for any action a\n");
+        let files = Memory::default().with("c", text).with("/s", settings).with("/h", "");
+        let files = files.with("/usr/libexec/ringpost/table-words", "");
+        let described = |reports: Reports| -> Vec<String> {
+            let errors = reports.iter().filter(|report| report.code.starts_with('E'));
+            errors
+                .map(|report| {
+                    let place = reports.place(report);
+                    let help = report.help.as_deref().unwrap_or_default();
+                    format!("{}:{} {} {} = {help}", place.file, place.line, report.code, report.message)
+                })
+                .collect()
+        };
+        match load(&WithHelper(files, options.to_vec()), Path::new("c"), &Options::default()) {
+            Ok(_) => Vec::new(),
+            Err(reports) => described(reports),
+        }
+    };
+    let none: [&str; 0] = [];
+    let known = [option("members", true), option("name", false)];
+    assert_eq!(codes("words:/s", "# ours\nmembers a, b\nname staff\n", &known), none);
+    assert_eq!(
+        codes("words:/s", "", &known),
+        ["c:1 E0406 `/s` has no `members`, which `table-words` needs = add a line `members …` to /s"]
+    );
+    assert_eq!(
+        codes("words:/s", "# ours\nmembers a\nnaem x\nunlike y\nmembers b\n", &known),
+        [
+            "/s:3 E0202 `table-words` has no option `naem` = did you mean `name`?",
+            "/s:4 E0202 `table-words` has no option `unlike` = ",
+            "/s:5 E0601 `members` is given twice = first at /s:2:1",
+        ]
+    );
+    // Who registers none has a file of its own kind, or none.
+    assert_eq!(codes("words:/s", "root:x:0:0::/root:/bin/sh\n", &[]), none);
+    assert_eq!(codes("proc:/h", "", &known), none);
 }
 
 #[test]

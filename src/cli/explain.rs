@@ -135,7 +135,8 @@ struct World<'c> {
 }
 
 fn record(user: &User) -> UserRecord {
-    UserRecord { name: user.name.clone(), uid: user.uid, gid: user.gid, home: user.home.clone().into() }
+    let home = user.home.clone().into();
+    UserRecord { name: user.name.clone(), uid: user.uid, gid: user.gid, home, in_table: user.in_table }
 }
 
 impl World<'_> {

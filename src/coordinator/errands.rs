@@ -190,7 +190,7 @@ mod tests {
     use crate::ipc::supervisor::text_to_memory;
 
     fn user() -> UserRecord {
-        UserRecord { name: "u".into(), uid: 1, gid: 2, home: "/".into() }
+        UserRecord { name: "u".into(), uid: 1, gid: 2, home: "/".into(), in_table: false }
     }
 
     fn handover(recipient: &str) -> Handover {

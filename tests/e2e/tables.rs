@@ -6,6 +6,7 @@ pub mod directory;
 mod files;
 mod live;
 mod matrix;
+mod options;
 pub mod stores;
 mod traced;
 

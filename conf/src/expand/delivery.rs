@@ -20,13 +20,15 @@ pub struct User {
     pub gid: u32,
     /// Home directory; `--root` is in front already.
     pub home: String,
+    /// He comes from a table: the system need not know him, and his group is his only one.
+    pub in_table: bool,
 }
 
 impl User {
     /// The user of a record; a record without a name is that of its key.
-    pub(super) fn of_record(record: UserRecord, key: &str, config: &Config) -> Self {
+    pub(super) fn of_record(record: UserRecord, key: &str, in_table: bool, config: &Config) -> Self {
         let name = record.name.unwrap_or_else(|| key.to_owned());
-        Self { name, uid: record.uid, gid: record.gid, home: config.below_root(&record.home) }
+        Self { name, uid: record.uid, gid: record.gid, home: config.below_root(&record.home), in_table }
     }
 }
 
@@ -84,7 +86,13 @@ impl Way {
     /// As the queue keeps it; empty for [`Way::Address`], which most are.
     pub fn to_text(&self) -> String {
         let user = |user: &Option<User>| {
-            user.as_ref().map(|u| json!({ "name": u.name, "uid": u.uid, "gid": u.gid, "home": u.home }))
+            user.as_ref().map(|u| {
+                let mut json = json!({ "name": u.name, "uid": u.uid, "gid": u.gid, "home": u.home });
+                if u.in_table {
+                    json["table"] = true.into();
+                }
+                json
+            })
         };
         match self {
             Self::Address => String::new(),
@@ -107,6 +115,7 @@ impl Way {
                 uid: u32::try_from(user["uid"].as_u64()?).ok()?,
                 gid: u32::try_from(user["gid"].as_u64()?).ok()?,
                 home: user["home"].as_str()?.to_owned(),
+                in_table: user["table"].as_bool().unwrap_or(false),
             }),
         };
         match (json["file"].as_str(), json["pipe"].as_str()) {
@@ -221,10 +230,11 @@ mod tests {
 
     #[test]
     fn ways_survive_the_queue() {
-        let user = User { name: "v\"user".into(), uid: 10, gid: 100, home: "/tmp/v user".into() };
+        let user = User { name: "v\"user".into(), uid: 10, gid: 100, home: "/tmp/v user".into(), in_table: true };
         let ways = [
             Way::Address,
             Way::User(user.clone()),
+            Way::User(User { in_table: false, ..user.clone() }),
             Way::File { user: None, path: Format::parse("/var/mail/%{rcpt.domain}-100%%").unwrap() },
             Way::File { user: Some(user.clone()), path: Format::parse("/x").unwrap() },
             Way::Pipe { user: Some(user), command: Command::parse("/bin/x 'a b' %{rcpt}").unwrap() },

@@ -8,7 +8,7 @@ use super::address::mapping_name;
 use super::node::{Reach, user_name};
 use super::{Delivery, Expansion, Kind, Needs, Outcome, Passage, Question, Refusal, Told, User, Way, lines};
 use crate::facts::Lookup;
-use crate::model::{ActionKind, Keyed};
+use crate::model::{ActionKind, Backend, Keyed};
 use crate::tables::{AliasTarget, Answer, Keys, ServiceKind, UserRecord, Value as _, is_user_name};
 
 /// What a user's name leads to.
@@ -112,11 +112,17 @@ impl Expansion<'_> {
     }
 
     fn find_user(&self, name: &str, action: usize) -> Result<Found, Needs> {
-        let question = match &self.config.actions[action].local.userbase {
+        let userbase = &self.config.actions[action].local.userbase;
+        let in_table = match userbase {
+            None => false,
+            Some(Keyed::Memory(_)) => true,
+            Some(Keyed::Remote(table)) => self.config.tables[table.0 as usize].backend != Backend::Getpwnam,
+        };
+        let question = match userbase {
             Some(Keyed::Memory(users)) => {
                 let delimiter = self.config.smtp.sub_address_delimiter;
                 let record: Option<&UserRecord> = users.find(Keys::new(ServiceKind::UserInfo, name, delimiter));
-                return Ok(record.map_or(Found::Nobody, |record| self.known(record.clone(), name)));
+                return Ok(record.map_or(Found::Nobody, |record| self.known(record.clone(), name, in_table)));
             }
             Some(Keyed::Remote(table)) => {
                 Question::Lookup(Lookup::Table { table: *table, service: ServiceKind::UserInfo, key: name.to_owned() })
@@ -124,7 +130,9 @@ impl Expansion<'_> {
             None => Question::User(name.to_owned()),
         };
         Ok(match self.ask(question)? {
-            Told::Found(text) => UserRecord::parse(text).map_or(Found::Failed, |record| self.known(record, name)),
+            Told::Found(text) => {
+                UserRecord::parse(text).map_or(Found::Failed, |record| self.known(record, name, in_table))
+            }
             Told::NotFound => Found::Nobody,
             Told::Unsafe(_) | Told::Failed(_) => Found::Failed,
         })
@@ -132,10 +140,10 @@ impl Expansion<'_> {
 
     /// The user of a record. One without a name is that of its key, which a stranger has written: where it can be nobody's
     /// name it is nobody's.
-    fn known(&self, record: UserRecord, key: &str) -> Found {
+    fn known(&self, record: UserRecord, key: &str, in_table: bool) -> Found {
         match record.name.is_none() && !is_user_name(key) {
             true => Found::Nobody,
-            false => Found::User(User::of_record(record, key, self.config)),
+            false => Found::User(User::of_record(record, key, in_table, self.config)),
         }
     }
 

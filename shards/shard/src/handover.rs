@@ -20,6 +20,8 @@ pub struct UserRecord {
     pub gid: u32,
     /// Home directory, absolute.
     pub home: PathBuf,
+    /// His group is his only one, and nobody is asked for more.
+    pub in_table: bool,
 }
 
 /// How a copy is delivered. Everything is expanded; nothing is split or interpreted any more.

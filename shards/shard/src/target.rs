@@ -98,7 +98,8 @@ fn no_action() -> RemoteReply {
 
 /// A user, as the supervisor knows him.
 pub(crate) fn record(user: &User) -> UserRecord {
-    UserRecord { name: user.name.clone(), uid: user.uid, gid: user.gid, home: user.home.clone().into() }
+    let home = user.home.clone().into();
+    UserRecord { name: user.name.clone(), uid: user.uid, gid: user.gid, home, in_table: user.in_table }
 }
 
 struct Filled<'a> {
@@ -152,11 +153,11 @@ mod tests {
     use super::*;
 
     fn gilles() -> User {
-        User { name: "gilles".into(), uid: 1000, gid: 100, home: "/home/gilles".into() }
+        User { name: "gilles".into(), uid: 1000, gid: 100, home: "/home/gilles".into(), in_table: true }
     }
 
     fn own() -> User {
-        User { name: "ringpost".into(), uid: 77, gid: 77, home: "/".into() }
+        User { name: "ringpost".into(), uid: 77, gid: 77, home: "/".into(), in_table: false }
     }
 
     /// With one action, for a message to `Gilles+x@b.example` that was addressed to a list.

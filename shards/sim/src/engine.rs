@@ -98,7 +98,7 @@ impl Engine {
                 ask: Names { runtime: runtime.clone(), fails_one_in: site.names_fail_one_in.clone() },
                 hand: Nobody,
                 connector: Default::default(),
-                own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
+                own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into(), in_table: false },
                 listeners: vec![(listener, 0)],
                 config: site.config.clone(),
                 servers: Default::default(),

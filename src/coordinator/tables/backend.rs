@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::Question;
 use super::db::Db;
-use super::helper::Helper;
+use super::helper::{Argument, Helper};
 use super::ldap::Directory;
 use super::limits::{MULTIPLEXED, SETTINGS_BYTES};
 use super::redis::Store;
@@ -33,8 +33,8 @@ pub enum Backend {
     Helper {
         /// A path, or `table-NAME`, which is searched for where such programs are.
         program: PathBuf,
-        /// Its configuration file, which it reads itself.
-        argument: Option<PathBuf>,
+        /// Its configuration file.
+        argument: Option<Argument>,
     },
     /// `db:/p`, made by `ringpost makemap`. Shards read it in place; it is here for tools.
     Db(PathBuf),
@@ -88,7 +88,10 @@ impl Backend {
             "redis" => Self::Redis(file()?),
             "db" => Self::Db(place(argument)),
             "proc" => Self::Helper { program: place(argument), argument: None },
-            other => Self::Helper { program: format!("table-{other}").into(), argument: Some(place(argument)) },
+            other => Self::Helper {
+                program: format!("table-{other}").into(),
+                argument: Some(Argument::read(&place(argument))),
+            },
         })
     }
 }
@@ -117,9 +120,9 @@ impl fmt::Display for Backend {
             Self::Ldap(file) => write!(f, "ldap:{}", file.path.display()),
             Self::Redis(file) => write!(f, "redis:{}", file.path.display()),
             Self::Helper { program, argument: None } => write!(f, "proc:{}", program.display()),
-            Self::Helper { program, argument: Some(path) } => {
+            Self::Helper { program, argument: Some(argument) } => {
                 let name = program.to_string_lossy();
-                write!(f, "{}:{}", name.strip_prefix("table-").unwrap_or(&name), path.display())
+                write!(f, "{}:{}", name.strip_prefix("table-").unwrap_or(&name), argument.path().display())
             }
             Self::Db(path) => write!(f, "db:{}", path.display()),
             Self::System => f.write_str("getpwnam"),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ringpost_conf as conf;
 
+use super::helper::Argument;
 use super::settings::ConfigFile;
 use super::{Backend, Declared, SYSTEM_USERS, Surroundings, Tables};
 
@@ -50,6 +51,8 @@ fn backend(backend: &conf::Backend) -> Result<Option<Backend>, String> {
         conf::Backend::Redis { path } => Backend::Redis(file(path)?),
         conf::Backend::Db { path } => Backend::Db(path.clone()),
         conf::Backend::Getpwnam => Backend::System,
-        conf::Backend::Proc { program, path } => Backend::Helper { program: program.clone(), argument: path.clone() },
+        conf::Backend::Proc { program, path } => {
+            Backend::Helper { program: program.clone(), argument: path.as_deref().map(Argument::read) }
+        }
     }))
 }

@@ -4,28 +4,21 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use ringpost_conf::Config;
 use ringpost_conf::tables::ServiceKind;
+use ringpost_conf::{Config, Registered};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::helper::{Argument, Helper};
 use super::limits::DIRECT;
-use super::{Answer, Backend, Declared, Problem, Service, Shown, Surroundings, Tables, look, show};
+use super::{Answer, Declared, Problem, Service, Shown, Surroundings, Tables, look, show};
 
-/// The services that a helper registers: it is started for the question. `None`: it cannot be started now, or does not say.
-pub fn registered(program: &Path, argument: Option<&Path>) -> Option<Vec<String>> {
-    let helper = Backend::Helper { program: program.to_owned(), argument: argument.map(Path::to_owned) };
+/// What a helper registers: it is started for the question. `None`: it cannot be started now, or does not say.
+pub fn registered(program: &Path, argument: Option<&Path>) -> Option<Registered> {
+    let helper = Helper::new("table", program.to_owned(), argument.map(Argument::read), Arc::new(|_| {}));
     let ask = || {
-        let surroundings = Surroundings { root: None, events: Arc::new(|_| {}) };
-        let direct = Direct::new(vec![Declared::new("table", helper)], None, &surroundings).ok()?.ok()?;
-        let mut services = Vec::new();
-        for service in Service::names().filter_map(Service::named) {
-            let name = service.name().to_owned();
-            if direct.provides("table", service).ok()? && !services.contains(&name) {
-                services.push(name);
-            }
-        }
-        Some(services)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(helper.registered()).ok()
     };
     // Who asks may have a runtime already, and two do not go together in one thread.
     std::thread::scope(|scope| scope.spawn(ask).join().ok().flatten())

@@ -1,32 +1,46 @@
 //! Helpers: programs that answer for a table over their standard input and output, in the lines of smtpd-tables(7),
 //! protocol 0.1. Many questions may be under way; each has a number. One that dies is started again when it is needed.
 
+mod options;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ringpost_conf::{HelperOption, Registered};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use self::options::Given;
 use super::cache::Question;
 use super::events::Event;
-use super::limits::{HELPER_COMPLAINT_BYTES, HELPER_LINE_BYTES, HELPER_SERVICES, HELPER_START, MULTIPLEXED};
+use super::limits::{
+    HELPER_COMPLAINT_BYTES, HELPER_LINE_BYTES, HELPER_OPTIONS, HELPER_SERVICES, HELPER_START, MULTIPLEXED,
+};
 use super::link::Link;
 use super::program::{self, Running};
 use super::service::Service;
 use super::settings::Problem;
 use super::table::{Looked, Trouble};
 
+/// A helper's configuration file: it gets the path as its argument, and is told what we can read in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Argument {
+    path: PathBuf,
+    given: Given,
+}
+
 /// A helper, whether it runs or not.
 pub struct Helper {
     table: String,
     program: PathBuf,
-    argument: Option<PathBuf>,
+    argument: Option<Argument>,
     events: Arc<dyn Fn(&Event) + Send + Sync>,
     link: Link<Arc<Talk>>,
 }
@@ -34,6 +48,7 @@ pub struct Helper {
 /// One life of it.
 struct Talk {
     services: BTreeSet<String>,
+    options: Vec<HelperOption>,
     lines: mpsc::Sender<String>,
     next: AtomicU64,
     waiting: Arc<Waiting>,
@@ -54,12 +69,24 @@ enum Reply {
     Error(String),
 }
 
+impl Argument {
+    /// Reads the file as far as that can be done.
+    pub fn read(path: &Path) -> Self {
+        Self { path: path.to_owned(), given: Given::read(path) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Helper {
     /// Not started yet.
     pub fn new(
         table: &str,
         program: PathBuf,
-        argument: Option<PathBuf>,
+        argument: Option<Argument>,
         events: Arc<dyn Fn(&Event) + Send + Sync>,
     ) -> Self {
         Self { table: table.to_owned(), program, argument, events, link: Link::new() }
@@ -74,6 +101,18 @@ impl Helper {
     pub async fn provides(&self, service: Service) -> Result<bool, String> {
         let talk = self.link.get(|| self.start()).await.map_err(text)?.connection;
         Ok(talk.provides(service))
+    }
+
+    /// All that it registers, as far as there are such services.
+    pub async fn registered(&self) -> Result<Registered, String> {
+        let talk = self.link.get(|| self.start()).await.map_err(text)?.connection;
+        let mut services: Vec<String> = Vec::new();
+        for service in Service::names().filter_map(Service::named).filter(|service| talk.provides(*service)) {
+            if !services.iter().any(|name| name == service.name()) {
+                services.push(service.name().to_owned());
+            }
+        }
+        Ok(Registered { services, options: talk.options.clone() })
     }
 
     /// Starts it.
@@ -150,7 +189,7 @@ impl Helper {
     }
 
     async fn shake_hands(&self) -> io::Result<Arc<Talk>> {
-        let program = program::start(&self.program, &self.table, self.argument.as_deref())?;
+        let program = program::start(&self.program, &self.table, self.argument.as_ref().map(Argument::path))?;
         program.talk.set_nonblocking(true)?;
         program.complaints.set_nonblocking(true)?;
         let complaints = UnixStream::from_std(program.complaints)?;
@@ -158,11 +197,14 @@ impl Helper {
         let (from, mut to) = UnixStream::from_std(program.talk)?.into_split();
         let mut from = BufReader::new(from);
         let mut running = program.running;
-        let hello =
-            format!("config|smtpd-version|7.7.0\nconfig|protocol|0.1\nconfig|tablename|{}\nconfig|ready\n", self.table);
+        let given = self.argument.as_ref().map(|argument| argument.given.lines()).unwrap_or_default();
+        let hello = format!(
+            "config|smtpd-version|7.7.0\nconfig|protocol|0.1\nconfig|tablename|{}\n{given}config|ready\n",
+            self.table
+        );
         // A program that has ended by now says so by the end of its output.
         let _ = to.write_all(hello.as_bytes()).await;
-        let mut services = BTreeSet::new();
+        let (mut services, mut options) = (BTreeSet::new(), Vec::new());
         loop {
             let line = match line(&mut from).await {
                 Ok(Some(line)) => line,
@@ -172,18 +214,23 @@ impl Helper {
                     return Err(io::Error::other(format!("it has ended before it was ready ({how})")));
                 }
             };
-            match line.strip_prefix("register|") {
-                Some("ready") => break,
-                Some(service) if services.len() < HELPER_SERVICES => services.insert(service.to_owned()),
+            let said = line.strip_prefix("register|");
+            if said == Some("ready") {
+                break;
+            }
+            let option = said.and_then(|said| said.strip_prefix("option|"));
+            match (option.map(options::registered), said) {
+                (Some(Some(option)), _) if options.len() < HELPER_OPTIONS => options.push(option),
+                (None, Some(service)) if services.len() < HELPER_SERVICES => drop(services.insert(service.to_owned())),
                 _ => return Err(io::Error::other(format!("{line:?} instead of `register|…`"))),
-            };
+            }
         }
         let (lines, to_write) = mpsc::channel(MULTIPLEXED);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         tokio::spawn(write(to, to_write));
         let (needed, until) = oneshot::channel();
         tokio::spawn(read(from, waiting.clone(), running, until));
-        Ok(Arc::new(Talk { services, lines, next: AtomicU64::new(1), waiting, _needed: needed }))
+        Ok(Arc::new(Talk { services, options, lines, next: AtomicU64::new(1), waiting, _needed: needed }))
     }
 }
 

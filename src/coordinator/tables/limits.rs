@@ -45,6 +45,8 @@ pub const ENTRY_LOG: Duration = Duration::from_secs(10);
 pub const SQLITE_STEPS: i32 = 1000;
 /// Services that a helper may register: there are fifteen.
 pub const HELPER_SERVICES: usize = 64;
+/// Keys that a helper is told or may register: more lines than these are data, not a configuration.
+pub const HELPER_OPTIONS: usize = 256;
 /// A line that a helper writes: its answer is a value.
 pub const HELPER_LINE_BYTES: usize = VALUE_BYTES + 1024;
 /// How long a helper may take to say which services it has.

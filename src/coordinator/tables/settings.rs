@@ -105,7 +105,7 @@ impl Settings {
         let known: Vec<String> = keys.all().collect();
         let mut problems = Vec::new();
         for (index, text) in file.text.lines().enumerate() {
-            if text.trim().is_empty() || text.trim_start().starts_with('#') {
+            if is_blank(text) {
                 continue;
             }
             let (key, line) = split(text, index + 1);
@@ -179,6 +179,17 @@ impl Settings {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Keys and values of all lines of a text, read as [`Settings::parse`] does, whatever the keys are.
+pub fn pairs(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    let lines = text.lines().filter(|line| !is_blank(line));
+    lines.map(|line| split(line, 0)).map(|(key, line)| (key, line.value))
+}
+
+/// Nothing, or a comment.
+fn is_blank(line: &str) -> bool {
+    line.trim().is_empty() || line.trim_start().starts_with('#')
 }
 
 fn split(text: &str, number: usize) -> (String, Line) {

@@ -130,8 +130,7 @@ fn check(handover: &Handover) -> Step<()> {
 fn settle_in(user: &UserRecord, group: Option<u32>) -> Step<()> {
     umask(if group.is_some() { Mode::RWXO } else { Mode::RWXG | Mode::RWXO });
     if geteuid().is_root() {
-        let became = sys::groups_of(&user.name, user.uid, user.gid)
-            .and_then(|groups| sys::become_user(user.uid, group.unwrap_or(user.gid), &groups));
+        let became = groups(user).and_then(|groups| sys::become_user(user.uid, group.unwrap_or(user.gid), &groups));
         became.map_err(|error| {
             Handed::temporary((4, 3, 0), format!("cannot become user {} ({}): {error}", user.name, user.uid))
         })?;
@@ -140,6 +139,11 @@ fn settle_in(user: &UserRecord, group: Option<u32>) -> Step<()> {
     std::env::set_current_dir(&user.home)
         .or_else(|_| std::env::set_current_dir("/"))
         .map_err(|error| failed(&user.home, &error))
+}
+
+/// Who is in a table need not be known to the system, which is then asked nothing.
+fn groups(user: &UserRecord) -> std::io::Result<Vec<u32>> {
+    if user.in_table { Ok(vec![user.gid]) } else { sys::groups_of(&user.name, user.uid, user.gid) }
 }
 
 /// The group whose members may make files in the spool directory: `mail` at Debian's, where users may not. Only where
@@ -199,7 +203,7 @@ mod tests {
 
     fn handover(name: &str, how: How) -> Handover {
         Handover {
-            user: UserRecord { name: name.into(), uid: 61_001, gid: 61_001, home: "/".into() },
+            user: UserRecord { name: name.into(), uid: 61_001, gid: 61_001, home: "/".into(), in_table: false },
             how,
             sender: String::new(),
             recipient: "u+x@d.test".into(),

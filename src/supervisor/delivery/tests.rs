@@ -55,7 +55,7 @@ impl World {
             false => (geteuid().as_raw(), getegid().as_raw()),
         };
         give(&home, uid, gid);
-        UserRecord { name: name.into(), uid, gid, home }
+        UserRecord { name: name.into(), uid, gid, home, in_table: false }
     }
 
     fn ask(&mut self, user: &UserRecord, how: How, text: &str) {
@@ -325,7 +325,7 @@ fn root_runs_no_programs_and_writes_no_files() {
         return;
     }
     let mut world = World::new(Bounds::of(&Machinery::default()));
-    let root = UserRecord { name: "root".into(), uid: 0, gid: 0, home: world.dir.path().to_owned() };
+    let root = UserRecord { name: "root".into(), uid: 0, gid: 0, home: world.dir.path().to_owned(), in_table: false };
     assert!(temporary(world.shell(&root, "id")).contains("root"));
     let path = world.dir.path().join("file");
     assert!(temporary(world.deliver(&root, How::File { path: path.clone() }, "x\n")).contains("root"));

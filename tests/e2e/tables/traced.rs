@@ -138,9 +138,8 @@ fn s30_users_need_not_exist() {
     );
     fs::write(setup.dir().join("t.conf"), conf).expect("written");
     let server = setup.start();
-    // Of the processes that become a user to deliver each asks which groups the system gives to that number; that is not
-    // who a recipient is.
-    let strace = Strace::attach(&[server.engine()], server.dir().join("strace"));
+    // The supervisor's children, too: the processes that become a user to deliver.
+    let strace = Strace::attach(&[server.engine(), server.supervisor()], server.dir().join("strace"));
     let reply = server.client().submit("s@source.example", &["staff@poolp.org"], b"Subject: x\r\n\r\nhello\r\n");
     assert_eq!(reply.code, 250, "{reply:?}");
     for user in ["gilles", "eric"] {
@@ -149,6 +148,10 @@ fn s30_users_need_not_exist() {
     assert!(rcpt(&server, "root@poolp.org").starts_with("550"), "the system's users are not these");
     let seen = strace.end();
     assert!(seen.contains("t.sqlite"), "{seen}");
+    for user in ["gilles", "eric"] {
+        let maildir = home.join(user).join("Maildir");
+        assert!(seen.contains(&format!("\"{}\"", maildir.display())), "no helper is seen at work: {seen}");
+    }
     for asked in ["/etc/passwd", "/etc/nsswitch.conf", "/etc/group", "nscd", "userdb"] {
         let lines: Vec<&str> = seen.lines().filter(|line| line.contains(asked)).collect();
         assert!(lines.is_empty(), "{lines:#?}");

@@ -1,18 +1,17 @@
 //! Backends: who they are, what they can answer, and whether they have been told how (grammar §7.2).
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::super::Reading;
+use super::settings::{BackendSettings, key_of};
 use super::{Declared, Tables};
-use crate::load::Exists;
+use crate::load::{Exists, Registered};
 use crate::model::Backend;
 use crate::parse::ast::{Arg, Entries, Said, Targ, Word};
 use crate::parse::backend_of;
 use crate::parse::schema::Shape;
-use crate::report::{Report, did_you_mean, nearest};
-use crate::source_text::{Span, narrow};
+use crate::report::{Report, nearest};
 use crate::tables::{HELPER_DIRECTORIES, ServiceKind};
 
 const BACKENDS: &[&str] = &["file", "db", "sqlite", "ldap", "redis", "proc"];
@@ -36,11 +35,6 @@ pub(super) struct Remote {
     backend: Backend,
     /// The path in the declaration, for messages.
     argument: Option<Word>,
-}
-
-/// The keys of a backend's configuration file, with their places.
-pub(super) struct BackendSettings {
-    keys: BTreeMap<String, Span>,
 }
 
 impl Source {
@@ -145,7 +139,15 @@ impl Tables {
         }
         let service = self.is_told_how(at, remote, targ, reading)?;
         match &remote.backend {
-            Backend::Proc { program, path } => registered(program, path.as_deref(), targ, reading),
+            Backend::Proc { program, path } => {
+                let Some(known) = reading.source.registered(program, path.as_deref()) else { return Some(service) };
+                let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+                if let (Some(path), Some(word), false) = (path, &remote.argument, known.options.is_empty()) {
+                    let read = || BackendSettings::of_helper(&name, &known.options, path, word, reading);
+                    self.settings.entry(at).or_insert_with(read).as_ref()?;
+                }
+                registered(&name, &known, targ, reading)
+            }
             _ => Some(service),
         }
     }
@@ -167,7 +169,7 @@ impl Tables {
             }
             _ => return Some(service),
         };
-        let read = || BackendSettings::read(&remote.backend, path.0, path.1, reading);
+        let read = || BackendSettings::of(&remote.backend, path.0, path.1, reading);
         let settings = self.settings.entry(at).or_insert_with(read).as_ref()?;
         if let Some(service) = settings.answers(&remote.backend, service, targ.used.shape) {
             return Some(service);
@@ -213,20 +215,18 @@ impl Tables {
 }
 
 /// The service that a helper is asked for, of those that it registers; E0402 if there is none.
-fn registered(program: &Path, argument: Option<&Path>, targ: &Targ, reading: &mut Reading<'_>) -> Option<ServiceKind> {
+fn registered(name: &str, known: &Registered, targ: &Targ, reading: &mut Reading<'_>) -> Option<ServiceKind> {
     let service = targ.used.service;
-    let Some(known) = reading.source.registered(program, argument) else { return Some(service) };
-    let has = |service: ServiceKind| known.iter().any(|name| name == service.name());
+    let has = |service: ServiceKind| known.services.iter().any(|name| name == service.name());
     if has(service) {
         return Some(service);
     }
     if service == ServiceKind::Credentials && targ.used.shape != Shape::Logins && has(ServiceKind::Auth) {
         return Some(ServiceKind::Auth);
     }
-    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
-    let help = match known.as_slice() {
+    let help = match known.services.as_slice() {
         [] => format!("`{name}` registers nothing"),
-        known => format!("`{name}` answers {} lookups", known.join(", ")),
+        services => format!("`{name}` answers {} lookups", services.join(", ")),
     };
     reading.report(cannot_answer("proc", targ).help(help));
     None
@@ -237,84 +237,4 @@ pub(super) fn cannot_answer(backend: &str, targ: &Targ) -> Report {
     let service = targ.used.service.name();
     let message = format!("backend `{backend}` cannot answer {service} lookups, which `{}` needs", targ.keyword.value);
     Report::new("E0402", targ.span, message)
-}
-
-/// The key of a backend's configuration that says how a service is asked for.
-fn key_of(backend: &Backend, service: &str) -> String {
-    match backend {
-        Backend::Ldap { .. } => format!("{service}_filter"),
-        Backend::Redis { .. } => format!("{service}_prefix"),
-        _ => format!("query_{service}"),
-    }
-}
-
-/// Keys that say something about the backend as a whole.
-fn plain_keys(backend: &Backend) -> &'static [&'static str] {
-    match backend {
-        Backend::Ldap { .. } => &["url", "username", "password", "basedn"],
-        Backend::Redis { .. } => &["url", "username", "password"],
-        _ => &["dbpath"],
-    }
-}
-
-/// Names of services in keys.
-fn service_names() -> impl Iterator<Item = &'static str> {
-    ServiceKind::names().filter(|name| *name != ServiceKind::Regex.name())
-}
-
-impl BackendSettings {
-    /// Reads the file: a key and a value in each line.
-    fn read(backend: &Backend, path: &Path, word: &Word, reading: &mut Reading<'_>) -> Option<Self> {
-        let file = match crate::load::read_data(reading.source, path, &mut reading.texts, &mut reading.reports) {
-            Ok(file) => file,
-            Err(error) => {
-                let message = format!("cannot read `{}`: {error}", word.text);
-                reading.report(Report::new("E0701", word.span, message));
-                return None;
-            }
-        };
-        let mut right: Vec<String> = plain_keys(backend).iter().map(|key| (*key).to_owned()).collect();
-        for service in service_names() {
-            right.push(key_of(backend, service));
-            if matches!(backend, Backend::Ldap { .. }) {
-                right.push(format!("{service}_attributes"));
-            }
-        }
-        let mut keys = BTreeMap::new();
-        let mut wrong = Vec::new();
-        let text = reading.texts.text(file);
-        for line in crate::tables::file::lines(text) {
-            let key_bytes = text[line.clone()].find(char::is_whitespace).unwrap_or(line.len());
-            let key = &text[line.start..line.start + key_bytes];
-            let span = Span { file, start: narrow(line.start), end: narrow(line.start + key_bytes) };
-            if !right.iter().any(|known| known == key) {
-                let report = Report::new("E0202", span, format!("`{}` has no option `{key}`", backend.name()));
-                wrong.push(report.maybe_help(did_you_mean(key, right.iter().map(String::as_str))));
-            } else if let Some(first) = keys.insert(key.to_owned(), span) {
-                let report = Report::new("E0601", span, format!("`{key}` is given twice"));
-                wrong.push(report.also(first, "first here").help(format!("first at {}", reading.texts.at(first))));
-            }
-        }
-        for missing in plain_keys(backend).iter().take(1).filter(|key| !keys.contains_key(**key)) {
-            let report = Report::new("E0203", word.span, format!("`{}` needs `{missing}`", word.text));
-            wrong.push(report.help(format!("add it to {}", word.text)));
-        }
-        let good = wrong.is_empty();
-        reading.reports.extend(wrong);
-        good.then_some(Self { keys })
-    }
-
-    /// The service that it is asked for, if it says how.
-    fn answers(&self, backend: &Backend, service: ServiceKind, shape: Shape) -> Option<ServiceKind> {
-        let has = |name: &str| self.keys.contains_key(&key_of(backend, name));
-        match service {
-            _ if has(service.name()) => Some(service),
-            ServiceKind::SourceAddr if has("sourceaddr") => Some(service),
-            // A listener's backend may judge the password itself; a relay needs to know it.
-            ServiceKind::Credentials if shape != Shape::Logins && has(ServiceKind::Auth.name()) => {
-                Some(ServiceKind::Auth)
-            }
-            _ => None,
-        }
-    }
 }

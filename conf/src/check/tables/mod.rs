@@ -4,14 +4,16 @@
 mod backend;
 mod build;
 mod problem;
+mod settings;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use self::backend::{BackendSettings, Source};
+use self::backend::Source;
 use self::build::{Body, Builder};
+use self::settings::BackendSettings;
 use super::Reading;
 use crate::canonical;
 use crate::model::{Keyed, RelayHost, Table, TableId, TableOptions};

@@ -165,7 +165,8 @@ fn s29_users_of_tables_and_of_the_system() {
     ]);
     let outlines = Outlines::new(&setup.config);
     let mut one = Expansion::new(&setup.config, &outlines, setup.facts("vuser@opensmtpd.org"));
-    let forward = Question::Forward(User { name: "vuser".into(), uid: 20, gid: 200, home: "/tmp2/vuser".into() });
+    let forward =
+        Question::Forward(User { name: "vuser".into(), uid: 20, gid: 200, home: "/tmp2/vuser".into(), in_table: true });
     assert_eq!(one.step(), Step::Needs(vec![forward.clone()]));
     one.tell(forward, Told::NotFound);
     let Step::Done(Ok(deliveries)) = one.step() else { panic!() };
@@ -373,7 +374,7 @@ fn the_same_delivery_is_made_once() {
         .rule("shared", Dest::Any, maildir("/srv/all"))
         .rule("by-name", Dest::Any, maildir("/srv/%{dest.user}-%{evpid}"))
         .rule("out", Dest::Any, relay());
-    let user = |name: &str, home: &str| User { name: name.into(), uid: 1, gid: 1, home: home.into() };
+    let user = |name: &str, home: &str| User { name: name.into(), uid: 1, gid: 1, home: home.into(), in_table: false };
     let of = |action: usize, address: &str, way: Way| Identity::of(action, address, &way, &setup.config, &values);
     let (a, b) = (user("a", "/h/a"), user("b", "/h/b"));
     assert_eq!(of(0, "a@x", Way::User(a.clone())), of(0, "b@x", Way::User(a.clone())));

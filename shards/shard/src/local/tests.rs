@@ -127,7 +127,7 @@ impl Place {
             ask: NoNames,
             hand: Supervisor { runtime: runtime.clone(), handed: handed.clone() },
             connector: Default::default(),
-            own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into() },
+            own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into(), in_table: false },
             listeners: Vec::new(),
             config: Arc::new(config),
             state: "/state".into(),
@@ -286,7 +286,7 @@ fn obliging(line: &str, also: impl Fn(&str) -> Option<String>) -> Option<String>
 }
 
 fn user(name: &str) -> Target {
-    let user = UserRecord { name: name.into(), uid: 10, gid: 100, home: "/home".into() };
+    let user = UserRecord { name: name.into(), uid: 10, gid: 100, home: "/home".into(), in_table: false };
     Target::User { user, how: How::Program { arguments: vec!["lda".into()] } }
 }
 

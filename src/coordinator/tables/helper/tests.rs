@@ -39,15 +39,23 @@ struct World {
 }
 
 fn world(script: &str, timeout: Duration) -> World {
+    world_with(script, timeout, Path::new("/etc/mail/helper.conf"))
+}
+
+fn world_with(script: &str, timeout: Duration, file: &Path) -> World {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("helper");
     std::fs::write(&program, format!("#!/bin/sh\n{script}")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (tables, said) = tables(program, Some(Argument::read(file)), timeout);
+    World { _dir: dir, tables, said }
+}
+
+fn tables(program: PathBuf, argument: Option<Argument>, timeout: Duration) -> (Tables, Arc<Mutex<Vec<Event>>>) {
     let (surroundings, said) = surroundings();
-    let backend = Backend::Helper { program, argument: Some("/etc/mail/helper.conf".into()) };
-    let mut table = declared(backend);
+    let mut table = declared(Backend::Helper { program, argument });
     (table.cache, table.negative, table.timeout) = (Duration::ZERO, Duration::ZERO, timeout);
-    World { _dir: dir, tables: Tables::new(vec![table], &surroundings).unwrap(), said }
+    (Tables::new(vec![table], &surroundings).unwrap(), said)
 }
 
 impl World {
@@ -75,6 +83,37 @@ fn a_helper_is_asked_in_its_lines() {
         for key in ["*)(uid=*", "' OR 1=1 --", "a\0b", "a\nlookup", "x\rpid", "a|b|c", ""] {
             assert_eq!(world.ask(Service::Alias, key).await, Answer::NotFound, "{key:?}");
         }
+    });
+}
+
+#[test]
+fn one_that_asks_for_keys_is_told_and_one_that_does_not_is_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("helper.conf");
+    std::fs::write(&file, "name staff\nurl a|b\n").unwrap();
+    // What it is told before `config|ready`, as its answer.
+    let script = "while read -r line; do case $line in\n\
+        'config|ready') printf 'register|option|url|required\\nregister|alias\\nregister|option|name\\n'\n\
+        echo 'register|ready' ;;\n\
+        'config|'*) told=\"$told $line\" ;;\n\
+        *) IFS='|'; set -- $line; echo \"lookup-result|$7|found|$told\" ;;\n\
+        esac; done\n";
+    let world = world_with(script, Duration::from_secs(30), &file);
+    block(async {
+        let told = " config|smtpd-version|7.7.0 config|protocol|0.1 config|tablename|t config|option|name|staff \
+                    config|option|url|a|b config|options|2";
+        assert_eq!(world.ask(Service::Alias, "x").await, found(told));
+    });
+    let program = world._dir.path().join("helper");
+    let said = super::super::direct::registered(&program, Some(&file)).unwrap();
+    assert_eq!(said.services, ["alias"]);
+    let options: Vec<_> = said.options.iter().map(|option| (option.key.as_str(), option.required)).collect();
+    assert_eq!(options, [("url", true), ("name", false)]);
+    // Without a file there is nothing to tell.
+    let world = World { tables: tables(program, None, Duration::from_secs(30)).0, ..world };
+    block(async {
+        let told = " config|smtpd-version|7.7.0 config|protocol|0.1 config|tablename|t";
+        assert_eq!(world.ask(Service::Alias, "x").await, found(told));
     });
 }
 
@@ -147,6 +186,7 @@ fn programs_that_are_no_helpers_are_found_out() {
         for (script, why) in [
             ("exit 1", "it has ended before it was ready"),
             ("echo hello", "\"hello\" instead of `register|…`"),
+            ("echo 'register|option|a|b'", "\"register|option|a|b\" instead of `register|…`"),
             ("head -c 200000 /dev/zero | tr '\\0' x", "a line of more than"),
             ("printf '\\377\\n'", "a line that is not UTF-8"),
         ] {
