@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::book::{Data, Fixture, expected, extract};
 use crate::support::homes::{mode, someone};
-use crate::support::{Client, Server, Setup, Sink, cli, maildir, wait_until};
+use crate::support::{Client, Server, Setup, Sink, cli, maildir, tls, wait_until};
 
 const EX_CONFIG: i32 = 78;
 const SOON: Duration = Duration::from_secs(20);
@@ -32,7 +32,10 @@ impl Bench {
     fn new(kinds: &[char]) -> Self {
         let (mut fixtures, data) = extract();
         fixtures.retain(|fixture| fixture.name.starts_with(kinds));
-        Self { dir: tempfile::tempdir().expect("a directory"), fixtures, data }
+        let dir = tempfile::tempdir().expect("a directory");
+        // One pair stands for all that fixtures name: they belong together, and are good.
+        tls::pair(dir.path(), "pair", &["mail.example.com"], &rcgen::PKCS_ECDSA_P256_SHA256);
+        Self { dir, fixtures, data }
     }
 
     fn fixture(&self, name: &str) -> &Fixture {
@@ -48,7 +51,14 @@ impl Bench {
         for (path, text) in book::beside(fixture, &self.data) {
             let path = self.root().join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-            fs::write(&path, text).expect("written");
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("key") => fs::copy(self.dir.path().join("pair.key"), &path).expect("written"),
+                Some("pem") if path.ends_with("privkey.pem") => {
+                    fs::copy(self.dir.path().join("pair.key"), &path).expect("written")
+                }
+                Some("pem" | "crt") => fs::copy(self.dir.path().join("pair.crt"), &path).expect("written"),
+                _ => fs::write(&path, text).map(|()| 0).expect("written"),
+            };
             mode(&path, 0o600);
         }
         let path = self.dir.path().join(fixture.file());
