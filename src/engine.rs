@@ -112,6 +112,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     for (listener, shard, socket) in given.smtp {
         sockets[shard].push((listener, socket));
     }
+    let own = own_user(given.plan.root.as_deref());
     let mut parts = sockets.into_iter().zip(mailboxes).zip(counters);
     let threads = ring::run_shards(&options, |number| {
         let ((listeners, orders), counters) = parts.next().expect("one for each shard");
@@ -122,6 +123,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             line: line.clone(),
             errands: errands.clone(),
             connector: connector.clone(),
+            own: own.clone(),
             log: log.clone(),
             news: news.clone(),
             listeners,
@@ -233,6 +235,7 @@ struct Part {
     line: Line,
     errands: Errands,
     connector: Connector,
+    own: User,
     log: Log,
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
@@ -246,7 +249,7 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, servers, line, errands, connector, log, news, listeners, orders, counters } = part;
+    let Part { plan, config, servers, line, errands, connector, own, log, news, listeners, orders, counters } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
         match Look::at(&runtime, &plan.state.join("queue")).await {
@@ -277,7 +280,7 @@ async fn run_shard(
         ask: line,
         hand: errands,
         connector,
-        own: own_user(plan.root.as_deref()),
+        own,
         listeners: accepting,
         config,
         servers,
