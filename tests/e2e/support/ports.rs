@@ -1,9 +1,11 @@
 //! Ports that nobody uses: below the kernel's ephemeral range, and each given out once by this process.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 const FIRST: u16 = 11_000;
 const COUNT: u16 = 20_000;
@@ -18,10 +20,8 @@ pub fn free() -> u16 {
     let start = (std::process::id() as u16 % 40) * (COUNT / 40);
     for _ in 0..COUNT {
         let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let six = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
         let is_moved = MOVED.lock().expect("no panic").as_ref().is_some_and(|moved| moved.contains(&port));
-        if four.is_ok() && six.is_ok() && !is_moved {
+        if is_free(Ipv4Addr::LOCALHOST, port) && is_free(Ipv6Addr::LOCALHOST, port) && !is_moved {
             return port;
         }
     }
@@ -34,10 +34,19 @@ pub fn offset_for(ports: &[u16]) -> u16 {
         let offset = free();
         let mut moved = MOVED.lock().expect("no panic");
         let moved = moved.get_or_insert_default();
-        let is_free = |port: u16| !moved.contains(&port) && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
-        if ports.iter().all(|port| is_free(port + offset)) {
+        if ports.iter().all(|port| !moved.contains(&(port + offset)) && is_free(Ipv4Addr::UNSPECIFIED, port + offset)) {
             moved.extend(ports.iter().map(|port| port + offset));
             return offset;
         }
     }
+}
+
+/// Whether nobody listens there. It is only bound, not listened on: a process that another test starts at this moment has a
+/// copy of the socket until it runs its own program, and one that listened would be in the way of who gets the port.
+fn is_free(address: impl Into<IpAddr>, port: u16) -> bool {
+    let address = SocketAddr::new(address.into(), port);
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+    sockopt::set_socket_reuseaddr(&socket, true).expect("set");
+    bind(&socket, &address).is_ok()
 }

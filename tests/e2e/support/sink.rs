@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ports;
 use super::text::{digest, original};
+use super::wait::wait_for;
 
 /// Messages up to this size are kept whole, of others only the sum.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -111,7 +112,9 @@ impl Sink {
     /// Listens (again).
     pub fn reopen(&mut self) {
         assert!(self.acceptor.is_none(), "open already");
-        let listener = TcpListener::bind(self.address).unwrap_or_else(|error| panic!("{}: {error}", self.address));
+        // A process that another test starts at this moment may have a copy of what was closed, until it runs its program.
+        let bind = || TcpListener::bind(self.address).ok();
+        let listener = wait_for(&format!("{} is free", self.address), Duration::from_secs(5), bind);
         self.shared.closing.store(false, Ordering::SeqCst);
         let shared = self.shared.clone();
         self.acceptor = Some(std::thread::spawn(move || accept(&shared, &listener)));
