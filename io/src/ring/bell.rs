@@ -11,10 +11,9 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::ptr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -23,8 +22,6 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use glommio::io::BufferedFile;
 use rustix::event::{EventfdFlags, eventfd};
-
-use super::writes::Writes;
 
 /// After so long glommio would end a turn to look at the rings though tasks are ready. Tasks that compute yield by
 /// themselves (`timer.rs`, `Turns`).
@@ -61,17 +58,16 @@ thread_local! {
 
 impl Bell {
     /// The bell of the executor that runs on this thread; its task listens as long as the executor runs.
-    pub(super) fn start() -> io::Result<(Self, Rc<Writes>)> {
+    pub(super) fn start() -> io::Result<Self> {
         // Not O_NONBLOCK: io_uring would give up such a read instead of waiting.
         let event = eventfd(0, EventfdFlags::CLOEXEC)?;
         let reading_end = event.try_clone()?;
-        let writes = Rc::new(Writes::new(event.as_fd())?);
         let shared =
             Arc::new(Shared { event, woken: SegQueue::new(), dropped: SegQueue::new(), rung: AtomicBool::new(false) });
         HERE.set(Arc::as_ptr(&shared));
-        let (listening, landing) = (shared.clone(), writes.clone());
-        glommio::spawn_local(async move { listening.listen(reading_end, &landing).await }).detach();
-        Ok((Self { shared }, writes))
+        let listening = shared.clone();
+        glommio::spawn_local(async move { listening.listen(reading_end).await }).detach();
+        Ok(Self { shared })
     }
 
     /// The task, polled with wakers that any thread may use.
@@ -111,7 +107,7 @@ impl Shared {
         ptr::eq(HERE.get(), self)
     }
 
-    async fn listen(&self, event: OwnedFd, writes: &Writes) {
+    async fn listen(&self, event: OwnedFd) {
         use std::os::fd::FromRawFd;
         // SAFETY: the descriptor is given up here and owned by the file from now on.
         let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
@@ -127,7 +123,6 @@ impl Shared {
                 woken.task.wake_by_ref();
             }
             while self.dropped.pop().is_some() {}
-            writes.tell();
         }
     }
 

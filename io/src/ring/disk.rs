@@ -19,7 +19,6 @@ use rustix::process::geteuid;
 
 use super::blocking::Blocking;
 use super::directories::Directories;
-use super::writes::Writes;
 use super::{plain, timer};
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
 use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
@@ -35,7 +34,6 @@ pub struct RingDisk {
     buffered: Rc<Cell<bool>>,
     blocking: Blocking,
     directories: Rc<Directories>,
-    writes: Rc<Writes>,
 }
 
 /// A file of fixed size.
@@ -43,7 +41,6 @@ pub struct RingFile {
     handle: Handle,
     bytes: u64,
     path: PathBuf,
-    writes: Rc<Writes>,
 }
 
 enum Handle {
@@ -59,9 +56,9 @@ pub struct RingWriter {
 }
 
 impl RingDisk {
-    pub(super) fn new(blocking: Blocking, writes: Rc<Writes>) -> Self {
+    pub(super) fn new(blocking: Blocking) -> Self {
         let directories = Rc::new(Directories::new(blocking.clone()));
-        Self { buffered: Rc::default(), blocking, directories, writes }
+        Self { buffered: Rc::default(), blocking, directories }
     }
 
     /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
@@ -83,7 +80,7 @@ impl RingDisk {
         };
         // By descriptor: glommio's own way asks for the path, which may be another file by now.
         let bytes = rustix::fs::fstat(handle.as_fd())?.st_size as u64;
-        Ok(RingFile { handle, bytes, path: path.to_owned(), writes: self.writes.clone() })
+        Ok(RingFile { handle, bytes, path: path.to_owned() })
     }
 
     /// Writes every block once, in small pieces, and rests after each as long as `rest` says of the time it took: the disk is
@@ -95,7 +92,7 @@ impl RingDisk {
         while at < bytes {
             let began = Instant::now();
             let piece = PREWRITE_BYTES.min((bytes - at) as usize);
-            file.handle.write(at, &zeros[..piece], None).await?;
+            file.handle.write(at, &zeros[..piece]).await?;
             at += piece as u64;
             let rest = rest(began.elapsed());
             if !rest.is_zero() {
@@ -210,7 +207,7 @@ impl File for RingFile {
         if at + bytes.len() as u64 > self.bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a write beyond the end of a file of fixed size"));
         }
-        self.handle.write(at, bytes, Some(&self.writes)).await
+        self.handle.write(at, bytes).await
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -266,16 +263,13 @@ impl Writer for RingWriter {
 }
 
 impl Handle {
-    /// One write; as durable as the flags it was opened with make it. With a ring for it, the kernel has it at once.
-    async fn write(&self, at: u64, bytes: &[u8], ring: Option<&Writes>) -> io::Result<()> {
+    /// One write; as durable as the flags it was opened with make it.
+    async fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let written = match self {
             Handle::Direct(file) => {
                 let mut buffer = file.alloc_dma_buffer(bytes.len());
                 buffer.as_bytes_mut().copy_from_slice(bytes);
-                match ring {
-                    Some(ring) => Ok(ring.write(self.as_fd(), buffer, at).await?),
-                    None => file.write_at(buffer, at).await,
-                }
+                file.write_at(buffer, at).await
             }
             Handle::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
         };

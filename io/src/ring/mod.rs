@@ -15,7 +15,6 @@ mod setup;
 #[cfg(test)]
 mod tests;
 mod timer;
-mod writes;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -30,7 +29,6 @@ use bell::Bell;
 use blocking::Blocking;
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use timer::Turns;
-use writes::Writes;
 
 use crate::limits::READ_BYTES_MAX;
 use crate::{Class, Runtime};
@@ -56,14 +54,13 @@ struct Inner {
     scratch: RefCell<Vec<u8>>,
     entropy: RefCell<Entropy>,
     disk: RingDisk,
-    writes: Rc<Writes>,
     turns: Turns,
     bell: Bell,
 }
 
 impl RingRuntime {
     /// Must be called on a running executor: it makes the task queues.
-    fn new(bell: Bell, writes: Rc<Writes>, blocking: Blocking) -> Self {
+    fn new(bell: Bell, blocking: Blocking) -> Self {
         // Not even commits are `Latency::Matters`: `bell.rs` says why.
         let queue = |shares, name: &str| {
             glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
@@ -75,8 +72,7 @@ impl RingRuntime {
             background: queue(100, "background"),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             entropy: RefCell::new(Entropy::new()),
-            disk: RingDisk::new(blocking, writes.clone()),
-            writes,
+            disk: RingDisk::new(blocking),
             turns: Turns::new(),
             bell,
         };
@@ -96,14 +92,6 @@ impl RingRuntime {
 
     fn scratch(&self) -> &RefCell<Vec<u8>> {
         &self.inner.scratch
-    }
-
-    /// Called between the system calls of connections: when a durable write has ended, who waits for it runs next.
-    async fn mind_writes(&self) {
-        if self.inner.writes.have_landed() {
-            self.inner.writes.tell();
-            glommio::executor().yield_task_queue_now().await;
-        }
     }
 }
 

@@ -170,7 +170,6 @@ impl Stream for RingStream {
             }
             left = &left[sent..];
         }
-        self.runtime.mind_writes().await;
         Ok(())
     }
 
