@@ -181,9 +181,7 @@ impl Disk for RingDisk {
 
     async fn writer(&self, temporary: &Path) -> io::Result<RingWriter> {
         let path = temporary.to_owned();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = self.blocking.run(move || Ok(openat(CWD, path, flags, PRIVATE_FILE)?));
-        let file = StdFile::from(made.await?);
+        let file = self.blocking.run(move || private_file(CWD, &path)).await?;
         Ok(RingWriter { blocking: self.blocking.clone(), file: Arc::new(file), temporary: temporary.to_owned() })
     }
 
@@ -358,8 +356,7 @@ fn sync_file_and_directory(path: &Path) -> io::Result<()> {
 fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<OwnedFd> {
     let (from, to) = (own_directory(directory_of(temporary))?, own_directory(directory_of(path))?);
     let (made, name) = (name_of(temporary)?, name_of(path)?);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = StdFile::from(openat(&from, made, flags, PRIVATE_FILE)?);
+    let mut file = private_file(&from, made.as_ref())?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     let renamed = written.and_then(|()| Ok(renameat(&from, made, &to, name)?));
     if renamed.is_err() {
@@ -367,6 +364,12 @@ fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<O
         let _ = unlinkat(&from, made, AtFlags::empty());
     }
     renamed.map(|()| to)
+}
+
+/// An empty file in a directory; a link that has its name is not followed.
+fn private_file(directory: impl AsFd, name: &Path) -> io::Result<StdFile> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(directory, name, flags, PRIVATE_FILE)?.into())
 }
 
 fn own_directory(path: &Path) -> io::Result<OwnedFd> {

@@ -3,9 +3,9 @@
 use std::ffi::CString;
 use std::io;
 use std::path::Path;
-use std::ptr;
 
-use crate::limits::{GROUP_BUFFER_BYTES_MAX, PASSWD_BUFFER_BYTES_FIRST};
+use super::passwd::search_list;
+use crate::limits::GROUP_BUFFER_BYTES_MAX;
 
 /// The number of a group; `None`: there is none of that name.
 ///
@@ -14,25 +14,13 @@ use crate::limits::{GROUP_BUFFER_BYTES_MAX, PASSWD_BUFFER_BYTES_FIRST};
 pub fn group(name: &str) -> io::Result<Option<u32>> {
     // No group's name has a zero byte in it.
     let Ok(name) = CString::new(name) else { return Ok(None) };
-    let mut buffer: Vec<libc::c_char> = vec![0; PASSWD_BUFFER_BYTES_FIRST];
-    loop {
-        // SAFETY: all fields are numbers or pointers, for which zero is a value.
-        let mut record: libc::group = unsafe { std::mem::zeroed() };
-        let mut found: *mut libc::group = ptr::null_mut();
-        // SAFETY: all pointers are valid for the call, and `buffer` is as long as it is told.
-        let code = unsafe {
-            libc::getgrnam_r(name.as_ptr(), &raw mut record, buffer.as_mut_ptr(), buffer.len(), &raw mut found)
-        };
-        match code {
-            0 => return Ok((!found.is_null()).then_some(record.gr_gid)),
-            // A group of many members is a long record.
-            libc::ERANGE if buffer.len() < GROUP_BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 2, 0),
-            // Some services say so of a group that is not there (getgrnam(3)).
-            libc::ENOENT | libc::ESRCH => return Ok(None),
-            libc::EINTR => {}
-            code => return Err(io::Error::from_raw_os_error(code)),
-        }
-    }
+    search_list(
+        // A group of many members is a long record.
+        GROUP_BUFFER_BYTES_MAX,
+        // SAFETY: the name ends with NUL; of the rest `search_list` says that it is valid.
+        |record, buffer, bytes, found| unsafe { libc::getgrnam_r(name.as_ptr(), record, buffer, bytes, found) },
+        |record: &libc::group| record.gr_gid,
+    )
 }
 
 /// The same from `etc/group` below a directory, and from nothing else: `name:password:gid:members` (group(5)).

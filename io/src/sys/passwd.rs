@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::ptr;
 
@@ -60,35 +61,43 @@ pub(super) struct Record<'r> {
     gid: u32,
 }
 
-/// Calls one of the two functions that search the list, with as much room as the record takes. It is given valid pointers,
-/// and the size of what the second points to.
+/// [`search_list`] with the record's texts.
 fn search<T>(
     call: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
     look: impl FnOnce(Record<'_>) -> T,
 ) -> io::Result<Option<T>> {
+    search_list(PASSWD_BUFFER_BYTES_MAX, call, |record| {
+        let text = |text: *const libc::c_char| match text.is_null() {
+            true => c"",
+            // SAFETY: the call has succeeded, so the texts are strings in its buffer, which outlives the look.
+            false => unsafe { CStr::from_ptr(text) },
+        };
+        look(Record {
+            name: text(record.pw_name),
+            comment: text(record.pw_gecos),
+            home: text(record.pw_dir),
+            uid: record.pw_uid,
+            gid: record.pw_gid,
+        })
+    })
+}
+
+/// Calls one of the functions that search a list of the system, with as much room as the record takes, up to so many bytes.
+/// It is given valid pointers, and the size of what the second points to; the record it has found is then looked at.
+pub(super) fn search_list<R, T>(
+    bytes_max: usize,
+    call: impl Fn(*mut R, *mut libc::c_char, usize, *mut *mut R) -> libc::c_int,
+    look: impl FnOnce(&R) -> T,
+) -> io::Result<Option<T>> {
     let mut buffer: Vec<libc::c_char> = vec![0; PASSWD_BUFFER_BYTES_FIRST];
     loop {
-        // SAFETY: all fields are numbers or pointers, for which zero is a value.
-        let mut record: libc::passwd = unsafe { std::mem::zeroed() };
-        let mut found: *mut libc::passwd = ptr::null_mut();
-        match call(&raw mut record, buffer.as_mut_ptr(), buffer.len(), &raw mut found) {
-            0 if found.is_null() => return Ok(None),
-            0 => {
-                let text = |text: *const libc::c_char| match text.is_null() {
-                    true => c"",
-                    // SAFETY: the call has succeeded, so the texts are strings in `buffer`, which outlives the look.
-                    false => unsafe { CStr::from_ptr(text) },
-                };
-                return Ok(Some(look(Record {
-                    name: text(record.pw_name),
-                    comment: text(record.pw_gecos),
-                    home: text(record.pw_dir),
-                    uid: record.pw_uid,
-                    gid: record.pw_gid,
-                })));
-            }
-            libc::ERANGE if buffer.len() < PASSWD_BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 2, 0),
-            // Some services say so of a user that is not there (getpwnam(3)).
+        let mut record = MaybeUninit::<R>::zeroed();
+        let mut found: *mut R = ptr::null_mut();
+        match call(record.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found) {
+            // SAFETY: what it points to is `record`, which the call has filled in, or nothing.
+            0 => return Ok(unsafe { found.as_ref() }.map(look)),
+            libc::ERANGE if buffer.len() < bytes_max => buffer.resize(buffer.len() * 2, 0),
+            // Some services say so of one that is not there (getpwnam(3), getgrnam(3)).
             libc::ENOENT | libc::ESRCH => return Ok(None),
             libc::EINTR => {}
             code => return Err(io::Error::from_raw_os_error(code)),
