@@ -18,14 +18,14 @@ const BETWEEN: char = ',';
 
 /// Where mail goes, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Direction {
+pub struct Direction<'r> {
     /// Smart hosts, cycled. Empty: by the MX records of the recipient's domain.
-    pub hosts: Vec<RelayHost>,
+    pub hosts: Cow<'r, [RelayHost]>,
     /// Source addresses, cycled. Empty: the system chooses.
-    pub sources: Vec<IpAddr>,
+    pub sources: Cow<'r, [IpAddr]>,
 }
 
-impl Direction {
+impl Direction<'_> {
     /// The domain of a forward-path, as directions are asked for it.
     pub fn domain_of(address: &str) -> String {
         address.rsplit_once('@').map_or("localhost", |(_, domain)| domain).to_ascii_lowercase()
@@ -59,11 +59,11 @@ impl Relay {
         config: &Config,
         domain: &str,
         told: &dyn Fn(&Lookup) -> Option<Told>,
-    ) -> Result<Direction, String> {
+    ) -> Result<Direction<'_>, String> {
         let asked = Asked { config, told };
-        let mut direction = Direction { hosts: self.hosts.clone(), sources: self.sources.clone() };
+        let mut direction = Direction { hosts: (&self.hosts).into(), sources: (&self.sources).into() };
         if let Some(table) = self.host_table {
-            direction.hosts = asked.hosts(table, "")?.unwrap_or_default();
+            direction.hosts = asked.hosts(table, "")?.unwrap_or_default().into();
             if direction.hosts.is_empty() {
                 return Err(format!("table <{}> names no relay host", config.table_name(table)));
             }
@@ -72,12 +72,12 @@ impl Relay {
             None => {}
             Some(Keyed::Memory(routes)) => {
                 let keys = Keys::new(ServiceKind::RelayHost, domain, config.smtp.sub_address_delimiter);
-                direction.hosts = routes.find(keys).cloned().into_iter().collect();
+                direction.hosts = routes.find(keys).map_or_else(Cow::default, |host| std::slice::from_ref(host).into());
             }
-            Some(Keyed::Remote(table)) => direction.hosts = asked.hosts(*table, domain)?.unwrap_or_default(),
+            Some(Keyed::Remote(table)) => direction.hosts = asked.hosts(*table, domain)?.unwrap_or_default().into(),
         }
         if let Some(table) = self.source_table {
-            direction.sources = asked.sources(table)?;
+            direction.sources = asked.sources(table)?.into();
         }
         if let Some(host) = direction.hosts.iter().find(|host| !not_yet::is_built(host.scheme)) {
             return Err(format!("this version cannot relay to {host}"));
@@ -209,7 +209,7 @@ mod tests {
         None
     }
 
-    fn hosts(direction: Result<Direction, String>) -> Vec<String> {
+    fn hosts(direction: Result<Direction<'_>, String>) -> Vec<String> {
         direction.expect("known").hosts.iter().map(ToString::to_string).collect()
     }
 

@@ -102,6 +102,11 @@ impl Config {
         SMTP_PORT.saturating_add(self.port_offset)
     }
 
+    /// The number of the listener of the local socket: the first, if several lines say it.
+    pub fn local_listener(&self) -> Option<usize> {
+        self.listeners.iter().position(|listener| listener.place == Where::Socket)
+    }
+
     /// The port of SMTP that is encrypted from the first byte (RFC 8314), moved by `--port-offset`.
     pub fn smtps_port(&self) -> u16 {
         const SMTPS_PORT: u16 = 465;

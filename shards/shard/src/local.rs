@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringpost_conf::Machinery;
 use ringpost_io::{Class, Runtime};
 use ringpost_message::{headers, spam};
 use ringpost_perf::Stage;
@@ -123,6 +124,16 @@ impl Default for Locals {
     }
 }
 
+impl Locals {
+    /// The configuration is new. The supervisor keeps to `mda limit`; it must get as many as that allows.
+    pub(crate) fn follow(&self, machinery: &Machinery) {
+        let at_least = |bound: usize, limit: Option<u32>| bound.max(limit.map_or(0, |limit| limit as usize));
+        let at_once = at_least(limits::HANDED, machinery.deliveries_max);
+        let per_user = at_least(limits::HANDED_PER_USER, machinery.deliveries_per_user_max);
+        self.users.borrow_mut().allow(at_once, per_user);
+    }
+}
+
 /// Delivers when it is this delivery's turn.
 pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Addressee<'_>, target: Target) {
     let delivery = Delivery {
@@ -145,12 +156,6 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Address
             start_maildirs(shard);
         }
         Target::User { user, .. } => {
-            // The supervisor keeps to `mda limit`; it must get as many as that allows.
-            let machinery = &shard.settings().config.machinery;
-            let at_least = |bound: usize, limit: Option<u32>| bound.max(limit.map_or(0, |limit| limit as usize));
-            let at_once = at_least(limits::HANDED, machinery.deliveries_max);
-            let per_user = at_least(limits::HANDED_PER_USER, machinery.deliveries_per_user_max);
-            locals.users.borrow_mut().allow(at_once, per_user);
             locals.users.borrow_mut().push((user.name, user.uid), bytes, delivery);
             start_users(shard);
         }

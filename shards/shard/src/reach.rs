@@ -94,7 +94,6 @@ async fn open<W: World>(
     host: &Host,
     address: SocketAddr,
 ) -> Option<Result<Connection<W>, String>> {
-    let verify = host.channel.verify;
     let attempt = |address, how| async move {
         let stream = match connect(shard, route, site, address).await? {
             Ok(stream) => stream,
@@ -102,19 +101,18 @@ async fn open<W: World>(
         };
         Some(greet(shard, site, host, address, Wire::new(stream), how).await)
     };
-    let starttls = |starttls| How::Clear { starttls, verify };
     let opened = match host.channel.encryption {
-        Encryption::Never => attempt(address, starttls(StartTls::Never)).await?,
-        Encryption::StartTls => attempt(address, starttls(StartTls::Required)).await?,
-        Encryption::Implicit => attempt(address, How::Encrypted { verify }).await?,
-        Encryption::IfOffered => match attempt(address, starttls(StartTls::IfOffered)).await? {
+        Encryption::Never => attempt(address, How::Clear(StartTls::Never)).await?,
+        Encryption::StartTls => attempt(address, How::Clear(StartTls::Required)).await?,
+        Encryption::Implicit => attempt(address, How::Encrypted).await?,
+        Encryption::IfOffered => match attempt(address, How::Clear(StartTls::IfOffered)).await? {
             // What was offered does not work. Clear text is no worse than what a server gets that offers nothing.
-            Err(Unopened::Insecure(_)) => attempt(address, starttls(StartTls::Never)).await?,
+            Err(Unopened::Insecure(_)) => attempt(address, How::Clear(StartTls::Never)).await?,
             other => other,
         },
-        Encryption::StartTlsOrImplicit { port } => match attempt(address, starttls(StartTls::Required)).await? {
+        Encryption::StartTlsOrImplicit { port } => match attempt(address, How::Clear(StartTls::Required)).await? {
             Err(first) => {
-                let second = attempt(SocketAddr::new(address.ip(), port), How::Encrypted { verify }).await?;
+                let second = attempt(SocketAddr::new(address.ip(), port), How::Encrypted).await?;
                 second.map_err(|second| Unopened::Unreached(format!("{first}; at port {port}: {second}")))
             }
             other => other,
@@ -126,8 +124,8 @@ async fn open<W: World>(
 /// How a connection begins.
 #[derive(Clone, Copy)]
 enum How {
-    Clear { starttls: StartTls, verify: bool },
-    Encrypted { verify: bool },
+    Clear(StartTls),
+    Encrypted,
 }
 
 /// Why a server cannot be spoken to.
@@ -162,21 +160,15 @@ async fn greet<W: World>(
     let remote = format!("{}[{}]:{}", host.name, address.ip(), address.port());
     let mut connection = Connection::new(stream, Session::new(helo), remote);
     connection.link = Some(Link { source, security: None });
-    let verify = match how {
-        How::Clear { starttls, verify } => {
-            connection.session = connection.session.asking_for(starttls);
-            verify
-        }
-        How::Encrypted { verify } => {
-            secure(shard, host, &mut connection, verify).await?;
-            verify
-        }
-    };
+    match how {
+        How::Clear(starttls) => connection.session = connection.session.asking_for(starttls),
+        How::Encrypted => secure(shard, host, &mut connection).await?,
+    }
     loop {
         match converse(shard, &mut connection).await {
             Ok(Said::Ready) => return Ok(connection),
             Ok(Said::StartTls) => {
-                secure(shard, host, &mut connection, verify).await?;
+                secure(shard, host, &mut connection).await?;
                 connection.session.secured(&mut connection.out);
             }
             Ok(Said::Failed(reply)) => return Err(Unopened::Unreached(format!("greeted with {reply}"))),
@@ -187,12 +179,8 @@ async fn greet<W: World>(
 }
 
 /// The handshake, and a line in the log of what came of it.
-async fn secure<W: World>(
-    shard: &Rc<Shard<W>>,
-    host: &Host,
-    connection: &mut Connection<W>,
-    verify: bool,
-) -> Result<(), Unopened> {
+async fn secure<W: World>(shard: &Rc<Shard<W>>, host: &Host, connection: &mut Connection<W>) -> Result<(), Unopened> {
+    let verify = host.channel.verify;
     let insecure = |why: String| Unopened::Insecure(why);
     let channel = shard.connector.connect(&host.name, verify).map_err(|refused| insecure(refused.0))?;
     let done = shard.runtime.timeout(limits::HANDSHAKE, connection.stream.secure(channel)).await;

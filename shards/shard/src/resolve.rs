@@ -45,11 +45,10 @@ pub(crate) fn route<W: World>(
 ) {
     let ActionKind::Relay(relay) = &settings.config.actions[action].kind else { return };
     let plan = Plan::new(settings, relay, action, &fresh.sender);
+    let recipients: Indexed = recipients.iter().map(|(index, recipient)| (*index, (*recipient).to_owned())).collect();
     if relay.is_near() {
-        let recipients = recipients.iter().map(|(index, recipient)| (*index, (*recipient).to_owned())).collect();
         return head(shard, settings, fresh, relay, &plan, recipients, &HashMap::new());
     }
-    let recipients: Indexed = recipients.iter().map(|(index, recipient)| (*index, (*recipient).to_owned())).collect();
     let (task_shard, settings, fresh) = (shard.clone(), settings.clone(), fresh.clone());
     shard.spawn_counted(Class::Delivery, async move {
         let ActionKind::Relay(relay) = &settings.config.actions[action].kind else { return };
@@ -82,7 +81,7 @@ fn head<W: World>(
         match relay.direction(&settings.config, &domain, &look) {
             Ok(Direction { hosts, sources }) => {
                 let questions = questions(&settings.config, relay.tls, &hosts, domain);
-                wanted.entry((questions, sources)).or_default().push((index, recipient));
+                wanted.entry((questions, sources.into_owned())).or_default().push((index, recipient));
             }
             Err(why) => {
                 let outcome = Outcome::Transient(RemoteReply::local(451, (4, 3, 0), &why));

@@ -2,7 +2,7 @@
 
 use ringpost_conf::expand::Outlines;
 use ringpost_conf::tables::{HostName, Mapped};
-use ringpost_conf::{Config, Keyed, Origin, Reserve, TlsMode, Where};
+use ringpost_conf::{Config, Keyed, Origin, Reserve, TlsMode};
 use ringpost_io::Peer;
 use ringpost_queue::{Options, Plant};
 use ringpost_smtp::server::{Encryption, Policy};
@@ -95,7 +95,7 @@ impl Settings {
         });
         Self {
             policies: policies.collect(),
-            local_listener: config.listeners.iter().position(|listener| listener.place == Where::Socket),
+            local_listener: config.local_listener(),
             outlines: Outlines::new(&config),
             spool_bytes: config.store.spool_memory_bytes as usize,
             sessions_max: config.smtp.sessions_max as usize,

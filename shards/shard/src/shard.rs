@@ -233,6 +233,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         connector,
         own,
     });
+    shard.locals.follow(&shard.settings().config.machinery);
     Ok((shard, Begin { listeners, orders, ready, report }))
 }
 
@@ -304,6 +305,7 @@ impl<W: World> Shard<W> {
                 Order::Reload(config, servers) => {
                     *self.settings.borrow_mut() = Rc::new(Settings::new(config, &servers, &self.hostname));
                     self.lookups.forget();
+                    self.locals.follow(&self.settings().config.machinery);
                     // What nothing was tried of may be tried now.
                     self.landed.raise();
                 }

@@ -35,8 +35,7 @@ impl<S: Stream> Wire<S> {
     /// # Errors
     /// The connection broke, or the peer is not who it must be. It is of no use any more.
     pub(crate) async fn secure(&mut self, channel: Channel) -> io::Result<()> {
-        let secure = Secure { channel, out: Vec::new(), incoming: Vec::new(), plain: Vec::new() };
-        let secure = self.secure.insert(Box::new(secure));
+        let secure = self.secure.insert(Secure::of(channel));
         loop {
             secure.flush(&mut self.stream).await?;
             if !secure.channel.is_handshaking() {
@@ -50,8 +49,7 @@ impl<S: Stream> Wire<S> {
 
     /// Encrypts all that follows, after a handshake that has been made on [`Wire::stream`].
     pub(crate) fn encrypt(&mut self, channel: Channel) {
-        let secure = Secure { channel, out: Vec::new(), incoming: Vec::new(), plain: Vec::new() };
-        self.secure = Some(Box::new(secure));
+        self.secure = Some(Secure::of(channel));
     }
 
     /// What is below the encryption.
@@ -100,6 +98,10 @@ impl<S: Stream> Stream for Wire<S> {
 }
 
 impl Secure {
+    fn of(channel: Channel) -> Box<Self> {
+        Box::new(Self { channel, out: Vec::new(), incoming: Vec::new(), plain: Vec::new() })
+    }
+
     async fn flush<S: Stream>(&mut self, stream: &mut S) -> io::Result<()> {
         self.channel.take_output(&mut self.out);
         if self.out.is_empty() {
