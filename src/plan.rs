@@ -231,12 +231,6 @@ fn named(listener: &Listener) -> String {
     }
 }
 
-/// The number of the listener of the local socket: the first, if several lines say it.
-pub fn local_listener(config: &Config) -> Option<u16> {
-    let place = config.listeners.iter().position(|listener| listener.place == Where::Socket);
-    place.map(|number| number as u16)
-}
-
 fn wanted(family: Family, address: &IpAddr) -> bool {
     match family {
         Family::Both => true,
@@ -247,7 +241,7 @@ fn wanted(family: Family, address: &IpAddr) -> bool {
 
 fn places(listener: &Listener) -> Result<Vec<IpAddr>, String> {
     match &listener.place {
-        // It has a path: `local_listener`.
+        // It has a path: `Config::local_listener`.
         Where::Socket => Ok(Vec::new()),
         Where::All => Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
         Where::Address(address) => Ok(vec![*address]),

@@ -20,6 +20,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ProducesTickets;
 
 use crate::certificates::{self, Identity};
+use crate::encryption;
 use crate::ipc::codec::Channel;
 use crate::ipc::keyholder::{SignRequest, Signature};
 use crate::limits::{HANDSHAKES_WAITING, SIGNATURE};
@@ -262,7 +263,7 @@ impl Handshakes {
             }
         };
         std::thread::Builder::new().name("tickets".into()).spawn(make)?;
-        Ok(Self { provider: Arc::new(aws_lc_rs::default_provider()), tickets, holder: Arc::new(Keyholder) })
+        Ok(Self { provider: encryption::provider(), tickets, holder: Arc::new(Keyholder) })
     }
 
     /// What each listener's handshakes are made with.
@@ -315,7 +316,7 @@ mod tests {
             let config = Config::quickstart(std::path::Path::new("/x"), &Default::default());
             let identity = Identity { name: Name::SelfSigned("localhost".into()), chain: vec![der.to_vec()], key: 7 };
             let servers = Handshakes::new().unwrap().servers(&config, &[identity]).unwrap();
-            let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+            let builder = ClientConfig::builder_with_provider(encryption::provider());
             let builder = builder.with_safe_default_protocol_versions().unwrap();
             let client = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
             let name = ServerName::try_from("localhost").unwrap();

@@ -80,8 +80,8 @@ impl Sockets {
             pages.push((address, socket.map_err(|error| refused(address, &error, plan, "--page"))?));
         }
         let mut names = vec![local_path(&plan.state), control_path(&plan.state)];
-        let local = match plan::local_listener(config) {
-            Some(listener) => Some((listener, bind_local(&names[0])?)),
+        let local = match config.local_listener() {
+            Some(listener) => Some((listener as u16, bind_local(&names[0])?)),
             None => None,
         };
         let control = control::bind(plan, config, &mut names)?;
