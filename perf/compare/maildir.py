@@ -35,16 +35,11 @@ PATIENCE_S = 120
 
 class Ringpost(peers.Ringpost):
     def configuration(self, relay):
-        lines = [
-            "shards 1",
-            "smtp limit max-mails 1000000 max-sessions-per-source 10000",
-            f"listen on 127.0.0.1 port {PORT}",
-            f"http listen on 127.0.0.1 port {PORT + 5}",
+        return self.lines(
             f'table users "{RUN}/ringpost/users"',
             f'action "in" maildir "{RUN}/ringpost/mail/%{{rcpt.user}}" userbase <users>',
             'match from any for any action "in"',
-        ]
-        return "\n".join(lines) + "\n"
+        )
 
     def command(self, relay):
         directory = RUN / self.name

@@ -312,15 +312,18 @@ class Ringpost(Peer):
 
     def configuration(self, relay):
         action = f'relay host "smtp://127.0.0.1:{RELAY_PORT}"' if relay else "discard"
-        lines = [
+        return self.lines(f'action "out" {action}', 'match from any for any action "out"')
+
+    @staticmethod
+    def lines(*rules):
+        """A configuration: what every measurement has, and these rules."""
+        base = [
             "shards 1",
             "smtp limit max-mails 1000000 max-sessions-per-source 10000",
             f"listen on 127.0.0.1 port {PORT}",
             f"http listen on 127.0.0.1 port {PORT + 5}",
-            f'action "out" {action}',
-            'match from any for any action "out"',
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*base, *rules]) + "\n"
 
     def command(self, relay):
         path = RUN / self.name / "ringpost.conf"

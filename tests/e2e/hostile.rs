@@ -8,20 +8,18 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{getegid, geteuid};
-
 use self::addresses::{Kind, TABLE, Taken, taken};
 use self::wire::Wire;
+use crate::support::homes::{forward, give, mode, someone};
 use crate::support::server::PROGRAM;
 use crate::support::text::{MARK, stuffed};
 use crate::support::{Server, Setup, wait_until};
@@ -32,24 +30,11 @@ const CLIENTS: usize = 4;
 /// A name in a directory is at most so long.
 const NAME_BYTES: usize = 255;
 
-fn someone() -> (u32, u32) {
-    match geteuid().is_root() {
-        true => (23_456, 23_457),
-        false => (geteuid().as_raw(), getegid().as_raw()),
-    }
-}
-
-fn mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
-}
-
 /// A directory of the user of all these deliveries; of everybody, if `open`.
 fn directory(setup: &Setup, path: &str, open: bool) -> PathBuf {
     let full = setup.dir().join(path);
     fs::create_dir_all(&full).expect("made");
-    if geteuid().is_root() {
-        chown(&full, Some(someone().0), Some(someone().1)).expect("given");
-    }
+    give(&full);
     mode(&full, if open { 0o1777 } else { 0o755 });
     full
 }
@@ -146,13 +131,8 @@ fn everything(relay: &Wire, store: &Wire) -> Setup {
          *) echo \"lookup-result|$id|found|{uid}:{gid}:/home/vmail\" ;;\nesac\ndone\n"
     );
     program(&setup.dir().join("root/anyone"), &anyone);
-    let forward = setup.dir().join("root/home/fwd/.forward");
     let line = format!("\"|{}/arguments %{{rcpt.user}} %{{sender}} %{{rcpt.ext}}-x\"\n", setup.dir().display());
-    fs::write(&forward, line).expect("written");
-    if geteuid().is_root() {
-        chown(&forward, Some(someone().0), Some(someone().1)).expect("given");
-    }
-    mode(&forward, 0o644);
+    forward(&setup.dir().join("root/home/fwd"), &line);
     setup
 }
 

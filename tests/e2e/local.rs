@@ -3,14 +3,15 @@
 
 mod games;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 use rustix::process::{getegid, geteuid};
 
+use crate::support::homes::mode;
 use crate::support::mail::submit;
 use crate::support::text::{MARK, message, original, with_file_line_ends};
 use crate::support::wait::wait_for;
@@ -94,10 +95,6 @@ const ERIC: u32 = 61_002;
 fn give(path: &Path, uid: u32) {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
     chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).expect("we are root");
-}
-
-fn mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
 }
 
 /// Two users of a table, their homes, and a spool where everybody may make files: the worst there is.

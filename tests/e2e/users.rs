@@ -1,71 +1,20 @@
 //! Users: who exists, where their mail goes, and what their `.forward` makes of it. Run by root, each delivery is made as its
 //! user; run by anybody else, as the caller, and the log says as whom it would have been.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{getegid, geteuid};
-
+use crate::support::homes::{forward, give, mode, someone};
 use crate::support::mail::{rcpt, submit, text, wait_for_all};
 use crate::support::{Setup, Sink, cli, maildir, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Whom a test's users are: somebody without rights, or who runs the test.
-fn someone() -> (u32, u32) {
-    match geteuid().is_root() {
-        true => (23_456, 23_457),
-        false => (geteuid().as_raw(), getegid().as_raw()),
-    }
-}
-
-/// Gives it to him.
-fn give(path: &Path) {
-    if geteuid().is_root() {
-        let (uid, gid) = someone();
-        chown(path, Some(uid), Some(gid)).expect("given");
-    }
-}
-
-fn mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("changed");
-}
-
-/// A directory, and what is above it, that everybody may enter.
-fn directory(setup: &Setup, path: &str) -> PathBuf {
-    mode(setup.dir(), 0o755);
-    let full = setup.dir().join(path);
-    fs::create_dir_all(&full).expect("made");
-    full
-}
-
-fn home(setup: &Setup, name: &str) -> PathBuf {
-    let home = directory(setup, &format!("root/home/{name}"));
-    mode(&home, 0o755);
-    give(&home);
-    home
-}
-
-fn forward(home: &Path, text: &str) {
-    let path = home.join(".forward");
-    fs::write(&path, text).expect("written");
-    mode(&path, 0o644);
-    give(&path);
-}
-
-/// `--root`, with these users in its `/etc/passwd`, and a place for mailboxes.
 fn rooted(rules: &str, users: &[&str]) -> Setup {
-    let setup = Setup::new(rules).root();
-    let (uid, gid) = someone();
-    let lines = users.iter().map(|name| format!("{name}:x:{uid}:{gid}::/home/{name}:/bin/sh\n"));
-    fs::write(directory(&setup, "root/etc").join("passwd"), lines.collect::<String>()).expect("written");
-    mode(&directory(&setup, "root/var/mail"), 0o1777);
-    users.iter().for_each(|name| drop(home(&setup, name)));
-    setup
+    Setup::new(rules).with_users(users)
 }
 
 /// What is in a file; nothing, if it is not there.
@@ -105,8 +54,8 @@ fn s29_users_of_tables_have_their_own_mailboxes() {
          accept from any for domain pool.ps deliver to maildir\n"
     );
     let setup = rooted(&rules, &["gilles"]);
-    home(&setup, "one");
-    home(&setup, "two");
+    setup.home("one");
+    setup.home("two");
     let server = setup.start();
     submit(&server, &["vuser@poolp.org", "vuser+x@opensmtpd.org", "VUSER@poolp.org"], "virtual");
     wait_for_all(&server);
@@ -193,7 +142,7 @@ fn s31_programs_with_a_wrapper_and_a_fixed_user() {
          user vmail userbase <users> wrapper note\nmatch for domain poolp.org action in\n"
     );
     let setup = rooted(&rules, &[]);
-    home(&setup, "vmail");
+    setup.home("vmail");
     let server = setup.start();
     submit(&server, &["anybody@poolp.org"], "mda");
     wait_for_all(&server);
@@ -248,7 +197,7 @@ fn s31_a_mail_store_is_told_users_or_addresses() {
              action in lmtp \"/run/lmtp.sock\" {option} userbase <users>\nmatch for domain poolp.org action in\n"
         );
         let setup = rooted(&rules, &["gilles"]);
-        let listener = UnixListener::bind(directory(&setup, "root/run").join("lmtp.sock")).expect("bound");
+        let listener = UnixListener::bind(setup.open("root/run").join("lmtp.sock")).expect("bound");
         let server = setup.start();
         submit(&server, &["Gilles+x@poolp.org"], "lmtp");
         let told = mail_store(&listener);
@@ -269,7 +218,7 @@ fn a_delivery_that_waits_knows_its_user_after_a_crash() {
         )
     };
     let setup = rooted(&rules(&format!("gilles => {uid}:{gid}:/home/gilles")), &["gilles"]);
-    let run = directory(&setup, "root/run");
+    let run = setup.open("root/run");
     let mut server = setup.start();
     submit(&server, &["gilles@poolp.org"], "wait");
     wait_until("it is deferred", SOON, || server.queue().iter().any(|one| one.state == "deferred"));

@@ -29,6 +29,14 @@ pub fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("changed");
 }
 
+/// The `.forward` of a home.
+pub fn forward(home: &Path, text: &str) {
+    let path = home.join(".forward");
+    fs::write(&path, text).expect("written");
+    mode(&path, 0o644);
+    give(&path);
+}
+
 impl Setup {
     /// `--root`, with these users in its `/etc/passwd`, their homes, and a place for mailboxes.
     pub fn with_users(self, users: &[&str]) -> Self {
@@ -37,12 +45,16 @@ impl Setup {
         let lines = users.iter().map(|name| format!("{name}:x:{uid}:{gid}::/home/{name}:/bin/sh\n"));
         setup.put("root/etc/passwd", &lines.collect::<String>());
         mode(&setup.open("root/var/mail"), 0o1777);
-        for name in users {
-            let home = setup.open(&format!("root/home/{name}"));
-            mode(&home, 0o755);
-            give(&home);
-        }
+        users.iter().for_each(|name| drop(setup.home(name)));
         setup
+    }
+
+    /// A user's home.
+    pub fn home(&self, user: &str) -> PathBuf {
+        let home = self.open(&format!("root/home/{user}"));
+        mode(&home, 0o755);
+        give(&home);
+        home
     }
 
     /// A directory in that of the test, and what is above it, that everybody may enter.
@@ -63,8 +75,6 @@ impl Setup {
 
     /// A user's `.forward`.
     pub fn forward(&self, user: &str, text: &str) {
-        let path = self.put(&format!("root/home/{user}/.forward"), text);
-        mode(&path, 0o644);
-        give(&path);
+        forward(&self.open(&format!("root/home/{user}")), text);
     }
 }
