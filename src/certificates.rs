@@ -6,12 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringpost_conf::{Config, Line, PkiSource, TlsMode};
+use ringpost_conf::{ActionKind, Config, Line, PkiSource, TlsMode};
 use ringpost_tls::Certificate;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
+use crate::authorities;
+use crate::ipc::keyholder::KeyPurpose;
 use crate::keyholder::keys;
 use crate::limits::{CERTIFICATE_BYTES, CERTIFICATE_ENDS_SOON, KEY_BYTES};
 
@@ -33,6 +35,26 @@ pub enum Name {
     Pki(String),
     /// The one that is made for this host, for nobody has given one.
     SelfSigned(String),
+    /// A `pki` that a relay shows to servers. Its key signs no handshake of a listener.
+    Client(String),
+}
+
+impl Name {
+    /// What its key may sign.
+    pub fn purpose(&self) -> KeyPurpose {
+        match self {
+            Self::Pki(_) | Self::SelfSigned(_) => KeyPurpose::TlsServer,
+            Self::Client(_) => KeyPurpose::TlsClient,
+        }
+    }
+
+    /// The `pki` of the configuration.
+    pub fn pki(&self) -> Option<&str> {
+        match self {
+            Self::Pki(name) | Self::Client(name) => Some(name),
+            Self::SelfSigned(_) => None,
+        }
+    }
 }
 
 /// The certificates of a listener, the default first; empty without TLS.
@@ -57,27 +79,33 @@ pub struct Place {
     pub line: Line,
 }
 
-/// All that listeners of this configuration need, each once.
+/// All that listeners and relays of this configuration need, each once.
 pub fn places(config: &Config, state: &Path) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
-    for listener in &config.listeners {
-        for name in names(listener) {
-            if places.iter().any(|place| place.name == name) {
-                continue;
+    let shown = config.listeners.iter().flat_map(|listener| {
+        let names = names(listener).into_iter();
+        names.map(|name| (name, listener.line.clone()))
+    });
+    let relays = config.actions.iter().filter_map(|action| match &action.kind {
+        ActionKind::Relay(relay) => Some((Name::Client(relay.pki.clone()?), action.line.clone())),
+        _ => None,
+    });
+    for (name, line) in shown.chain(relays) {
+        if places.iter().any(|place| place.name == name) {
+            continue;
+        }
+        match &name {
+            Name::Pki(pki) | Name::Client(pki) => {
+                let declared = config.pkis.iter().find(|declared| declared.name == *pki);
+                let Some(declared) = declared else { continue };
+                // Those from tables are not built yet, and refused (`conf/src/not_yet.rs`).
+                let PkiSource::Files { cert, key } = &declared.source else { continue };
+                let (cert, key, line) = (cert.clone(), key.clone(), declared.line.clone());
+                places.push(Place { name, cert, key, line });
             }
-            match &name {
-                Name::Pki(pki) => {
-                    let declared = config.pkis.iter().find(|declared| declared.name == *pki);
-                    let Some(declared) = declared else { continue };
-                    // Those from tables are not built yet, and refused (`conf/src/not_yet.rs`).
-                    let PkiSource::Files { cert, key } = &declared.source else { continue };
-                    let (cert, key, line) = (cert.clone(), key.clone(), declared.line.clone());
-                    places.push(Place { name, cert, key, line });
-                }
-                Name::SelfSigned(hostname) => {
-                    let (cert, key) = self_signed(state, hostname);
-                    places.push(Place { name, cert, key, line: listener.line.clone() });
-                }
+            Name::SelfSigned(hostname) => {
+                let (cert, key) = self_signed(state, hostname);
+                places.push(Place { name, cert, key, line });
             }
         }
     }
@@ -95,7 +123,18 @@ fn self_signed(state: &Path, hostname: &str) -> (PathBuf, PathBuf) {
 /// # Errors
 /// Names the file, says what is wrong with it, and what to do.
 pub fn read(path: &Path) -> Result<(Vec<Vec<u8>>, Certificate), String> {
-    let named = |why: &dyn std::fmt::Display| format!("certificate {}: {why}", path.display());
+    let chain = chain(path, "certificate")?;
+    let certificate = Certificate::parse(chain.clone());
+    let certificate = certificate.map_err(|failure| format!("certificate {}: {failure}", path.display()))?;
+    Ok((chain, certificate))
+}
+
+/// Certificates of a file in PEM, at least one; the file is a `kind`.
+///
+/// # Errors
+/// Names the file, says what is wrong with it, and what to do.
+pub fn chain(path: &Path, kind: &str) -> Result<Vec<Vec<u8>>, String> {
+    let named = |why: &dyn std::fmt::Display| format!("{kind} {}: {why}", path.display());
     let text = read_bounded(path, CERTIFICATE_BYTES).map_err(|why| named(&why))?;
     let mut chain = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&text) {
@@ -107,8 +146,7 @@ pub fn read(path: &Path) -> Result<(Vec<Vec<u8>>, Certificate), String> {
                    PEM of one in DER";
         return Err(named(&why));
     }
-    let certificate = Certificate::parse(chain.clone()).map_err(|failure| named(&failure))?;
-    Ok((chain, certificate))
+    Ok(chain)
 }
 
 /// Whether this is the key of that certificate.
@@ -154,7 +192,7 @@ pub struct Finding {
     pub is_error: bool,
 }
 
-/// Looks at every certificate and key that a `pki` names, whether used or not.
+/// Looks at every certificate and key that a `pki` names, and at every `ca`, whether used or not.
 pub fn examine(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
     for pki in &config.pkis {
@@ -169,6 +207,7 @@ pub fn examine(config: &Config, now: SystemTime) -> Vec<Finding> {
             Err(text) => findings.push(Finding { line, text, is_error: true }),
         }
     }
+    findings.extend(authorities::read(config).err().into_iter().flatten());
     findings
 }
 

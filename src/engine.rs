@@ -3,12 +3,13 @@
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ringpost_conf::Config;
 use ringpost_conf::expand::User;
 use ringpost_io::ring::{self, RingMesh, RingRuntime};
 use ringpost_io::sys::{self, Lock, LockError, Resource};
@@ -18,10 +19,12 @@ use ringpost_shard::{Event, Letter, Order, Servers, World};
 use ringpost_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::confinement;
 use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
-use crate::coordinator::{self, Errands, Handshakes, News, Shards, Signers};
+use crate::coordinator::users::Users;
+use crate::coordinator::{self, Errands, Handshakes, Logins, News, Reports, Session, Shards, Shelves, Signers};
 use crate::disk::Look;
 use crate::encryption;
 use crate::ipc::codec::{Channel, cut, from_memory};
@@ -43,12 +46,25 @@ impl World for Real {
 /// What the supervisor gave.
 struct Given {
     plan: Plan,
+    config: Arc<Config>,
     control: Option<UnixListener>,
     pages: Vec<TcpListener>,
     /// The supervisor's lanes.
     errands: Errands,
     /// Lanes to the keyholder.
     signing: Vec<Channel>,
+    /// Lanes to the supervisor for certificates of tables.
+    certificates: Vec<Channel>,
+    /// To the passwords of the system's users.
+    passwords: Option<Channel>,
+    /// Who is asked for users of the system.
+    users: Users,
+    /// The server's own user.
+    own: User,
+    /// Directories below which this process may make files; `None`: it is not confined.
+    near: Option<Arc<[PathBuf]>>,
+    /// Why it is not, or not fully.
+    lacking: Vec<String>,
     /// Listener number, shard, socket.
     smtp: Vec<(usize, usize, OwnedFd)>,
 }
@@ -69,8 +85,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     // Before any thread: it is slow once per process, and slower beside others.
     ring::warm_up().map_err(|error| error.to_string())?;
     let given = receive(channel)?;
-    let (config, _) = given.plan.config()?;
-    let config = Arc::new(config);
+    let config = given.config.clone();
     let zone = given.plan.zone()?;
     let _lock = lock(&given.plan.state)?;
     let errands = given.errands.clone();
@@ -78,29 +93,48 @@ fn start(channel: &Channel) -> Result<(), String> {
 
     let (log, writing) = Log::start(given.plan.quiet).map_err(|error| format!("cannot start the log: {error}"))?;
     log::catch_libraries(&log);
-    let (connector, doubt) = encryption::connector();
-    doubt.iter().for_each(|doubt| log.warn(doubt));
+    given.lacking.iter().for_each(|why| log.warn(&format_args!("the engine is not fully confined: {why}")));
+    let (roots, no_roots) = encryption::roots(&given.plan.roots);
+    let (connector, doubt) = encryption::connector(roots.clone());
+    no_roots.iter().chain(&doubt).for_each(|doubt| log.warn(doubt));
     let (news, arriving) = mpsc::unbounded_channel();
     let signers = Signers::start(plan::signers(ring::available_cpus().len()))
         .map_err(|error| format!("cannot start the threads that wait for signatures: {error}"))?;
     given.signing.into_iter().for_each(|lane| signers.connect(lane));
-    let handshakes = Handshakes::new().map_err(|error| format!("cannot start a thread: {error}"))?;
-    let servers = handshakes.servers(&config, &given.plan.identities)?;
+    let no_thread = |error: std::io::Error| format!("cannot start a thread: {error}");
+    let shelves = Shelves::start(given.certificates, &log).map_err(no_thread)?;
+    let handshakes = Handshakes::new(roots).map_err(no_thread)?.with_shelves(shelves.clone());
+    let servers = handshakes.servers(&config, &given.plan.identities, &given.plan.authorities)?;
+    let complains = log.clone();
+    let checkers = plan::checkers(ring::available_cpus().len());
+    let logins = Logins::start(checkers, given.passwords, move |line| complains.warn(&line))
+        .map_err(|error| format!("cannot start the threads that check passwords: {error}"))?;
     let (line, questions) = mailbox::questions(signers.clone());
+    let line = line.with_shelves(shelves.clone()).with_names_of_strangers(zone.is_none());
+    let for_reports = log.clone();
+    let say = Arc::new(move |what: &dyn std::fmt::Display| for_reports.warn(what));
+    let reports = Arc::new(Reports::new(&given.plan.state, &config.names.server, say));
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
     let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
     let cores = (config.shards.cores.len() >= shards).then(|| config.shards.cores.clone());
     let options = ring::Options { shards, cpus: cores, ..ring::Options::default() };
+    let all = Shards::new(orders, counters.clone());
+    all.certificates.follow(&given.plan.identities, std::time::SystemTime::now());
     let coordination = coordinator::Start {
-        shards: Arc::new(Shards::new(orders, counters.clone())),
+        shards: Arc::new(all),
         log: log.clone(),
         config: config.clone(),
         door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,
+        reports: reports.clone(),
         handshakes,
+        logins,
         tables: given.plan.tables.clone(),
+        state: given.plan.state.clone(),
         root: given.plan.root.clone(),
+        users: given.users,
+        roots: given.plan.roots.clone(),
         zone,
         control: given.control,
         admission: Admission::of(&config.control),
@@ -112,7 +146,6 @@ fn start(channel: &Channel) -> Result<(), String> {
     for (listener, shard, socket) in given.smtp {
         sockets[shard].push((listener, socket));
     }
-    let own = own_user(given.plan.root.as_deref());
     let mut parts = sockets.into_iter().zip(mailboxes).zip(counters);
     let threads = ring::run_shards(&options, |number| {
         let ((listeners, orders), counters) = parts.next().expect("one for each shard");
@@ -123,12 +156,14 @@ fn start(channel: &Channel) -> Result<(), String> {
             line: line.clone(),
             errands: errands.clone(),
             connector: connector.clone(),
-            own: own.clone(),
+            own: given.own.clone(),
+            near: given.near.clone(),
             log: log.clone(),
             news: news.clone(),
             listeners,
             orders,
             counters,
+            reports: reports.clone(),
         };
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
     });
@@ -142,7 +177,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     })?;
     let listening = channel.try_clone().map_err(|error| error.to_string())?;
     let telling = news.clone();
-    spawn("supervisor", move || listen(&listening, &telling, &signers))?;
+    spawn("supervisor", move || listen(&listening, &telling, &signers, &shelves))?;
     let mut failed = None;
     for thread in threads {
         match thread.join() {
@@ -174,7 +209,8 @@ fn door(config: &ringpost_conf::Config, sockets: &[(usize, usize, OwnedFd)]) -> 
 
 fn receive(channel: &Channel) -> Result<Given, String> {
     let (mut plan, mut control, mut pages, mut smtp) = (None, None, Vec::new(), Vec::new());
-    let (mut deliveries, mut forwards, mut signing) = (None, None, Vec::new());
+    let (mut deliveries, mut forwards, mut passwords) = (None, None, None);
+    let (mut signing, mut certificates, mut users) = (Vec::new(), Vec::new(), Vec::new());
     let broken = |error: std::io::Error| format!("from the supervisor: {error}");
     loop {
         match channel.receive::<ToEngine>().map_err(broken)? {
@@ -184,15 +220,43 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                 Purpose::Page => pages.push(TcpListener::from(descriptor)),
                 Purpose::Deliveries => deliveries = Some(Channel::of(descriptor)),
                 Purpose::Forwards => forwards = Some(Channel::of(descriptor)),
+                Purpose::Passwords => passwords = Some(Channel::of(descriptor)),
+                Purpose::Users => users.push(Channel::of(descriptor)),
                 Purpose::Signing => signing.push(Channel::of(descriptor)),
+                Purpose::Certificates => certificates.push(Channel::of(descriptor)),
                 Purpose::Smtp { listener, shard } => smtp.push((listener.into(), shard.into(), descriptor)),
             },
             Some((ToEngine::Start { parent }, _)) => {
                 sys::die_with_parent(parent).map_err(broken)?;
-                let plan = plan.ok_or("the supervisor sent no plan")?;
+                let plan: Plan = plan.ok_or("the supervisor sent no plan")?;
+                let config = Arc::new(plan.config()?.0);
+                let own = own_user(plan.root.as_deref());
+                // Before there are threads: what they may not open, they are born without.
+                let (near, lacking) = match confinement::room(&plan, &config) {
+                    Ok(room) => {
+                        let lacking = confinement::confine(&room);
+                        (Some(room.write.into()), lacking)
+                    }
+                    Err(why) => (None, vec![why]),
+                };
                 let lanes = deliveries.zip(forwards).ok_or("the supervisor sent no lanes for errands")?;
                 let errands = Errands::start(lanes.0, lanes.1).map_err(broken)?;
-                return Ok(Given { plan, control, pages, errands, signing, smtp });
+                let users = Users::start(users).map_err(broken)?;
+                return Ok(Given {
+                    plan,
+                    config,
+                    control,
+                    pages,
+                    errands,
+                    signing,
+                    certificates,
+                    passwords,
+                    users,
+                    own,
+                    near,
+                    lacking,
+                    smtp,
+                });
             }
             Some((letter, _)) => return Err(format!("out of turn from the supervisor: {letter:?}")),
             None => return Err("the supervisor is gone".into()),
@@ -236,11 +300,13 @@ struct Part {
     errands: Errands,
     connector: Connector,
     own: User,
+    near: Option<Arc<[PathBuf]>>,
     log: Log,
     news: mpsc::UnboundedSender<News>,
     listeners: Vec<(usize, OwnedFd)>,
     orders: Mailbox<Order>,
     counters: Arc<Counters>,
+    reports: Arc<Reports>,
 }
 
 async fn run_shard(
@@ -249,7 +315,22 @@ async fn run_shard(
     mesh: RingMesh<Letter>,
     part: Part,
 ) -> Result<(), ringpost_shard::ShardError> {
-    let Part { plan, config, servers, line, errands, connector, own, log, news, listeners, orders, counters } = part;
+    let Part {
+        plan,
+        config,
+        servers,
+        line,
+        errands,
+        connector,
+        own,
+        near,
+        log,
+        news,
+        listeners,
+        orders,
+        counters,
+        reports,
+    } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
         match Look::at(&runtime, &plan.state.join("queue")).await {
@@ -271,6 +352,10 @@ async fn run_shard(
         let _ = news.send(News::Opened(opened));
     };
     let events = move |event: &Event<'_>| match event {
+        Event::Held { domain, kind, host, addresses, failure } => {
+            let (kind, addresses, failure) = (*kind, *addresses, *failure);
+            reports.note(&Session { domain, kind, host, addresses, failure });
+        }
         Event::Warning(_) => log.push(event),
         _ => log.event(event),
     };
@@ -281,6 +366,7 @@ async fn run_shard(
         hand: errands,
         connector,
         own,
+        near,
         listeners: accepting,
         config,
         servers,
@@ -329,7 +415,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Letters of the supervisor, until it is gone: which means stop.
-fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>, signers: &Signers) {
+fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>, signers: &Signers, shelves: &Shelves) {
     let mut plan = None;
     loop {
         let event = match channel.receive::<ToEngine>() {
@@ -339,6 +425,8 @@ fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>, signers: &Signe
             }
             Ok(Some((ToEngine::Descriptor(Purpose::Signing), Some(descriptor)))) => {
                 signers.connect(Channel::of(descriptor));
+                // It is a new keyholder's.
+                shelves.forget();
                 continue;
             }
             Ok(Some((ToEngine::Reload { notes }, _))) => match plan.take() {
@@ -349,6 +437,11 @@ fn listen(channel: &Channel, news: &mpsc::UnboundedSender<News>, signers: &Signe
                 Some(plan) => News::Tables(Box::new(plan), tables),
                 None => News::Refused("the new entries were lost on their way".into()),
             },
+            Ok(Some((ToEngine::Renew(text), _))) => {
+                // An error means that the coordinator has ended, which is what is wanted.
+                let _ = news.send(News::Renewed(text));
+                News::Stop
+            }
             Ok(Some((ToEngine::ReloadRefused(report), _))) => News::Refused(report),
             Ok(Some((ToEngine::Stop, _)) | None) | Err(_) => News::Stop,
             Ok(Some(_)) => continue,

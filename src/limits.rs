@@ -38,6 +38,38 @@ pub const LOOKUP: Duration = Duration::from_secs(30);
 pub const CLIENT_NAMES: usize = 8;
 /// Exchangers of one domain whose addresses are asked for; the field stops at about as many.
 pub const EXCHANGERS: usize = 32;
+/// Before resolvers that could not be used for DNSSEC are tried again.
+pub const VOUCHING_AGAIN: Duration = Duration::from_secs(600);
+/// TLSA records of one host: in the middle of a change of keys and authorities there are few.
+pub const TLSA_RECORDS: usize = 32;
+/// How long fetching an MTA-STS policy may take, all addresses together: mail waits for it.
+pub const STS_FETCH: Duration = Duration::from_secs(10);
+/// Size of a policy (RFC 8461 §3.3 proposes as much).
+pub const STS_FILE_BYTES: u64 = 64 * 1024;
+/// Addresses of a web server that are tried.
+pub const STS_ADDRESSES: usize = 4;
+/// Before a policy that could not be fetched is fetched again (RFC 8461 §3.3: five minutes or more).
+pub const STS_AGAIN: Duration = Duration::from_secs(300);
+/// A policy past half its time is fetched again, though not more often than this.
+pub const STS_REFRESH: Duration = Duration::from_secs(86_400);
+/// The longest that a policy is believed (RFC 8461 §3.2).
+pub const STS_AGE_MAX: Duration = Duration::from_secs(31_557_600);
+/// Exchangers that a policy names; no domain has as many.
+pub const STS_PATTERNS: usize = 256;
+/// Policies that are kept; some thousands of domains have one.
+pub const STS_POLICIES: usize = 20_000;
+/// Domains of whose sessions a day's report is made; those that come later are not counted.
+pub const TLSRPT_DOMAINS: usize = 10_000;
+/// Kinds of failures, by server and address, that are told apart in a report.
+pub const TLSRPT_FAILURES: usize = 100;
+/// How long a report waits for the DNS to say who wants it, in days.
+pub const TLSRPT_DAYS_WAITING: u64 = 2;
+/// How long reports stay where they were written.
+pub const TLSRPT_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// How often it is looked whether a day is over, and what was counted is written down.
+pub const TLSRPT_LOOK: Duration = Duration::from_secs(60);
+/// Mailboxes that one report goes to.
+pub const TLSRPT_PLACES: usize = 8;
 /// Answers that the resolver keeps.
 pub const RESOLVER_CACHE: u64 = 32 * 1024;
 /// Log lines between shards and the writing thread; what comes beyond is counted instead.
@@ -60,6 +92,10 @@ pub const STATS_KEEP: Duration = Duration::from_millis(200);
 pub const SHARD_ANSWER: Duration = Duration::from_secs(5);
 /// How long the list of a large queue may take.
 pub const SHARD_LIST: Duration = Duration::from_secs(120);
+/// Hosts, sites or routes that `ringpost show` shows at once: more than anybody reads, and no more than a few hundred KB.
+pub const OVERVIEW_ROWS: usize = 1000;
+/// Selectors that limits are set for at once: what is more belongs into the configuration. Each is looked at for each message.
+pub const OVERRIDES: usize = 100;
 /// How long `ringpost stop` waits.
 pub const STOP_WAIT: Duration = Duration::from_secs(20);
 
@@ -69,12 +105,32 @@ pub const KEY_BYTES: u64 = 32 * 1024;
 pub const CERTIFICATE_BYTES: u64 = 256 * 1024;
 /// From when on a certificate that ends is spoken of: those that are renewed by a program have a month left.
 pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(21 * 86_400);
+/// Keys of tables that the keyholder has at once: one for each name that clients ask for, and a few that have been replaced.
+pub const FOUND_KEYS: usize = 2048;
+/// Names of table certificates of which it is known whether there is one.
+pub const NAMES_KNOWN: usize = 4096;
+/// Certificates that are looked up in tables at once, each by a process; so many lanes there are.
+pub const LOOKUP_LANES: usize = 2;
+/// Names that wait to be looked up; beyond, handshakes go on with what is known.
+pub const CERTIFICATES_WAITING: usize = 64;
+/// How long such a process may take beyond what the table may: to be started, and to read its files.
+pub const LOOKUP_GRACE: Duration = Duration::from_secs(2);
+/// How long it may take in any case.
+pub const LOOKUP_PROCESS: Duration = Duration::from_secs(20);
+/// How long the engine waits for the supervisor's answer; the keyholder is asked after the process.
+pub const LOOKUP_WAIT: Duration = Duration::from_secs(30);
+/// How often the end of certificates is looked at.
+pub const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(86_400);
 /// How long the supervisor waits for the keyholder to take a key.
 pub const CUSTODY: Duration = Duration::from_secs(5);
 /// Handshakes of all shards that wait for their signature: a fraction of a second's work. Beyond it STARTTLS is answered 454.
 pub const HANDSHAKES_WAITING: usize = 1024;
 /// How long one waits for a signature from a keyholder that does not answer, or that is being started again.
 pub const SIGNATURE: Duration = Duration::from_secs(5);
+/// Handshakes that one thread takes a step further before it hands them back together: beyond it little is gained.
+pub const ANSWERS_TOGETHER: usize = 16;
+/// But none waits longer than that for those behind it, and for the one that is under way then.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(1);
 /// How many of the engine's cores there are for each thread that waits for signatures.
 pub const CORES_PER_SIGNER: usize = 8;
 
@@ -121,6 +177,8 @@ pub const SUBMIT_CONNECT: Duration = Duration::from_secs(10);
 pub const SUBMIT_GREETING: Duration = Duration::from_secs(300);
 /// A message on the standard input of `sendmail`: more than any server of ours takes, and less than memory holds.
 pub const SUBMIT_BYTES: u64 = 256 << 20;
+/// The name that a sender gives to his message for reports, as MAIL says it (RFC 3461 §4.4).
+pub const ENVELOPE_ID_BYTES: usize = 100;
 /// More than the first line of a file in the spool takes: addresses of as many recipients as a command line holds.
 pub const SPOOL_LINE_BYTES: u64 = 1 << 20;
 /// Messages of one user that are taken in before the server has taken some of them: others have their turn.
@@ -129,10 +187,57 @@ pub const DROP_PER_USER: usize = 100;
 pub const DROP_HALF_AGE: Duration = Duration::from_secs(24 * 3600);
 /// A server's first words on a local socket: a line, as RFC 5321 §4.5.3.1.5 bounds it.
 pub const GREETING_BYTES: usize = 512;
+/// How long an engine that ends waits for its last answer to be on its way.
+pub const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// How often the server looks for messages that were sent while it was down.
 pub const PICKUP: Duration = Duration::from_secs(10);
+
+/// Logins of all shards that are being judged; beyond it AUTH is answered 454.
+pub const LOGINS: usize = 1024;
+/// How many of the engine's cores there are for each thread that checks passwords: hashes are slow on purpose.
+pub const CORES_PER_CHECKER: usize = 4;
+/// How long the supervisor may take to check the password of one of the system's users.
+pub const SYSTEM_LOGIN: Duration = Duration::from_secs(10);
+/// Size of /etc/shadow.
+pub const SHADOW_BYTES: u64 = 16 << 20;
+/// Wrong passwords from one address before it is slowed down: as many as somebody types who has three in mind.
+pub const LOGIN_FAILURES_FREE: f64 = 5.0;
+/// Wrong passwords of one user, from wherever, before strangers to him are slowed down.
+pub const USER_FAILURES_FREE: f64 = 20.0;
+/// More than so many do not count.
+pub const LOGIN_FAILURES_KEPT: f64 = 60.0;
+/// One is forgotten in this time.
+pub const LOGIN_FAILURE_FORGOTTEN: Duration = Duration::from_secs(30);
+/// Time between two logins from an address, or of a user, that is slowed down.
+pub const LOGIN_PACE: Duration = Duration::from_secs(1);
+/// The same after a great many.
+pub const LOGIN_PACE_SLOW: Duration = Duration::from_secs(5);
+/// The longest that a login waits for its turn; beyond it nobody looks at it.
+pub const LOGIN_TURN: Duration = Duration::from_secs(8);
+/// How long one waits that nobody will look at, so that trying again costs time.
+pub const LOGIN_TURNED_AWAY: Duration = Duration::from_secs(2);
+/// Addresses and users whose logins are counted.
+pub const LOGINS_KEPT: usize = 65_536;
+/// Cost of a bcrypt hash: 2¹⁵ rounds are 2 s.
+pub const BCRYPT_COST: u32 = 15;
+/// Rounds of a hash of SHA-crypt.
+pub const SHA_CRYPT_ROUNDS: u32 = 2_000_000;
+/// Memory of a yescrypt hash.
+pub const YESCRYPT_MEMORY_BYTES: u64 = 128 << 20;
+/// Memory of an argon2 hash.
+pub const ARGON2_MEMORY_KIB: u32 = 256 << 10;
+/// Memory of an argon2 hash times its passes.
+pub const ARGON2_WORK_KIB: u64 = 2 << 20;
+/// Iterations of PBKDF2.
+pub const PBKDF2_ITERATIONS: u32 = 3_000_000;
+/// Users of the system that are looked up at once: a directory service that is slow for one of them holds up no other.
+pub const USER_LANES: usize = 4;
+/// Questions for users that wait; more fail at once, which is temporary.
+pub const USERS_WAITING: usize = 1024;
 
 const _: () = assert!(HELPER.as_secs() > MAILBOX_LOCK.as_secs() * 2, "a lock leaves time to write");
 const _: () = assert!(LANES_END.as_secs() > PROGRAM_END.as_secs());
 const _: () = assert!(PROGRAM_OUTPUT_BYTES * 4 < LETTER_BYTES, "output must fit a letter, however its bytes are shown");
 const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");
+const _: () =
+    assert!(LOOKUP_PROCESS.as_secs() + CUSTODY.as_secs() < LOOKUP_WAIT.as_secs(), "the supervisor answers in time");

@@ -1,8 +1,11 @@
 //! The `ringpost` program: what its commands are, and where each is done.
 #![forbid(unsafe_code)]
 
+mod authorities;
 mod certificates;
 mod cli;
+mod clock;
+mod confinement;
 mod coordinator;
 mod disk;
 mod durable;
@@ -12,6 +15,8 @@ mod exit;
 mod ipc;
 mod keyholder;
 mod limits;
+mod lookup;
+mod passwords;
 mod plan;
 mod reading;
 mod sendmail;
@@ -32,7 +37,12 @@ fn main() -> ExitCode {
         Command::Explain(options) => cli::explain::run(&options, &seams, state),
         Command::Format(options) => cli::format::run(&options),
         Command::Queue(command) => cli::queue::run(command, &cli::state_dir(&seams, state)),
+        Command::Why(options) => cli::why::run(&options, &cli::state_dir(&seams, state)),
+        Command::Show(command) => cli::show::run(command, &cli::state_dir(&seams, state)),
+        Command::Limit(command) => cli::limit::run(command, &cli::state_dir(&seams, state)),
         Command::Table(command) => cli::table::run(command, &seams, &cli::state_dir(&seams, state)),
+        Command::Hash(options) => cli::hash::run(&options),
+        Command::TlsReport(options) => cli::tls_report::run(&options, &cli::state_dir(&seams, state)),
         Command::Stats(options) => cli::stats::run(&options, &cli::state_dir(&seams, state)),
         Command::Reload => cli::reload::run(&cli::state_dir(&seams, state)),
         Command::Sendmail(options) => cli::sendmail::run(options, &seams, state),
@@ -46,6 +56,7 @@ fn main() -> ExitCode {
         Command::Engine => return cli::role::engine(),
         Command::Keyholder => return cli::role::keyholder(),
         Command::Errand => return cli::role::errand(),
+        Command::Lookup => return cli::role::lookup(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

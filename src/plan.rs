@@ -4,16 +4,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use ringpost_conf::{Config, Family, Listener, Quickstart, Where};
+use ringpost_conf::{CertificateAuth, Config, Family, Keyed, Listener, PkiSource, Quickstart, Where};
 use serde::{Deserialize, Serialize};
 
+use crate::authorities::Authority;
 use crate::certificates::Identity;
 use crate::cli::serve::{Options, Page};
 use crate::cli::{self, Seams};
 use crate::coordinator::Zone;
 use crate::coordinator::tables::{self, Declared};
 use crate::exit::{Code, Failure};
-use crate::limits::CORES_PER_SIGNER;
+use crate::limits::{CORES_PER_CHECKER, CORES_PER_SIGNER};
 use crate::reading::Reading;
 use crate::supervisor::interfaces;
 
@@ -35,8 +36,15 @@ pub struct Plan {
     zone: Option<(PathBuf, String)>,
     /// Tables that the coordinator looks up.
     pub tables: Vec<Declared>,
+    /// Tables that certificates are looked up in. The engine does not get them: there are keys in them.
+    #[serde(skip)]
+    pub sources: Vec<Declared>,
     /// What listeners show; the supervisor fills it in ([`crate::supervisor`]), for their keys are held elsewhere.
     pub identities: Vec<Identity>,
+    /// Whom listeners and relays trust that name somebody; filled in likewise.
+    pub authorities: Vec<Authority>,
+    /// The system's authorities, in DER; filled in likewise, for the engine may not read them.
+    pub roots: Vec<Vec<u8>>,
     /// `--root`.
     pub root: Option<PathBuf>,
     /// State directory, absolute.
@@ -61,12 +69,13 @@ impl Plan {
     /// # Errors
     /// A file that is not there or cannot be read; a configuration with errors, which the text reports.
     pub fn read(wish: &Wish) -> Result<Self, Failure> {
-        let (mut tables, mut store) = (Vec::new(), None);
+        let (mut tables, mut sources, mut store) = (Vec::new(), Vec::new(), None);
         let text = match &wish.options.config {
             Some(path) => {
                 let (reading, config) = Reading::read(path, &wish.seams, &wish.options.define)?;
                 let declared = tables::declare(&config, wish.seams.root.as_deref());
                 tables = declared.map_err(|wrong| broken(wrong.join("\n")))?;
+                sources = sources_of(&config, &mut tables);
                 store = Some(config.store.path);
                 Text::Files(reading)
             }
@@ -81,7 +90,21 @@ impl Plan {
         let state = std::path::absolute(state)?;
         let Options { quiet, .. } = wish.options;
         let Seams { root, port_offset, .. } = wish.seams.clone();
-        Ok(Self { text, zone, tables, identities: Vec::new(), root, state, quiet, port_offset, default_state })
+        let (identities, authorities) = (Vec::new(), Vec::new());
+        Ok(Self {
+            text,
+            zone,
+            tables,
+            sources,
+            identities,
+            authorities,
+            roots: Vec::new(),
+            root,
+            state,
+            quiet,
+            port_offset,
+            default_state,
+        })
     }
 
     /// The configuration and its warnings.
@@ -146,6 +169,26 @@ impl Plan {
     }
 }
 
+/// The tables that a `pki` is in; those that nobody else asks leave the others.
+fn sources_of(config: &Config, tables: &mut Vec<Declared>) -> Vec<Declared> {
+    let asked = config.pkis.iter().filter_map(|pki| match &pki.source {
+        PkiSource::Table(Keyed::Remote(table)) => Some(config.table_name(*table)),
+        _ => None,
+    });
+    let asked: Vec<&str> = asked.collect();
+    let sources = tables.iter().filter(|table| asked.contains(&table.name.as_str())).cloned().collect();
+    let is_asked_for_more = |name: &str| {
+        let logs_in = config.listeners.iter().filter_map(|listener| match &listener.auth.certificate {
+            Some(CertificateAuth::Table(Keyed::Remote(table))) => Some(config.table_name(*table)),
+            _ => None,
+        });
+        let services = config.tables.iter().find(|table| table.name == name).map_or(0, |table| table.services.len());
+        services > 1 || logs_in.into_iter().any(|other| other == name)
+    };
+    tables.retain(|table| !asked.contains(&table.name.as_str()) || is_asked_for_more(&table.name));
+    sources
+}
+
 /// A configuration that cannot be used.
 pub fn broken(report: String) -> Failure {
     Failure::new(Code::Configuration, format!("the configuration has errors\n\n{report}"))
@@ -184,6 +227,11 @@ pub fn shards(config: &Config, cpus: usize) -> usize {
 /// How many threads of the engine wait for signatures, on a machine with so many processors for us.
 pub fn signers(cpus: usize) -> usize {
     (cpus / CORES_PER_SIGNER).max(1)
+}
+
+/// How many threads of the engine check passwords, on a machine with so many processors for us.
+pub fn checkers(cpus: usize) -> usize {
+    (cpus / CORES_PER_CHECKER).max(1)
 }
 
 /// The addresses to listen on, each with the number of its listener.

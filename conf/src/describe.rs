@@ -1,9 +1,11 @@
 //! What an action does, in a few words for people.
 
+use std::net::IpAddr;
+
 use crate::direction::Direction;
 use crate::expand::{Expansion, Question};
 use crate::facts::Lookup;
-use crate::model::{Action, ActionKind, Host, Relay, RelayHost};
+use crate::model::{Action, ActionKind, Host, Pool, PoolSource, Relay, RelayHost};
 
 impl Action {
     /// What it does, whatever it is for.
@@ -28,19 +30,23 @@ impl Action {
 pub(crate) fn relay(relay: &Relay, expansion: &Expansion<'_>, address: &str) -> String {
     let config = expansion.config();
     let told = |lookup: &Lookup| expansion.answer(&Question::Lookup(lookup.clone())).cloned();
-    let Direction { hosts: named, sources } = match relay.direction(config, &Direction::domain_of(address), &told) {
+    let direction = match relay.direction(config, &Direction::domain_of(address), &told) {
         Ok(direction) => direction,
         Err(why) => return format!("relay: unknown: {why}"),
     };
-    let mut text = if named.is_empty() { "relay by MX".to_owned() } else { format!("relay to {}", hosts(&named)) };
-    if !sources.is_empty() {
-        let all: Vec<String> = sources.iter().map(ToString::to_string).collect();
-        text += &format!(" from {}{}", all.join(", "), if all.len() > 1 { " in turn" } else { "" });
-    }
+    let named = &direction.hosts;
+    let mut text = if named.is_empty() { "relay by MX".to_owned() } else { format!("relay to {}", hosts(named)) };
+    text += &from(&direction);
     if let Some(name) = &relay.helo {
         text += &format!(" as {name}");
     }
-    for source in sources.iter().filter(|_| relay.helo_by_source.is_some()) {
+    let of_pool = direction.pool.map_or(&[][..], |pool| &pool.sources);
+    let has_own = |address: IpAddr| of_pool.iter().any(|source| source.address == address && source.helo.is_some());
+    for PoolSource { address, helo, .. } in of_pool {
+        text += &helo.as_ref().map_or_else(String::new, |name| format!(", as {name} from {address}"));
+    }
+    let by_table = direction.sources.iter().filter(|source| relay.helo_by_source.is_some() && !has_own(**source));
+    for source in by_table {
         let answer = relay.name_question(*source).and_then(|question| told(&question));
         text += &match relay.name_at(config, *source, answer) {
             Ok(Some(name)) => format!(", as {name} from {source}"),
@@ -54,10 +60,27 @@ pub(crate) fn relay(relay: &Relay, expansion: &Expansion<'_>, address: &str) -> 
     text
 }
 
+/// The sources of a direction and how one is chosen.
+pub(crate) fn from(direction: &Direction<'_>) -> String {
+    if let Some(Pool { name, sources, select, .. }) = direction.pool {
+        let sources = sources.iter().map(|source| match source.weight {
+            1 => source.address.to_string(),
+            weight => format!("{} weight {weight}", source.address),
+        });
+        return format!(" from pool {name}: {} ({})", sources.collect::<Vec<_>>().join(", "), select.name());
+    }
+    let all: Vec<String> = direction.sources.iter().map(ToString::to_string).collect();
+    match all.len() {
+        0 => String::new(),
+        1 => format!(" from {}", all[0]),
+        _ => format!(" from {} in turn", all.join(", ")),
+    }
+}
+
 fn hosts(hosts: &[RelayHost]) -> String {
     let hosts = hosts.iter().map(|host| match &host.host {
         Host::Socket(path) => path.display().to_string(),
-        Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]:{}", host.port),
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]:{}", host.port),
         Host::Address(address) => format!("{address}:{}", host.port),
         Host::Name(name) => format!("{name}:{}", host.port),
         Host::Mx(name) => format!("mx:{name}:{}", host.port),

@@ -9,8 +9,7 @@ use ringpost_address::{canonical_ip, parse_ip};
 use crate::expand::Told;
 use crate::facts::Lookup;
 use crate::limits::{RELAY_HOSTS_MAX, RELAY_SOURCES_MAX};
-use crate::model::{Config, Keyed, Relay, RelayHost, TableId};
-use crate::not_yet;
+use crate::model::{Config, Keyed, Pool, Relay, RelayHost, TableId};
 use crate::tables::{HostName, Keys, ServiceKind, Value};
 
 /// Between the values of one answer.
@@ -21,8 +20,10 @@ const BETWEEN: char = ',';
 pub struct Direction<'r> {
     /// Smart hosts, cycled. Empty: by the MX records of the recipient's domain.
     pub hosts: Cow<'r, [RelayHost]>,
-    /// Source addresses, cycled. Empty: the system chooses.
+    /// Source addresses, cycled unless [`Self::pool`] says otherwise. Empty: the system chooses.
     pub sources: Cow<'r, [IpAddr]>,
+    /// The pool that they are of.
+    pub pool: Option<&'r Pool>,
 }
 
 impl Direction<'_> {
@@ -54,14 +55,14 @@ impl Relay {
     ///
     /// # Errors
     /// Why it is not known now: always temporary, for a table may be mended.
-    pub fn direction(
-        &self,
-        config: &Config,
+    pub fn direction<'r>(
+        &'r self,
+        config: &'r Config,
         domain: &str,
         told: &dyn Fn(&Lookup) -> Option<Told>,
-    ) -> Result<Direction<'_>, String> {
+    ) -> Result<Direction<'r>, String> {
         let asked = Asked { config, told };
-        let mut direction = Direction { hosts: (&self.hosts).into(), sources: (&self.sources).into() };
+        let mut direction = Direction { hosts: (&self.hosts).into(), sources: (&self.sources).into(), pool: None };
         if let Some(table) = self.host_table {
             direction.hosts = asked.hosts(table, "")?.unwrap_or_default().into();
             if direction.hosts.is_empty() {
@@ -79,8 +80,9 @@ impl Relay {
         if let Some(table) = self.source_table {
             direction.sources = asked.sources(table)?.into();
         }
-        if let Some(host) = direction.hosts.iter().find(|host| !not_yet::is_built(host.scheme)) {
-            return Err(format!("this version cannot relay to {host}"));
+        if let Some(pool) = self.pool.as_deref().and_then(|name| config.pool(name)) {
+            direction.sources = pool.sources.iter().map(|source| source.address).collect();
+            direction.pool = Some(pool);
         }
         Ok(direction)
     }
@@ -96,8 +98,8 @@ impl Relay {
         }
     }
 
-    /// The name to say in EHLO from this address; `None`: that of the server. `told` is the answer to
-    /// [`Self::name_question`].
+    /// The name to say in EHLO from this address, unless its pool has one; `None`: that of the server. `told` is the answer
+    /// to [`Self::name_question`].
     ///
     /// # Errors
     /// Why it is not known now.
@@ -246,7 +248,6 @@ mod tests {
             (Told::Failed("down".into()), found("192.0.2.1"), "table <t> cannot be asked: down"),
             (Told::NotFound, found("192.0.2.1"), "table <t> names no relay host"),
             (found("a b"), found("192.0.2.1"), "table <t>: `a b`: not a relay URL"),
-            (found("lmtp://a.example:24"), found("192.0.2.1"), "this version cannot relay to lmtp://a.example:124"),
             (found("a.example:65500"), found("192.0.2.1"), "too high for --port-offset"),
             (found("a.example"), Told::NotFound, "table <t> has no source address"),
             (found("a.example"), found("192.0.2.1, x"), "table <t>: `x` is not an address"),
@@ -265,6 +266,25 @@ mod tests {
         assert_eq!(name(Some(found("a b"))), Err("table <t>: `a b` is not a host name".into()));
         assert_eq!(name(Some(Told::Failed("x".into()))), Err("table <t> cannot be asked: x".into()));
         assert!(name(None).is_err());
+    }
+
+    #[test]
+    fn a_pool_names_its_sources_and_how_they_are_chosen() {
+        let config = config(
+            "pool p { 192.0.2.2 helo m2.example weight 3, 2001:db8::1, 192.0.2.1 } select least-used\n\
+             action a relay src pool p",
+        );
+        let relay = relay(&config);
+        assert!(relay.is_near() && relay.questions("a.example").is_empty());
+        let direction = relay.direction(&config, "a.example", &nobody).expect("known");
+        let sources: Vec<String> = direction.sources.iter().map(ToString::to_string).collect();
+        assert_eq!(sources, ["192.0.2.2", "2001:db8::1", "192.0.2.1"]);
+        let pool = direction.pool.expect("a pool");
+        assert_eq!((pool.name.as_str(), pool.select.name()), ("p", "least-used"));
+        let first = &pool.sources[0];
+        assert_eq!((first.helo.as_deref(), first.weight, pool.sources[1].weight), (Some("m2.example"), 3, 1));
+        let said = crate::describe::from(&direction);
+        assert_eq!(said, " from pool p: 192.0.2.2 weight 3, 2001:db8::1, 192.0.2.1 (least-used)");
     }
 
     #[test]

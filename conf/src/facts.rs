@@ -21,14 +21,16 @@ pub struct Facts<'a> {
     pub tag: &'a str,
     /// Whether the session is encrypted.
     pub tls: bool,
-    /// The subject of the client's certificate, if it showed one that is valid.
-    pub certificate: Option<&'a str>,
+    /// The names in the client's certificate, if it showed one that is valid: what rules say of one of them holds.
+    pub certificate: Option<&'a [String]>,
     /// Who authenticated.
     pub authenticated: Option<&'a str>,
     /// The reverse-path without brackets; empty for the null sender.
     pub sender: &'a str,
     /// The forward-path without brackets.
     pub recipient: &'a str,
+    /// The time in milliseconds since the epoch, where there is an `srs key`: its addresses are good for a while.
+    pub now_ms: u64,
 }
 
 /// What the DNS says of the client's address.

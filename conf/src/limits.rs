@@ -22,6 +22,8 @@ pub const REPORTS_SHOWN_MAX: usize = 100;
 pub const REPORTS_KEPT_MAX: usize = 1_000;
 /// Of a line, so many bytes before and behind a problem are shown; nobody reads more, and drawing it takes time.
 pub const EXCERPT_BYTES_MAX: usize = 4 * 1024;
+/// The longest that a limit is set for on a running server: a year. Such a server is restarted before.
+pub const OVERRIDE_TIME_MAX: Duration = Duration::from_secs(52 * 7 * 86_400);
 /// Names that a wrong one is compared with, for *did you mean*.
 pub const NAMES_COMPARED_MAX: usize = 2_000;
 /// Statements of a configuration, includes and all; an old rule is up to three. What has more belongs into tables.
@@ -107,6 +109,10 @@ pub const RESERVE_PERCENT: u8 = 5;
 pub const STORE_PATH: &str = "/var/spool/ringpost";
 /// Where the mailboxes of the system's users are.
 pub const MAIL_SPOOL: &str = "/var/mail";
+/// `srs ttl`: as long as a message may stay queued, so that its bounce still finds the way.
+pub const SRS_TTL: Duration = Duration::from_secs(4 * 86_400);
+/// Bytes of a reverse-path that `srs` has made (RFC 5321 §4.5.3.1.3, without the brackets); a longer one is not made.
+pub const SRS_PATH_BYTES_MAX: usize = 254;
 /// Where the control socket is unless the file says otherwise.
 pub const CONTROL_PATH: &str = "/run/ringpost.sock";
 

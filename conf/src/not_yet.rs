@@ -2,8 +2,10 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PasswordAuth, PkiSource, QueueBackend, Relay, RelayTls, Scheme,
+    ActionKind, Config, Keyed, Line, Listener, PkiSource, Proxies, QueueBackend, Relay, RelayTls, ShapeSelector,
+    Shaping,
 };
+use crate::rules::Among;
 use crate::tables::ServiceKind;
 
 impl Config {
@@ -34,13 +36,19 @@ impl Config {
 
     /// What is declared by name.
     fn named(&self, found: &mut Found) {
-        let tables = self.pkis.iter().filter(|pki| matches!(pki.source, PkiSource::Table(_)));
-        tables.for_each(|pki| found.when(true, &pki.line, || "pki from".to_owned()));
+        // Who writes certificates into a file names their files by `cert` and `key`.
+        let listed = self.pkis.iter().filter(|pki| matches!(pki.source, PkiSource::Table(Keyed::Memory(_))));
+        listed.for_each(|pki| found.when(true, &pki.line, || "pki from a list or a text file".to_owned()));
         self.filters.iter().for_each(|filter| found.when(true, &filter.line, || "filter".to_owned()));
-        self.shapings.iter().for_each(|shaping| found.when(true, &shaping.line, || "shaping".to_owned()));
+        self.shapings.iter().for_each(|shaping| shaping_has(shaping, found));
+        let warming = self.pools.iter().filter(|pool| pool.sources.iter().any(|source| source.warmup.is_some()));
+        warming.for_each(|pool| found.when(true, &pool.line, || "pool warmup".to_owned()));
         self.signers.iter().for_each(|signer| found.when(true, &signer.line, || "dkim sign".to_owned()));
         self.rate_limits.iter().for_each(|limit| found.when(true, &limit.line, || "ratelimit".to_owned()));
-        self.bounce.classify.iter().for_each(|one| found.when(true, &one.line, || "bounce classify".to_owned()));
+        for one in &self.bounce.classify {
+            let asked = is_remote(&one.reply) || one.domain.as_ref().is_some_and(is_remote);
+            found.when(asked, &one.line, || "bounce classify by a table that must be asked".to_owned());
+        }
         self.logs.iter().for_each(|log| found.when(true, &log.line, || "log".to_owned()));
     }
 
@@ -49,14 +57,9 @@ impl Config {
             let line = self.setting_lines.get(what).cloned().unwrap_or_else(Line::built_in);
             found.when(is, &line, || what.to_owned());
         };
-        has(self.smtp.ciphers.is_some(), "smtp ciphers");
         has(self.queue.backend != QueueBackend::Log, "queue backend");
         has(self.queue.compression.is_some(), "queue compression");
         has(self.queue.encryption.is_some(), "queue encryption");
-        has(self.srs.key.is_some(), "srs key");
-        has(self.machinery.deferred_max.is_some(), "mta max-deferred");
-        has(self.machinery.in_flight_max.is_some(), "scheduler limit");
-        has(self.machinery.schedule_max.is_some(), "scheduler limit");
         has(self.metrics.hlog.is_some(), "metrics hlog");
         has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");
@@ -68,66 +71,58 @@ impl Config {
     }
 }
 
-/// What remote tables are asked for: by rules, by the expansion of recipients, and by relays.
+fn is_remote<T>(among: &Among<T>) -> bool {
+    matches!(among, Among::Remote { .. })
+}
+
+/// What remote tables are asked for: by rules, by the expansion of recipients, by logins, and by relays.
 fn is_asked(service: ServiceKind) -> bool {
     matches!(
         service,
         ServiceKind::Alias
             | ServiceKind::Domain
+            | ServiceKind::Credentials
+            | ServiceKind::Auth
             | ServiceKind::UserInfo
             | ServiceKind::NetAddr
             | ServiceKind::MailAddr
+            | ServiceKind::MailAddrMap
             | ServiceKind::String
             | ServiceKind::SourceAddr
             | ServiceKind::AddrName
             | ServiceKind::RelayHost
+            | ServiceKind::Cert
     )
 }
 
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
-    has(listener.proxy_v2, "proxy-v2");
-    has(listener.tls.verify, "verify");
-    has(listener.tls.ca.is_some(), "ca");
-    has(listener.tls.protocols.is_some(), "protocols");
-    has(listener.tls.ciphers.is_some(), "ciphers");
-    has(!matches!(listener.auth.password, PasswordAuth::Off), "auth");
-    has(listener.auth.certificate.is_some(), "auth-cert");
-    has(listener.senders.is_some(), "senders");
+    let asked = matches!(listener.proxies, Some(Proxies::Listed(Among::Remote { .. })));
+    has(asked, "proxy-v2 <t> of a table that must be asked");
     has(!listener.filters.is_empty(), "filter");
-    has(listener.received_auth, "received-auth");
     has(!listener.rate_limits.is_empty(), "ratelimit");
+}
+
+fn shaping_has(shaping: &Shaping, found: &mut Found) {
+    let mut has = |is: bool, what: &str| found.when(is, &shaping.line, || format!("shaping {what}"));
+    let asked = match &shaping.selector {
+        ShapeSelector::Domain(among) | ShapeSelector::Mx(among) | ShapeSelector::Host(among) => {
+            matches!(among, Among::Remote { .. })
+        }
+        ShapeSelector::Default | ShapeSelector::Relay => false,
+    };
+    has(asked, "for a table that must be asked");
+    let shape = &shaping.shape;
+    has(shape.connections_per_host.is_some(), "connections-per-host");
+    has(shape.tls == Some(RelayTls::Dane), "tls dane");
+    has(shape.warmup.is_some(), "warmup");
+    has(shape.on_reply.iter().any(|(reply, _)| is_remote(reply)), "on reply by a table that must be asked");
 }
 
 fn relay_has(relay: &Relay, line: &Line, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, line, || format!("relay {what}"));
-    has(relay.backup.is_some(), "backup");
-    for host in &relay.hosts {
-        has(!is_built(host.scheme), &format!("host {}://", host.scheme.name()));
-    }
-    if let Some(Keyed::Memory(routes)) = &relay.domain {
-        let mut hosts: Vec<&str> =
-            routes.values().map(|host| host.scheme).filter(|one| !is_built(*one)).map(Scheme::name).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
-        hosts.iter().for_each(|scheme| has(true, &format!("domain {scheme}://")));
-    }
-    has(relay.pool.is_some(), "src pool");
-    has(relay.auth.is_some(), "auth");
-    has(relay.tls == RelayTls::Dane, "tls dane");
-    has(relay.pki.is_some(), "pki");
-    has(relay.ca.is_some(), "ca");
-    has(relay.protocols.is_some(), "protocols");
-    has(relay.ciphers.is_some(), "ciphers");
-    has(relay.srs, "srs");
     has(!relay.filters.is_empty(), "filter");
-    has(relay.shaping.is_some(), "shaping");
     has(!relay.dkim.is_empty(), "dkim");
-}
-
-/// Whether mail can be sent over such a channel. What remote tables say is held against it, too.
-pub(crate) fn is_built(scheme: Scheme) -> bool {
-    scheme != Scheme::Lmtp
 }
 
 /// What was found, each once for a line.

@@ -31,11 +31,14 @@ smtp limit max-sessions 10000 max-sessions-per-source 1000 max-mails 10000 max-r
 store { spare 8 }
 ";
 
-/// High-volume outbound: large batches in, many connections out.
-const BULK: &str = "\
+/// High-volume outbound: large batches in, many connections out, and to large providers no more than they take.
+const BULK: &str = concat!(
+    "\
 smtp limit max-sessions 20000 max-sessions-per-source 2000 max-mails 100000 max-rcpt 10000
 store { spare 32, spool-memory 1M }
-";
+",
+    include_str!("../shaping.d/providers.conf")
+);
 
 /// What counts where neither file nor profile says anything. The same values as in the model's `Default`s.
 pub(crate) const BUILT_IN: &str = r#"

@@ -328,8 +328,17 @@ impl<'c, 'f> Case<'c, 'f> {
             Origin::ReverseName(among) => self.has_reverse_name(among.as_ref(), asking),
             Origin::Authenticated(among) => word(self.facts.authenticated, among.as_ref(), asking),
             Origin::Sender(among) => self.is_sender(among, asking),
-            Origin::Certificate(among) => word(self.facts.certificate, among.as_ref(), asking),
+            Origin::Certificate(among) => self.has_certificate(among.as_ref(), asking),
         }
+    }
+
+    /// Whether one of the names in the certificate is among these.
+    fn has_certificate<L: LookUp>(&self, among: Option<&Among<WordSet>>, asking: &mut Asking<'_, L>) -> Truth {
+        let Some(names) = self.facts.certificate else { return Truth::False };
+        if among.is_none() {
+            return Truth::True;
+        }
+        names.iter().fold(Truth::False, |truth, name| truth.or(|| word(Some(name), among, asking)))
     }
 
     fn is_source<L: LookUp>(&self, among: &Among<SourceSet>, asking: &mut Asking<'_, L>) -> Truth {
@@ -401,7 +410,7 @@ impl<'c, 'f> Case<'c, 'f> {
             Test::Tag(among) => word(Some(self.facts.tag), Some(among), asking),
             Test::Tls => Truth::of(self.facts.tls),
             Test::Authenticated(among) => word(self.facts.authenticated, among.as_ref(), asking),
-            Test::Certificate(among) => word(self.facts.certificate, among.as_ref(), asking),
+            Test::Certificate(among) => self.has_certificate(among.as_ref(), asking),
         }
     }
 

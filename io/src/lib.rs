@@ -156,6 +156,20 @@ pub trait Disk: Clone + 'static {
             }
         }
     }
+    /// [`Disk::make_tree`] and [`Disk::publish`] of a file into that tree, with as few waits for the disk as both together need.
+    async fn publish_in_tree(&self, tree: Tree<'_>, temporary: &Path, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        self.make_tree(tree.dir, tree.parts).await?;
+        self.publish(temporary, path, bytes).await
+    }
+}
+
+/// A directory and those that are to be in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// The directory.
+    pub dir: &'a Path,
+    /// Names of directories in it.
+    pub parts: &'a [&'static str],
 }
 
 /// A file on its way: nobody sees it under its name before it is complete and durable.

@@ -12,6 +12,10 @@ pub const READ_BYTES_MAX: usize = 64 * 1024;
 /// Entries of each of an executor's three rings. A full ring only delays, so this is for speed.
 pub const RING_DEPTH: usize = 1024;
 
+/// Entries of an executor's ring for durable writes, each of which is with the kernel at once. More may be in flight than
+/// completions fit: the kernel keeps them.
+pub const WRITES_DEPTH: u32 = 32;
+
 /// Most memory, in bytes, that one executor registers with the kernel for disk buffers: a batch of 1 MiB, a few reads and
 /// what the buddy allocator rounds up.
 pub const IO_MEMORY_BYTES_MAX: usize = 4 << 20;

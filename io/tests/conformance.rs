@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use ringpost_io::ring::{self, RingMesh, RingRuntime};
 use ringpost_io::sim::{SimRuntime, SimWorld, unix_address};
-use ringpost_io::{BLOCK_BYTES, Class, Create, Disk, File, Listener, Mesh, Peer, Runtime, Signal, Stream, Writer, sys};
+use ringpost_io::{
+    BLOCK_BYTES, Class, Create, Disk, File, Listener, Mesh, Peer, Runtime, Signal, Stream, Tree, Writer, sys,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SEEDS: u64 = 20;
@@ -489,6 +491,13 @@ async fn publications<R: Runtime>(place: Place<R>) {
     disk.make_tree(&place.dir.join("deep/er/tree"), &["x", "z"]).await.expect("it is there already");
     let made = disk.list(&place.dir.join("deep/er/tree")).await.expect("a directory");
     assert_eq!(made.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x", "y", "z"]);
+    let tree = Tree { dir: &place.dir.join("other/tree"), parts: &["x", "y"] };
+    for text in ["first", "second"] {
+        let path = tree.dir.join("y").join(text);
+        disk.publish_in_tree(tree, &tree.dir.join("x/t"), &path, text.into()).await.expect("room");
+        assert_eq!(disk.read_whole(&path).await.expect("a file"), text.as_bytes());
+    }
+    assert!(disk.list(&tree.dir.join("x")).await.expect("a directory").is_empty());
 
     let nowhere = place.dir.join("no/such/file");
     let error = disk.publish(&nowhere, &place.dir.join("x"), Vec::new()).await.expect_err("no directory");

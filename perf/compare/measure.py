@@ -105,9 +105,9 @@ def probe(load):
     return json.loads(subprocess.run(pinned(MTA_CORE, command), capture_output=True, text=True, check=True).stdout)
 
 
-def relay(peer, load, count, timeout):
+def relay(peer, load, count, timeout, sink_options=()):
     """Source, server, sink: end to end rate at the sink, from its first connection to its last message."""
-    sink = [load, "sink", f"127.0.0.1:{RELAY_PORT}", "--quiet", "--json", "--verify", "-n", count, "-t", f"{timeout}s"]
+    sink = [load, "sink", f"127.0.0.1:{RELAY_PORT}", "--quiet", "--json", "--verify", "-n", count, "-t", f"{timeout}s", *sink_options]
     sink = subprocess.Popen(pinned(LOAD_CORE, sink), stdout=subprocess.PIPE, text=True)
     try:
         peers.wait_until(lambda: peers.answers(RELAY_PORT), "the sink does not answer")

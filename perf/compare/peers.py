@@ -48,17 +48,7 @@ def postfix_env():
 
 def fetch_packages():
     """Downloads and unpacks the Debian packages, once."""
-    debs = PEERS / "debs"
-    debs.mkdir(parents=True, exist_ok=True)
-    for name in ("postfix", "opensmtpd"):
-        if (PEERS / name / "usr").is_dir():
-            continue
-        found = list(debs.glob(f"{name}_*.deb"))
-        if not found:
-            command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name]
-            subprocess.run(command, cwd=debs, check=True, timeout=120)
-            found = list(debs.glob(f"{name}_*.deb"))
-        subprocess.run(["dpkg", "-x", found[0], PEERS / name], check=True, timeout=60)
+    subprocess.run([HERE / "unpack.sh", PEERS], check=True, timeout=300)
 
 
 def version_of(package):

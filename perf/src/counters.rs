@@ -38,6 +38,9 @@ counters! {
     TlsHandshakes "tls_handshakes" "TLS handshakes with clients that have ended well.",
     TlsResumed "tls_resumed" "Of them those that took up an earlier session, and needed no signature.",
     TlsFailed "tls_failed" "TLS handshakes with clients that have failed.",
+    Logins "logins" "Logins of clients that were right.",
+    LoginsFailed "logins_failed" "Logins with a wrong password, or of a user who is not there.",
+    LoginsTurnedAway "logins_turned_away" "Logins that were not looked at, since too many had failed before.",
     MessagesReceived "messages_received" "Messages answered with 250, and so durable.",
     BytesReceived "bytes_received" "Bytes read from clients.",
     MessagesRefused "messages_refused" "Messages refused after their last byte.",
@@ -48,8 +51,13 @@ counters! {
     Deferred "envelopes_deferred" "Attempts after which an envelope waits for another.",
     Failed "envelopes_failed" "Envelopes that were given up.",
     Bounced "envelopes_bounced" "Bounce messages made for given-up envelopes.",
+    DelayNotices "delay_notices" "Notices to senders whose mail waits for long.",
+    BouncesDropped "bounces_dropped" "Reports of failures with nobody to go to: mail had the null sender, or no rule takes them.",
     OutboundConnections "outbound_connections" "Connections made to next servers.",
     OutboundFailures "outbound_failures" "Connections to next servers that could not be made.",
+    BodyPieces "body_pieces_read" "Pieces of texts of messages that were read back from the journal to be sent.",
+    AuditRounds "audit_rounds" "Times that the liveness auditor has looked at every envelope of the queue.",
+    AuditStranded "audit_stranded" "Envelopes that waited for nothing: errors of this program, which the auditor has mended.",
 }
 
 /// One shard's counters. They share no cache line with another's: each shard writes only its own.

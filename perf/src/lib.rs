@@ -14,5 +14,5 @@ mod stages;
 
 pub use counters::{Counter, Counters, CountersSnapshot};
 pub use histograms::Buckets;
-pub use snapshot::{Gauges, ShardSnapshot, Snapshot};
+pub use snapshot::{CertificateDays, Gauges, ShardSnapshot, Snapshot};
 pub use stages::{Stage, StageSummary, Stages, StagesSnapshot};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::counters::Counter;
 use crate::limits::METRIC_BOUNDS_US;
-use crate::snapshot::{Gauges, Snapshot};
+use crate::snapshot::{CertificateDays, Gauges, Snapshot};
 use crate::stages::Stage;
 
 /// Which of the two text formats, as the client's `Accept` header asks.
@@ -43,6 +43,12 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
         for shard in &snapshot.shards {
             let labels = format!("shard=\"{}\"", shard.shard);
             text.sample(&format!("{}_total", counter.name()), &labels, shard.counters.get(*counter) as f64);
+        }
+    }
+    if !snapshot.certificates.is_empty() {
+        text.family("certificate_days", "gauge", "Days until the certificate of a pki expires.");
+        for CertificateDays { pki, days } in &snapshot.certificates {
+            text.sample("certificate_days", &format!("pki=\"{}\"", escaped(pki)), *days as f64);
         }
     }
     deliveries(&mut text, snapshot);

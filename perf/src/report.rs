@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::counters::Counter;
 use crate::limits::HEAT_ROWS_PER_OCTAVE;
-use crate::snapshot::{Gauges, ShardSnapshot, Snapshot};
+use crate::snapshot::{CertificateDays, Gauges, ShardSnapshot, Snapshot};
 use crate::stages::{Stage, StageSummary};
 
 /// What `ringpost stats --json` and the page get: figures instead of thousands of buckets.
@@ -21,6 +21,8 @@ pub struct Report {
     pub all: Figures,
     /// Each shard, in order.
     pub shards: Vec<Figures>,
+    /// How long certificates are good for.
+    pub certificates: Vec<CertificateDays>,
 }
 
 /// One shard, or all together.
@@ -52,6 +54,7 @@ impl Report {
             uptime_seconds: snapshot.uptime_seconds,
             all: Figures::new(&snapshot.merged()),
             shards: snapshot.shards.iter().map(Figures::new).collect(),
+            certificates: snapshot.certificates.clone(),
         }
     }
 }
@@ -101,6 +104,10 @@ pub fn table(snapshot: &Snapshot) -> String {
     }
     if all.gauges.low_space {
         out.push_str("\nnew mail is refused: the disk is nearly full");
+    }
+    if !snapshot.certificates.is_empty() {
+        let left = snapshot.certificates.iter().map(|one| format!("{} {} days", one.pki, one.days));
+        write!(out, "\ncertificates {}", left.collect::<Vec<_>>().join(", ")).expect("a String takes all");
     }
     out.push_str("\n\n");
     let heads = ["stage", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];
@@ -164,7 +171,8 @@ mod tests {
         counters.add(Counter::CommitBatchMessages, 1000);
         let gauges = Gauges { sessions_open: 3, ..Gauges::default() };
         let shard = ShardSnapshot { shard: 0, stages: stages.snapshot(), counters: counters.snapshot(), gauges };
-        Snapshot { version: "0.1.0".into(), uptime_seconds: 61.2, shards: vec![shard.clone(), shard] }
+        let certificates = vec![CertificateDays { pki: "mx".into(), days: 20 }];
+        Snapshot { version: "0.1.0".into(), uptime_seconds: 61.2, shards: vec![shard.clone(), shard], certificates }
     }
 
     #[test]
@@ -172,6 +180,7 @@ mod tests {
         let table = table(&snapshot());
         assert!(table.contains("commits 100 (20.0 messages each)"), "{table}");
         assert!(table.contains("up 61.2 s  2 shards"), "{table}");
+        assert!(table.contains("\ncertificates mx 20 days\n"), "{table}");
         let line = table.lines().find(|line| line.starts_with("commit wait")).expect("a line");
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(cells[2..9], ["2000", "500", "µs", "500", "µs", "900", "µs"], "{line}");
@@ -189,6 +198,7 @@ mod tests {
         assert_eq!(rows.iter().filter_map(|row| row[1].as_u64()).sum::<u64>(), 2000);
         assert_eq!(report["all"]["counters"]["commits"], 100);
         assert_eq!(report["shards"][1]["gauges"]["sessions_open"], 3);
+        assert_eq!(report["certificates"][0]["days"], 20);
     }
 
     #[test]

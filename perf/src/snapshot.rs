@@ -88,6 +88,15 @@ pub struct ShardSnapshot {
     pub gauges: Gauges,
 }
 
+/// How long a certificate is good for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateDays {
+    /// The `pki` that has it.
+    pub pki: String,
+    /// Whole days that are left; negative when it has expired.
+    pub days: i64,
+}
+
 /// The server at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -97,6 +106,8 @@ pub struct Snapshot {
     pub uptime_seconds: f64,
     /// Its shards, in order.
     pub shards: Vec<ShardSnapshot>,
+    /// Its certificates, by name.
+    pub certificates: Vec<CertificateDays>,
 }
 
 impl Snapshot {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
-use ringpost_bench::{probe, sink, source, verify};
+use ringpost_bench::{handshakes, probe, sink, source, verify};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -19,6 +19,8 @@ pub enum Tool {
     Source(source::Options),
     /// Receive messages, count and check them, and misbehave as told
     Sink(sink::Options),
+    /// Make TLS handshakes, full ones or resumed ones, and count them
+    Handshakes(handshakes::Options),
     /// Compare what was acknowledged with what was received
     Verify(Verify),
     /// Measure the disk: durable writes, one at a time
@@ -46,6 +48,10 @@ pub fn run(tool: Tool) -> Result<(), Failure> {
         Tool::Sink(mut options) => {
             options.stop = Some(interrupted()?);
             show(&sink::run(&options).map_err(|error| failed(&error))?, options.json)
+        }
+        Tool::Handshakes(mut options) => {
+            options.stop = Some(interrupted()?);
+            show(&handshakes::run(&options).map_err(|error| failed(&error))?, options.json)
         }
         Tool::Probe(options) => show(&probe::run(&options)?, options.json),
         Tool::Verify(Verify { acked, received, json }) => {

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use ringpost_io::sys::{Lock, LockError};
+use serde::Serialize;
 
 use crate::exit::{Code, Failure};
 use crate::ipc::control::{Answer, Request};
@@ -92,6 +93,16 @@ pub fn holder(state: &Path) -> Option<u32> {
         Err(LockError::Held { holder }) => Some(holder.unwrap_or(0)),
         _ => None,
     }
+}
+
+/// One JSON object a line, as every listing has it.
+pub fn json_lines<T: Serialize>(rows: &[T]) -> Result<String, Failure> {
+    let mut out = String::new();
+    for row in rows {
+        out += &serde_json::to_string(row).map_err(std::io::Error::from)?;
+        out.push('\n');
+    }
+    Ok(out)
 }
 
 /// Standard output as a command of the shell has it: a reader that has gone away ends the command, and is no error.

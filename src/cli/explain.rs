@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::Args;
 use futures_lite::future::block_on;
@@ -88,6 +89,7 @@ pub fn run(options: &Options, seams: &Seams, state: Option<PathBuf>) -> Result<(
         authenticated: options.user.as_deref(),
         sender: &options.sender,
         recipient: &options.rcpt,
+        now_ms: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
         ..Facts::default()
     };
     let mut world = World {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ringpost_shard::ListedEnvelope;
 
-use super::client::print;
+use super::client::{json_lines, print};
 use super::queue;
 use crate::exit::Failure;
 
@@ -28,7 +28,7 @@ pub struct Options {
 pub fn run(options: &Options, state: &Path) -> Result<(), Failure> {
     let envelopes = queue::envelopes(state)?;
     match options.json {
-        true => print(&queue::json(&envelopes)?),
+        true => print(&json_lines(&envelopes)?),
         false => print(&table(&envelopes, &TimeZone::system())),
     }
 }
@@ -92,6 +92,7 @@ mod tests {
             reason: reason.into(),
             received_ms: 1_764_850_632_000,
             size: 1700,
+            priority: 0,
         }
     }
 

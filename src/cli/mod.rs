@@ -6,6 +6,8 @@ mod client;
 pub mod convert;
 pub mod explain;
 pub mod format;
+pub mod hash;
+pub mod limit;
 pub mod mailq;
 pub mod makemap;
 pub mod newaliases;
@@ -14,10 +16,13 @@ pub mod reload;
 pub mod role;
 pub mod sendmail;
 pub mod serve;
+pub mod show;
 pub mod sim;
 pub mod stats;
 pub mod stop;
 pub mod table;
+pub mod tls_report;
+pub mod why;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -40,13 +45,13 @@ pub struct Cli {
 const EXAMPLES: &str = "Try: ringpost (loopback only), then: ringpost serve --config mail.conf";
 
 /// As clap's own, with fewer empty lines: it has to fit 24.
-const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+const HELP: &str = "{about}\n{usage-heading} {usage}\n{all-args}{after-help}";
 
 /// Where tests and trials take hold: other files, other ports, other names than the machine's.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Seams {
     /// Take absolute paths of the configuration below DIR
-    #[arg(long, global = true, value_name = "DIR", value_parser = absolute)]
+    #[arg(long, global = true, value_name = "DIR", value_parser = absolute, hide_short_help = true)]
     pub root: Option<PathBuf>,
     /// Move every port of the configuration up by N
     #[arg(
@@ -79,11 +84,25 @@ pub enum Command {
     /// What waits in the queue, and why
     #[command(subcommand)]
     Queue(queue::Command),
+    /// What a message waits for, and what ends the waiting
+    Why(why::Options),
+    /// Where mail goes: hosts, relays, routes
+    #[command(subcommand)]
+    Show(show::Command),
+    /// Limits of sites, changed while the server runs
+    #[command(subcommand)]
+    Limit(limit::Command),
     /// Look something up in a table, and see how tables fare
     #[command(subcommand)]
     Table(table::Command),
+    /// The hash of a password, for tables of users
+    #[command(hide = true)]
+    Hash(hash::Options),
     /// Counters, and the latency of each stage
     Stats(stats::Options),
+    /// What came of encryption today, by domains that have a policy about it (DANE, MTA-STS)
+    #[command(hide = true)]
+    TlsReport(tls_report::Options),
     /// Have a running server read its configuration again
     Reload,
     /// Send the message on standard input, as `sendmail` does
@@ -95,6 +114,7 @@ pub enum Command {
     /// Stop a running server: what is open is finished first
     Stop,
     /// Make a database of a text, for `db:` tables
+    #[command(hide = true)]
     Makemap(makemap::Options),
     /// Make the database of the system's aliases
     #[command(hide = true)]
@@ -110,6 +130,8 @@ pub enum Command {
     Keyholder,
     #[command(hide = true)]
     Errand,
+    #[command(hide = true)]
+    Lookup,
     #[command(hide = true)]
     Pickup,
 }

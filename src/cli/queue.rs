@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use ringpost_io::Runtime;
@@ -11,7 +10,8 @@ use ringpost_perf::report::duration;
 use ringpost_queue::{MessageId, Queue, inspect};
 use ringpost_shard::{ListedEnvelope, ShownMessage, limits::SHOWN_BYTES, listed};
 
-use super::client::{Found, Server, print};
+use super::client::{Found, Server, json_lines, print};
+use crate::clock::unix_ms;
 use crate::exit::{Code, Failure};
 use crate::ipc::control::{Answer, Request};
 
@@ -69,22 +69,12 @@ pub fn envelopes(state: &Path) -> Result<Vec<ListedEnvelope>, Failure> {
     Ok(envelopes)
 }
 
-/// One object a line.
-pub fn json(envelopes: &[ListedEnvelope]) -> Result<String, Failure> {
-    let mut out = String::new();
-    for envelope in envelopes {
-        out += &serde_json::to_string(envelope).map_err(std::io::Error::from)?;
-        out.push('\n');
-    }
-    Ok(out)
-}
-
 fn list(options: &ListOptions, state: &Path) -> Result<(), Failure> {
     let envelopes = envelopes(state)?;
     if options.json {
-        return print(&json(&envelopes)?);
+        return print(&json_lines(&envelopes)?);
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now = unix_ms();
     print(&table(&envelopes, now))
 }
 
@@ -125,6 +115,9 @@ fn describe(envelope: &ListedEnvelope, out: &mut String) {
         if !text.is_empty() {
             let _ = writeln!(out, "  {what}: {text}");
         }
+    }
+    if envelope.priority != 0 {
+        let _ = writeln!(out, "  priority: {}", envelope.priority);
     }
     if !reason.is_empty() {
         let _ = writeln!(out, "  last reply: {reason}");
@@ -213,7 +206,7 @@ fn read_message(state: &Path, id: MessageId) -> Result<Option<ShownMessage>, Fai
     })
 }
 
-fn read<T>(state: &Path, work: impl AsyncFnOnce(Queue<RingDisk>) -> T) -> Result<T, Failure> {
+pub fn read<T>(state: &Path, work: impl AsyncFnOnce(Queue<RingDisk>) -> T) -> Result<T, Failure> {
     let dir = state.join("queue");
     let result = ring::run_single(|runtime| async move {
         let (queue, report) = inspect::read_only(runtime.disk().clone(), &dir).await?;
@@ -246,7 +239,11 @@ mod tests {
             reason: "450 4.2.0 busy".into(),
             received_ms: 1_000_000,
             size: 700,
+            priority: -4,
         };
+        let mut told = String::new();
+        describe(&envelope, &mut told);
+        assert!(told.contains("\n  priority: -4\n  last reply: 450 4.2.0 busy\n"), "{told}");
         let bounce = ListedEnvelope { sender: String::new(), state: "active".into(), ..envelope.clone() };
         let text = table(&[envelope, bounce], 1_060_000);
         let lines: Vec<&str> = text.lines().collect();

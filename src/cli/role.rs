@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::Channel;
-use crate::{engine, keyholder, supervisor};
+use crate::{engine, keyholder, lookup, supervisor};
 
 /// What the engine is called in listings of processes.
 pub const ENGINE_NAME: &str = "ringpost-engine";
@@ -26,6 +26,13 @@ pub fn keyholder() -> ExitCode {
 
 pub fn errand() -> ExitCode {
     match channel("ringpost-errand").and_then(|channel| Ok(supervisor::delivery::run(&channel)?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+pub fn lookup() -> ExitCode {
+    match channel("ringpost-lookup").and_then(|channel| Ok(lookup::run(&channel)?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -136,6 +136,7 @@ fn read(options: &options::Options) -> Result<Submission, Failure> {
     let mut submission = Submission::new(message, user, full_name, now.as_millis() as u64, random);
     submission.recipients = recipients;
     submission.sender = options.sender.clone();
+    submission.wishes = options.wishes.clone();
     Ok(submission)
 }
 
@@ -183,7 +184,9 @@ fn conclude(submission: &Submission, results: &[RecipientResult], state: &Path, 
         match result {
             RecipientResult::Delivered(reply) if verbose => eprintln!("send-mail: {recipient}: {reply}"),
             RecipientResult::Delivered(_) => {}
-            RecipientResult::Transient(reply) => later.push((recipient.clone(), reply.to_string())),
+            RecipientResult::Transient(reply) | RecipientResult::NextTransaction(reply) => {
+                later.push((recipient.clone(), reply.to_string()))
+            }
             RecipientResult::Permanent(reply) => {
                 eprintln!("send-mail: {recipient}: {reply}");
                 refused = refused.or(Some(code(reply)));

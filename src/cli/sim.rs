@@ -19,9 +19,13 @@ pub struct Options {
     /// Virtual seconds of traffic and faults in each
     #[arg(long, value_name = "S", default_value_t = 40)]
     seconds: u64,
-    /// What may go wrong: crash, disk, full, net, peers, names, none, all; planted: lying-disk, no-generation
+    /// What may go wrong: crash, disk, full, net, peers, names, none, all; planted: lying-disk, no-generation,
+    /// forgets-claims
     #[arg(long, value_name = "LIST", default_value = "all")]
     faults: String,
+    /// Virtual seconds that a message may stay queued, instead of days: judged is then that none stays longer
+    #[arg(long, value_name = "S")]
+    ttl: Option<u64>,
     /// Print every event of the engine on standard error
     #[arg(long)]
     trace: bool,
@@ -39,7 +43,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         print!("seed {seed}: ");
         std::io::Write::flush(&mut std::io::stdout())?;
         let traffic = Duration::from_secs(options.seconds);
-        let outcome = ringpost_sim::run(&Plan { seed, traffic, faults, trace: options.trace });
+        let ttl = options.ttl.map(Duration::from_secs);
+        let outcome = ringpost_sim::run(&Plan { seed, traffic, faults, ttl, trace: options.trace });
         println!("{}", line(&outcome));
         if !outcome.broken.is_empty() {
             failed.push(outcome);

@@ -238,7 +238,7 @@ fn configured(path: &Path, options: &FileOptions, seams: &Seams) -> Result<Direc
 
 fn direct(declared: Vec<Declared>, config: Option<ringpost_conf::Config>, seams: &Seams) -> Result<Direct, Failure> {
     let events = Arc::new(|event: &tables::Event| eprintln!("ringpost: {event}"));
-    let surroundings = Surroundings { root: seams.root.clone(), events };
+    let surroundings = Surroundings { root: seams.root.clone(), events, users: None };
     Direct::new(declared, config, &surroundings)?.map_err(|problems| wrong(&problems))
 }
 

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use ringpost_conf::tables::ServiceKind;
 use ringpost_perf::Snapshot;
+use ringpost_shard::{HostRow, RelayRow, RouteRow, Selector};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{Coordinator, tables};
-use crate::ipc::control::{Answer, Request};
-use crate::limits::{CONTROL_CLIENTS, CONTROL_LINE_BYTES, CONTROL_WAIT, SHARD_ANSWER};
+use super::{Coordinator, Shards, tables};
+use crate::ipc::control::{Answer, Overviewed, Request};
+use crate::limits::{CONTROL_CLIENTS, CONTROL_LINE_BYTES, CONTROL_WAIT, OVERVIEW_ROWS, SHARD_ANSWER};
 
 /// Who may speak at the control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +75,14 @@ async fn converse(stream: UnixStream, admission: Admission, coordinator: &Coordi
             return Ok(());
         }
         match serde_json::from_str(line.trim_end()) {
-            Ok(request) => answer(request, coordinator, &mut out).await?,
+            Ok(request) => answer(request, peer, coordinator, &mut out).await?,
             // What follows cannot be understood either.
             Err(error) => return out.send(&Answer::Error(format!("not a request: {error}"))).await,
         }
     }
 }
 
-async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) -> std::io::Result<()> {
+async fn answer(request: Request, user: u32, coordinator: &Coordinator, out: &mut Lines) -> std::io::Result<()> {
     let shards = &coordinator.shards;
     let last = match request {
         Request::Stats => {
@@ -102,6 +103,24 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             }
             None => Answer::Error(format!("no message {id:016x} in the queue")),
         },
+        Request::Why { selector } => {
+            for why in shards.why(&Selector::parse(&selector)).await {
+                out.line(&Answer::Why(Box::new(why))).await?;
+            }
+            Answer::Done(String::new())
+        }
+        Request::Overview { of, matching } => overview(shards, of, matching, out).await?,
+        Request::LimitSet { selector, limits, time_ms } => {
+            let time = time_ms.map(Duration::from_millis);
+            done(coordinator.set_limit(&selector, &limits, time, user).await)
+        }
+        Request::LimitUnset { selector } => done(coordinator.unset_limit(&selector, user).await),
+        Request::Limits { all } => {
+            for row in coordinator.limits(all).await {
+                out.line(&Answer::Limit(row)).await?;
+            }
+            Answer::Done(String::new())
+        }
         Request::Retry => match shards.retry().await {
             1 => Answer::Done("1 envelope is tried now".into()),
             count => Answer::Done(format!("{count} envelopes are tried now")),
@@ -161,6 +180,16 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
             Ok(Err(text)) => Answer::Error(text),
             Err(_) => Answer::Error("the supervisor does not answer".into()),
         },
+        Request::TlsReport { end_day: true } => match coordinator.end_day().await {
+            1 => Answer::Done("1 report is written".into()),
+            count => Answer::Done(format!("{count} reports are written")),
+        },
+        Request::TlsReport { end_day: false } => {
+            for domain in coordinator.reports().of_today() {
+                out.line(&Answer::Encryption(domain)).await?;
+            }
+            Answer::Done(String::new())
+        }
         Request::Door => {
             out.line(&Answer::Door(coordinator.door.clone())).await?;
             Answer::Done(String::new())
@@ -171,6 +200,51 @@ async fn answer(request: Request, coordinator: &Coordinator, out: &mut Lines) ->
         }
     };
     out.send(&last).await
+}
+
+fn done(outcome: Result<String, String>) -> Answer {
+    outcome.map_or_else(Answer::Error, Answer::Done)
+}
+
+/// Sends the rows that are meant, as many as there may be; the last line is how many there would be more.
+async fn overview(
+    shards: &Shards,
+    of: Overviewed,
+    matching: Option<String>,
+    out: &mut Lines,
+) -> std::io::Result<Answer> {
+    let text = matching.unwrap_or_default().to_ascii_lowercase();
+    let mut all = shards.overview().await;
+    let more = match of {
+        Overviewed::Hosts => {
+            all.hosts.retain(|row| row.is_about(&text));
+            all.hosts.sort_by_cached_key(HostRow::rank);
+            some(all.hosts, |row| Answer::Host(Box::new(row)), out).await?
+        }
+        Overviewed::Relays => {
+            all.relays.retain(|row| row.is_about(&text));
+            all.relays.sort_by_cached_key(RelayRow::rank);
+            some(all.relays, |row| Answer::Relay(Box::new(row)), out).await?
+        }
+        Overviewed::Routes => {
+            all.routes.retain(|row| row.is_about(&text));
+            all.routes.sort_by_cached_key(RouteRow::rank);
+            some(all.routes, |row| Answer::Route(Box::new(row)), out).await?
+        }
+    };
+    Ok(Answer::Done(match more {
+        0 => String::new(),
+        more => format!("{more} more are left out; name a part of what you look for"),
+    }))
+}
+
+/// Sends at most [`OVERVIEW_ROWS`]; how many were left out.
+async fn some<T>(rows: Vec<T>, answer: impl Fn(T) -> Answer, out: &mut Lines) -> std::io::Result<usize> {
+    let more = rows.len().saturating_sub(OVERVIEW_ROWS);
+    for row in rows.into_iter().take(OVERVIEW_ROWS) {
+        out.line(&answer(row)).await?;
+    }
+    Ok(more)
 }
 
 struct Lines(BufWriter<OwnedWriteHalf>);

@@ -1,6 +1,9 @@
 //! Who takes mail for a domain (RFC 5321 §5.1, null MX of RFC 7505), where a host is, and what a client is called. Asks the system's resolvers, or
 //! a zone file and nobody else.
 
+mod texts;
+mod tlsa;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +13,18 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::proto::rr::rdata::MX;
-use ringpost_shard::{Exchanger, MxAnswer, NameAnswer};
+use ringpost_shard::{Dane, Exchanger, MxAnswer, NameAnswer};
 
+pub use self::texts::{Texts, texts};
+use self::tlsa::tlsa;
+use super::network::{Network, Say, is_secure};
 use super::zone::Zone;
-use crate::limits::{CLIENT_NAMES, EXCHANGERS, LOOKUP, RESOLVER_CACHE};
+use crate::limits::{CLIENT_NAMES, EXCHANGERS, LOOKUP};
 
 /// Where names are looked up.
 pub enum Names {
     /// The resolvers of `/etc/resolv.conf`, with a cache.
-    Network(Box<TokioResolver>),
+    Network(Box<Network>),
     /// A file.
     Zone(Zone),
     /// Nowhere, and why.
@@ -35,31 +41,44 @@ enum Found<T> {
 }
 
 impl Names {
-    /// From the network, as the system is set up. Must be called within the tokio runtime.
-    pub fn network() -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
-            builder.options_mut().cache_size = RESOLVER_CACHE;
-            builder.build()
-        });
-        match resolver {
-            Ok(resolver) => Self::Network(Box::new(resolver)),
-            Err(error) => Self::Nowhere(format!("no resolver: {error}")),
+    /// From this file, or from the network, as the file or the system says. Must be called within the tokio runtime.
+    pub fn new(zone: Option<Zone>, say: Say) -> Self {
+        let network = match &zone {
+            None => Network::system(say),
+            Some(zone) => match zone.server() {
+                Some((server, anchors)) => Network::at(server, anchors, say),
+                None => return Self::Zone(zone.clone()),
+            },
+        };
+        match network {
+            Ok(network) => Self::Network(Box::new(network)),
+            Err(why) => Self::Nowhere(format!("no resolver: {why}")),
         }
     }
 
-    async fn mx(&self, domain: &str) -> Found<(u16, String)> {
-        match self {
-            Self::Network(resolver) => match resolver.mx_lookup(whole(domain)).await {
+    /// The resolver whose answers are validated, if there is one and its word is wanted.
+    async fn vouching(&self, tlsa_port: Option<u16>) -> Option<&TokioResolver> {
+        match (self, tlsa_port) {
+            (Self::Network(network), Some(_)) => network.vouching().await,
+            _ => None,
+        }
+    }
+
+    /// With whether DNSSEC vouches for it.
+    async fn mx(&self, domain: &str, vouching: Option<&TokioResolver>) -> (Found<(u16, String)>, bool) {
+        let found = match self {
+            Self::Network(network) => match vouching.unwrap_or(&network.plain).mx_lookup(whole(domain)).await {
                 Ok(lookup) => {
+                    let secure = vouching.is_some() && is_secure(lookup.answers());
                     let mut records = Vec::new();
                     for record in lookup.answers() {
                         if let RData::MX(MX { preference, exchange, .. }) = &record.data {
                             records.push((*preference, plain(&exchange.to_ascii())));
                         }
                     }
-                    found(records, lookup.valid_until())
+                    return (found(records, lookup.valid_until()), secure);
                 }
-                Err(error) => not_found(&error),
+                Err(error) => return (not_found(&error), vouching.is_some() && is_secure_denial(&error)),
             },
             Self::Zone(zone) => match zone.get(domain) {
                 None => Found::NoName,
@@ -69,13 +88,14 @@ impl Names {
                 }
             },
             Self::Nowhere(why) => Found::Failed(why.clone()),
-        }
+        };
+        (found, false)
     }
 
     async fn pointers(&self, address: IpAddr) -> Found<String> {
         let name = reverse_name(address);
         match self {
-            Self::Network(resolver) => match resolver.reverse_lookup(whole(&name)).await {
+            Self::Network(network) => match network.plain.reverse_lookup(whole(&name)).await {
                 Ok(lookup) => {
                     let hosts = lookup.answers().iter().filter_map(|record| match &record.data {
                         RData::PTR(host) => Some(plain(&host.to_ascii())),
@@ -94,10 +114,14 @@ impl Names {
         }
     }
 
-    async fn ip(&self, host: &str) -> Found<IpAddr> {
-        match self {
-            Self::Network(resolver) => match resolver.lookup_ip(whole(host)).await {
-                Ok(lookup) => found(lookup.iter().collect(), lookup.valid_until()),
+    /// With whether DNSSEC vouches for it.
+    async fn ip(&self, host: &str, vouching: Option<&TokioResolver>) -> (Found<IpAddr>, bool) {
+        let found = match self {
+            Self::Network(network) => match vouching.unwrap_or(&network.plain).lookup_ip(whole(host)).await {
+                Ok(lookup) => {
+                    let secure = vouching.is_some() && is_secure(lookup.as_lookup().answers());
+                    return (found(lookup.iter().collect(), lookup.valid_until()), secure);
+                }
                 Err(error) => not_found(&error),
             },
             Self::Zone(zone) => match zone.get(host) {
@@ -106,7 +130,8 @@ impl Names {
                 Some(records) => listed(records.addresses.iter().copied()),
             },
             Self::Nowhere(why) => Found::Failed(why.clone()),
-        }
+        };
+        (found, false)
     }
 }
 
@@ -142,7 +167,7 @@ async fn confirmed_name(names: &Arc<Names>, address: IpAddr) -> NameAnswer {
     };
     let mut failure = None;
     for name in hosts.into_iter().take(CLIENT_NAMES) {
-        match names.ip(&name).await {
+        match names.ip(&name, None).await.0 {
             Found::Records(addresses, time) if addresses.contains(&address) => {
                 return NameAnswer::Known { name, ttl: ttl.min(time) };
             }
@@ -153,34 +178,68 @@ async fn confirmed_name(names: &Arc<Names>, address: IpAddr) -> NameAnswer {
     failure.map_or(NameAnswer::None, NameAnswer::Temporary)
 }
 
-/// Exchangers of a domain, best first, with their addresses; its own addresses if it has no MX (RFC 5321 §5.1).
-pub async fn exchangers(names: &Arc<Names>, domain: &str) -> MxAnswer {
+/// Exchangers of a domain, best first, with their addresses; its own addresses if it has no MX (RFC 5321 §5.1). With what
+/// DNSSEC says of them for `tlsa_port`.
+pub async fn exchangers(names: &Arc<Names>, domain: &str, tlsa_port: Option<u16>) -> MxAnswer {
     if let Some(address) = literal(domain) {
         return single(domain, vec![address], Duration::from_secs(3600));
     }
-    match tokio::time::timeout(LOOKUP, resolve_exchangers(names, domain)).await {
+    match tokio::time::timeout(LOOKUP, resolve_exchangers(names, domain, tlsa_port)).await {
         Ok(answer) => answer,
         Err(_) => MxAnswer::Temporary(format!("{domain}: no answer from the resolvers")),
     }
 }
 
-/// Addresses of a host, no MX involved.
-pub async fn addresses(names: &Arc<Names>, host: &str) -> MxAnswer {
+/// Addresses of a host, no MX involved. With what DNSSEC says of it for `tlsa_port`.
+pub async fn addresses(names: &Arc<Names>, host: &str, tlsa_port: Option<u16>) -> MxAnswer {
     if let Some(address) = literal(host) {
         return single(host, vec![address], Duration::from_secs(3600));
     }
-    match tokio::time::timeout(LOOKUP, names.ip(host)).await {
-        Ok(Found::Records(addresses, ttl)) => single(host, addresses, ttl),
-        Ok(Found::NoRecords | Found::NoName) => MxAnswer::NoSuchDomain,
-        Ok(Found::Failed(why)) => MxAnswer::Temporary(format!("{host}: {why}")),
+    match tokio::time::timeout(LOOKUP, known_host(names, host, tlsa_port)).await {
+        Ok(answer) => answer,
         Err(_) => MxAnswer::Temporary(format!("{host}: no answer from the resolvers")),
     }
 }
 
-async fn resolve_exchangers(names: &Arc<Names>, domain: &str) -> MxAnswer {
-    let (mut records, ttl) = match names.mx(domain).await {
+async fn known_host(names: &Arc<Names>, host: &str, tlsa_port: Option<u16>) -> MxAnswer {
+    match vouched_host(names, host, tlsa_port).await {
+        (Found::Records(addresses, ttl), dane) => {
+            let host = Exchanger { preference: 0, name: plain(host), addresses, dane };
+            MxAnswer::Hosts { hosts: vec![host], ttl, missing: None }
+        }
+        (Found::NoRecords | Found::NoName, _) => MxAnswer::NoSuchDomain,
+        (Found::Failed(why), _) => MxAnswer::Temporary(format!("{host}: {why}")),
+    }
+}
+
+/// What DNSSEC did not vouch for.
+const NO_WORD: Dane = Dane::Insecure("anything: the resolvers do not pass on what it needs");
+
+/// Addresses of a host, whose name is known to be meant, and what DNSSEC says of it.
+async fn vouched_host(names: &Names, host: &str, tlsa_port: Option<u16>) -> (Found<IpAddr>, Dane) {
+    let vouching = names.vouching(tlsa_port).await;
+    let (found, is_secure) = names.ip(host, vouching).await;
+    match (found, vouching, tlsa_port) {
+        (Found::Records(addresses, time), Some(resolver), Some(port)) if is_secure => {
+            let (dane, ttl) = tlsa(resolver, host, port).await;
+            (Found::Records(addresses, time.min(ttl)), dane)
+        }
+        (found, Some(_), _) => (found, Dane::Insecure("the addresses of its host")),
+        (found, None, _) => (found, NO_WORD),
+    }
+}
+
+async fn resolve_exchangers(names: &Arc<Names>, domain: &str, tlsa_port: Option<u16>) -> MxAnswer {
+    let vouching = names.vouching(tlsa_port).await;
+    let (found, is_secure) = names.mx(domain, vouching).await;
+    // RFC 7672 §2.2.1: what is said of a host counts only if it is known that he is meant.
+    let tlsa_port = tlsa_port.filter(|_| is_secure);
+    let (mut records, ttl) = match found {
         Found::Records(records, ttl) => (records, ttl),
-        Found::NoRecords => return addresses(names, domain).await,
+        Found::NoRecords => {
+            let answer = known_host(names, domain, tlsa_port).await;
+            return if vouching.is_some() && !is_secure { insecure(answer) } else { answer };
+        }
         Found::NoName => return MxAnswer::NoSuchDomain,
         Found::Failed(why) => return MxAnswer::Temporary(format!("{domain}: {why}")),
     };
@@ -196,42 +255,60 @@ async fn resolve_exchangers(names: &Arc<Names>, domain: &str) -> MxAnswer {
         let (names, host) = (names.clone(), host.clone());
         lookups.spawn(async move {
             let found = match literal(&host) {
-                Some(address) => Found::Records(vec![address], LOOKUP),
-                None => names.ip(&host).await,
+                Some(address) => (Found::Records(vec![address], LOOKUP), Dane::Insecure("an address")),
+                None => vouched_host(&names, &host, tlsa_port).await,
             };
             (place, found)
         });
     }
-    let mut found: Vec<Option<Found<IpAddr>>> = records.iter().map(|_| None).collect();
+    let mut found: Vec<Option<(Found<IpAddr>, Dane)>> = records.iter().map(|_| None).collect();
     while let Some(Ok((place, lookup))) = lookups.join_next().await {
         found[place] = Some(lookup);
     }
-    gather(domain, records, found, ttl)
+    let answer = gather(domain, records, found, ttl);
+    if vouching.is_some() && !is_secure { insecure(answer) } else { answer }
+}
+
+/// An answer that others may have made.
+fn insecure(answer: MxAnswer) -> MxAnswer {
+    match answer {
+        MxAnswer::Hosts { mut hosts, ttl, missing } => {
+            hosts.iter_mut().for_each(|host| host.dane = Dane::Insecure("the MX records of its domain"));
+            MxAnswer::Hosts { hosts, ttl, missing }
+        }
+        answer => answer,
+    }
 }
 
 /// Hosts with addresses; those without are left out. A failed lookup matters only when nothing else is left.
-fn gather(domain: &str, records: Vec<(u16, String)>, found: Vec<Option<Found<IpAddr>>>, mut ttl: Duration) -> MxAnswer {
+fn gather(
+    domain: &str,
+    records: Vec<(u16, String)>,
+    found: Vec<Option<(Found<IpAddr>, Dane)>>,
+    mut ttl: Duration,
+) -> MxAnswer {
     let (mut hosts, mut failure) = (Vec::new(), None);
     for ((preference, name), found) in records.into_iter().zip(found) {
         match found {
-            Some(Found::Records(addresses, time)) => {
+            Some((Found::Records(addresses, time), dane)) => {
                 ttl = ttl.min(time);
-                hosts.push(Exchanger { preference, name, addresses });
+                hosts.push(Exchanger { preference, name, addresses, dane });
             }
-            Some(Found::Failed(why)) => failure = Some(format!("{name}, exchanger of {domain}: {why}")),
-            Some(Found::NoRecords | Found::NoName) => {}
+            Some((Found::Failed(why), _)) => failure = Some(format!("{name}, exchanger of {domain}: {why}")),
+            Some((Found::NoRecords | Found::NoName, _)) => {}
             None => failure = Some(format!("{name}, exchanger of {domain}: the lookup was lost")),
         }
     }
     match failure {
-        _ if !hosts.is_empty() => MxAnswer::Hosts { hosts, ttl },
+        missing if !hosts.is_empty() => MxAnswer::Hosts { hosts, ttl, missing },
         Some(why) => MxAnswer::Temporary(why),
         None => MxAnswer::NoSuchDomain,
     }
 }
 
 fn single(name: &str, addresses: Vec<IpAddr>, ttl: Duration) -> MxAnswer {
-    MxAnswer::Hosts { hosts: vec![Exchanger { preference: 0, name: plain(name), addresses }], ttl }
+    let dane = Dane::Insecure("an address");
+    MxAnswer::Hosts { hosts: vec![Exchanger { preference: 0, name: plain(name), addresses, dane }], ttl, missing: None }
 }
 
 /// `[192.0.2.1]`, `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3), and bare addresses, as URLs of relays have them.
@@ -267,7 +344,21 @@ fn not_found<T>(error: &NetError) -> Found<T> {
             ResponseCode::NoError => Found::NoRecords,
             other => Found::Failed(other.to_string()),
         },
+        // What is said not to be there by somebody who need not sign it.
+        NetError::Dns(DnsError::Nsec { response, proof, .. }) if !proof.is_bogus() => match response.response_code {
+            ResponseCode::NXDomain => Found::NoName,
+            _ => Found::NoRecords,
+        },
+        NetError::Dns(DnsError::DnssecBogus) => Found::Failed("DNSSEC says that the answer is forged".to_owned()),
         other => Found::Failed(other.to_string()),
+    }
+}
+
+/// Whether DNSSEC vouches for it that there is nothing.
+fn is_secure_denial(error: &NetError) -> bool {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => none.authorities.as_deref().is_some_and(is_secure),
+        _ => false,
     }
 }
 
@@ -281,102 +372,4 @@ fn listed<T>(records: impl Iterator<Item = (Duration, T)>) -> Found<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ZONE: &str = "\
-        two.test 60 MX 20 b.two.test\n\
-        two.test 90 MX 10 a.two.test\n\
-        two.test MX 5 gone.two.test\n\
-        a.two.test 30 A 192.0.2.1\n\
-        a.two.test AAAA 2001:db8::1\n\
-        b.two.test 300 A 192.0.2.2\n\
-        bare.test A 192.0.2.3\n\
-        null.test MX 0 .\n\
-        empty.test TXT x\n\
-        dead.test MX 10 nowhere.test\n\
-        literal.test MX 10 192.0.2.9\n";
-
-    fn ask(domain: &str) -> MxAnswer {
-        let names = Arc::new(Names::Zone(Zone::parse(ZONE).unwrap()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(exchangers(&names, domain))
-    }
-
-    fn hosts(answer: MxAnswer) -> Vec<(u16, String, usize)> {
-        match answer {
-            MxAnswer::Hosts { hosts, .. } => {
-                hosts.into_iter().map(|host| (host.preference, host.name, host.addresses.len())).collect()
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn exchangers_come_by_preference_without_those_that_have_no_address() {
-        let answer = ask("Two.test.");
-        assert!(matches!(&answer, MxAnswer::Hosts { ttl, .. } if *ttl == Duration::from_secs(30)));
-        assert_eq!(hosts(answer), [(10, "a.two.test".into(), 2), (20, "b.two.test".into(), 1)]);
-    }
-
-    #[test]
-    fn a_domain_without_mx_is_its_own_exchanger() {
-        assert_eq!(hosts(ask("bare.test")), [(0, "bare.test".into(), 1)]);
-        assert_eq!(hosts(ask("[192.0.2.7]")), [(0, "[192.0.2.7]".into(), 1)]);
-        assert_eq!(hosts(ask("[IPv6:2001:db8::7]")).len(), 1);
-        assert_eq!(hosts(ask("literal.test")), [(10, "192.0.2.9".into(), 1)]);
-    }
-
-    #[test]
-    fn null_mx_missing_names_and_failures_are_told_apart() {
-        assert_eq!(ask("null.test"), MxAnswer::NullMx);
-        for name in ["missing.test", "empty.test", "dead.test"] {
-            assert_eq!(ask(name), MxAnswer::NoSuchDomain, "{name}");
-        }
-        let names = Arc::new(Names::Nowhere("no resolver".into()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        assert_eq!(
-            runtime.block_on(exchangers(&names, "two.test")),
-            MxAnswer::Temporary("two.test: no resolver".into())
-        );
-    }
-
-    #[test]
-    fn a_client_has_the_name_that_has_his_address() {
-        let zone = "\
-            1.2.0.192.in-addr.arpa PTR liar.test\n\
-            1.2.0.192.in-addr.arpa 20 PTR Mail.One.test.\n\
-            mail.one.test A 192.0.2.1\n\
-            mail.one.test AAAA 2001:db8::1\n\
-            liar.test A 192.0.2.2\n\
-            2.2.0.192.in-addr.arpa PTR mail.one.test\n\
-            4.2.0.192.in-addr.arpa SERVFAIL\n\
-            5.2.0.192.in-addr.arpa PTR broken.test\n\
-            broken.test SERVFAIL\n\
-            1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa PTR mail.one.test\n";
-        let names = Arc::new(Names::Zone(Zone::parse(zone).unwrap()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let ask = |text: &str| runtime.block_on(client_name(&names, text.parse().unwrap()));
-        let known = |seconds| NameAnswer::Known { name: "mail.one.test".into(), ttl: Duration::from_secs(seconds) };
-        assert_eq!(ask("192.0.2.1"), known(20));
-        assert_eq!(ask("::ffff:192.0.2.1"), known(20));
-        assert_eq!(ask("2001:db8::1"), known(60));
-        assert_eq!(ask("192.0.2.2"), NameAnswer::None, "the name has another address");
-        assert_eq!(ask("192.0.2.3"), NameAnswer::None);
-        assert_eq!(ask("192.0.2.4"), NameAnswer::Temporary("192.0.2.4: SERVFAIL".into()));
-        assert_eq!(ask("192.0.2.5"), NameAnswer::Temporary("broken.test: SERVFAIL".into()));
-        let nowhere = Arc::new(Names::Nowhere("no resolver".into()));
-        let answer = runtime.block_on(client_name(&nowhere, [192, 0, 2, 1].into()));
-        assert_eq!(answer, NameAnswer::Temporary("192.0.2.1: no resolver".into()));
-    }
-
-    #[test]
-    fn a_failed_exchanger_is_not_a_missing_one() {
-        let records = vec![(10, "a".to_owned()), (20, "b".to_owned())];
-        let failed = || Some(Found::Failed("SERVFAIL".into()));
-        let answer = gather("d", records.clone(), vec![failed(), Some(Found::NoName)], Duration::ZERO);
-        assert!(matches!(answer, MxAnswer::Temporary(_)));
-        let there = Some(Found::Records(vec![IpAddr::from([192, 0, 2, 1])], LOOKUP));
-        assert_eq!(hosts(gather("d", records, vec![failed(), there], LOOKUP)), [(20, "b".into(), 1)]);
-    }
-}
+mod tests;

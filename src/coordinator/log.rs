@@ -6,11 +6,13 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
+use crate::clock::unix_ms;
 use crate::limits::{LOG_GATHER, LOG_LINES};
 
 /// The writing end; any number of clones on any thread.
@@ -71,7 +73,7 @@ impl Log {
 
     /// A line that is always written.
     pub fn push(&self, line: &dyn Display) {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let unix_ms = unix_ms();
         let line = Line { unix_ms, text: line.to_string() };
         if self.shared.lines.push(line).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -217,13 +219,17 @@ impl Stamp {
 /// Warnings of libraries (the ring's, the resolver's) become lines of ours.
 pub fn catch_libraries(log: &Log) {
     let log = log.clone();
+    // What does not validate is told where it is asked for, without the whole answer.
+    let targets =
+        Targets::new().with_default(tracing::Level::WARN).with_target("hickory_net::dnssec", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .without_time()
         .with_level(false)
         .with_ansi(false)
         .with_writer(move || LibraryLine(log.clone()))
-        .finish();
+        .finish()
+        .with(targets);
     // Both fail only when somebody was here before; then their lines go where that one sends them.
     let _ = tracing::subscriber::set_global_default(lines);
     // What goes wrong with a directory server is told by the table that needs it.

@@ -10,22 +10,26 @@ use futures_channel::oneshot;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
-use ringpost_shard::{Ask, MxAnswer, NameAnswer, Said};
+use ringpost_shard::{Ask, Login, MxAnswer, NameAnswer, Policy, Said, Verdict};
 use ringpost_tls::{Channel, Flight, Rejected};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
 use super::list;
+use super::logins::Logins;
+use super::shelves::Shelves;
 use super::signing::Signers;
+use super::sts::Policies;
 use super::tables::{SYSTEM_USERS, Service, Tables};
 use crate::limits::{LOOKUPS, QUESTIONS};
 
 /// A question about names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Question {
-    Exchangers(String),
-    Addresses(String),
+    Exchangers(String, Option<u16>),
+    Addresses(String, Option<u16>),
     Client(IpAddr),
+    Policy(String),
 }
 
 /// The answer to it.
@@ -33,6 +37,7 @@ enum Question {
 enum Named {
     Hosts(MxAnswer),
     Client(NameAnswer),
+    Policy(Option<Policy>),
 }
 
 /// A question to a table.
@@ -49,26 +54,42 @@ enum Kind {
     Name(Question, oneshot::Sender<Named>),
     Lookup(Lookup, oneshot::Sender<Said>),
     List(PathBuf, oneshot::Sender<Told>),
+    Login(Box<Login>, oneshot::Sender<Verdict>),
 }
 
 /// A shard's way to the coordinator.
 #[derive(Clone)]
-pub struct Line(Sender<Asked>, Signers);
+pub struct Line {
+    sender: Sender<Asked>,
+    signers: Signers,
+    shelves: Option<Shelves>,
+    names_are_strangers: bool,
+}
 
 /// The shards' end and the coordinator's.
 pub fn questions(signers: Signers) -> (Line, Mailbox<Asked>) {
     let (sender, mailbox) = Mailbox::new(QUESTIONS);
-    (Line(sender, signers), mailbox)
+    (Line { sender, signers, shelves: None, names_are_strangers: false }, mailbox)
 }
 
 /// Said when nobody is there to answer any more.
 const STOPPED: &str = "the coordinator has stopped";
 
 impl Line {
+    /// With certificates of tables.
+    pub fn with_shelves(self, shelves: Shelves) -> Self {
+        Self { shelves: Some(shelves), ..self }
+    }
+
+    /// With names that come from the DNS, and not from a zone of the administrator's own.
+    pub fn with_names_of_strangers(self, names_are_strangers: bool) -> Self {
+        Self { names_are_strangers, ..self }
+    }
+
     /// `None`: nobody is there to answer.
     async fn name(&self, question: Question) -> Option<Named> {
         let (answer, wait) = oneshot::channel();
-        self.0.send(Asked(Kind::Name(question, answer))).await.ok()?;
+        self.sender.send(Asked(Kind::Name(question, answer))).await.ok()?;
         wait.await.ok()
     }
 
@@ -81,7 +102,7 @@ impl Line {
 
     async fn lookup(&self, lookup: Lookup) -> Said {
         let (answer, wait) = oneshot::channel();
-        if self.0.send(Asked(Kind::Lookup(lookup, answer))).await.is_err() {
+        if self.sender.send(Asked(Kind::Lookup(lookup, answer))).await.is_err() {
             return Said::Failed(STOPPED.into());
         }
         wait.await.unwrap_or_else(|_| Said::Failed(STOPPED.into()))
@@ -89,12 +110,23 @@ impl Line {
 }
 
 impl Ask for Line {
-    async fn exchangers(&self, domain: &str) -> MxAnswer {
-        self.hosts(Question::Exchangers(domain.to_owned())).await
+    async fn exchangers(&self, domain: &str, tlsa_port: Option<u16>) -> MxAnswer {
+        self.hosts(Question::Exchangers(domain.to_owned(), tlsa_port)).await
     }
 
-    async fn addresses(&self, host: &str) -> MxAnswer {
-        self.hosts(Question::Addresses(host.to_owned())).await
+    async fn addresses(&self, host: &str, tlsa_port: Option<u16>) -> MxAnswer {
+        self.hosts(Question::Addresses(host.to_owned(), tlsa_port)).await
+    }
+
+    fn names_are_strangers(&self) -> bool {
+        self.names_are_strangers
+    }
+
+    async fn policy(&self, domain: &str) -> Option<Policy> {
+        match self.name(Question::Policy(domain.to_owned())).await {
+            Some(Named::Policy(policy)) => policy,
+            _ => None,
+        }
     }
 
     async fn client_name(&self, address: IpAddr) -> NameAnswer {
@@ -115,18 +147,32 @@ impl Ask for Line {
 
     async fn list(&self, path: &Path) -> Told {
         let (answer, wait) = oneshot::channel();
-        if self.0.send(Asked(Kind::List(path.to_owned(), answer))).await.is_err() {
+        if self.sender.send(Asked(Kind::List(path.to_owned(), answer))).await.is_err() {
             return Told::Failed(STOPPED.into());
         }
         wait.await.unwrap_or_else(|_| Told::Failed(STOPPED.into()))
     }
 
+    async fn find_certificate(&self, shelf: &str, name: &str) {
+        if let Some(shelves) = &self.shelves {
+            shelves.find(shelf, name).await;
+        }
+    }
+
+    async fn judge(&self, login: Login) -> Verdict {
+        let (answer, wait) = oneshot::channel();
+        if self.sender.send(Asked(Kind::Login(Box::new(login), answer))).await.is_err() {
+            return Verdict::Failed;
+        }
+        wait.await.unwrap_or(Verdict::Failed)
+    }
+
     fn can_sign(&self) -> bool {
-        self.1.have_room()
+        self.signers.have_room()
     }
 
     async fn sign(&self, flight: Flight) -> Result<Channel, Rejected> {
-        self.1.sign(flight).await
+        self.signers.sign(flight).await
     }
 }
 
@@ -134,6 +180,10 @@ impl Ask for Line {
 pub struct Desk {
     /// The DNS.
     pub names: Arc<Names>,
+    /// Judges logins.
+    pub logins: Arc<Logins>,
+    /// The policies of domains.
+    pub policies: Arc<Policies>,
     /// The tables of the configuration in force.
     pub tables: Box<dyn Fn() -> Arc<Tables> + Send>,
 }
@@ -162,6 +212,11 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
                         let _ = answer.send(said(&tables, lookup).await);
                     });
                 }
+                // As above: a hash is slow, and many that wait are bounded.
+                Some(Asked(Kind::Login(login, answer))) => {
+                    let (tables, logins) = ((desk.tables)(), desk.logins.clone());
+                    tokio::spawn(async move { answer.send(logins.judge(&tables, *login).await) });
+                }
                 Some(Asked(Kind::List(path, answer))) => {
                     // As above.
                     tokio::spawn(async move { answer.send(list::read(path).await) });
@@ -178,11 +233,12 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
         while lookups.len() < LOOKUPS
             && let Some(question) = waiting.pop_front()
         {
-            let names = desk.names.clone();
+            let (names, policies) = (desk.names.clone(), desk.policies.clone());
             lookups.spawn(async move {
                 let answer = match &question {
-                    Question::Exchangers(domain) => Named::Hosts(dns::exchangers(&names, domain).await),
-                    Question::Addresses(host) => Named::Hosts(dns::addresses(&names, host).await),
+                    Question::Exchangers(domain, port) => Named::Hosts(dns::exchangers(&names, domain, *port).await),
+                    Question::Addresses(host, port) => Named::Hosts(dns::addresses(&names, host, *port).await),
+                    Question::Policy(domain) => Named::Policy(policies.policy(domain).await),
                     Question::Client(address) => Named::Client(dns::client_name(&names, *address).await),
                 };
                 (question, answer)
@@ -202,15 +258,22 @@ async fn said(tables: &Tables, Lookup { table, service, keys }: Lookup) -> Said 
 mod tests {
     use super::*;
     use crate::coordinator::tables::{Backend, Declared, Surroundings};
+    use crate::coordinator::tlsrpt::Reports;
     use crate::coordinator::zone::Zone;
 
     /// Answers from a zone, and from the users of a `passwd` file below this directory.
     fn with_desk<F: Future<Output = ()>>(root: &Path, ask: impl FnOnce(Line) -> F) {
         let zone = Zone::parse("a.test MX 10 mx.test\nmx.test A 192.0.2.1\n").unwrap();
-        let surroundings = Surroundings { root: Some(root.to_owned()), events: Arc::new(|_| {}) };
+        let surroundings = Surroundings { root: Some(root.to_owned()), events: Arc::new(|_| {}), users: None };
         let users = Declared::new(SYSTEM_USERS, Backend::System);
         let tables = Arc::new(Tables::new(vec![users], &surroundings).unwrap());
-        let desk = Desk { names: Arc::new(Names::Zone(zone)), tables: Box::new(move || tables.clone()) };
+        let logins = Arc::new(Logins::start(1, None, |_| {}).unwrap());
+        let names = Arc::new(Names::Zone(zone));
+        let reports = Arc::new(Reports::new(root, "host.example", Arc::new(|_| {})));
+        let web = crate::coordinator::sts::Web::new(443, rustls::RootCertStore::empty());
+        let policies = Policies::new(names.clone(), root.join("mta-sts"), web, reports, Arc::new(|_| {}));
+        let policies = Arc::new(policies);
+        let desk = Desk { names, logins, policies, tables: Box::new(move || tables.clone()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (line, mailbox) = questions(Signers::start(1).unwrap());
@@ -223,7 +286,7 @@ mod tests {
     #[test]
     fn all_who_ask_are_answered() {
         with_desk(Path::new("/nowhere"), async |line| {
-            let same = (0..50).map(|_| line.exchangers("a.test"));
+            let same = (0..50).map(|_| line.exchangers("a.test", None));
             let mut set = Vec::new();
             for ask in same {
                 set.push(ask);
@@ -231,8 +294,8 @@ mod tests {
             for ask in set {
                 assert!(matches!(ask.await, MxAnswer::Hosts { .. }));
             }
-            assert_eq!(line.exchangers("b.test").await, MxAnswer::NoSuchDomain);
-            assert!(matches!(line.addresses("mx.test").await, MxAnswer::Hosts { .. }));
+            assert_eq!(line.exchangers("b.test", None).await, MxAnswer::NoSuchDomain);
+            assert!(matches!(line.addresses("mx.test", Some(25)).await, MxAnswer::Hosts { .. }));
             assert_eq!(line.client_name([192, 0, 2, 1].into()).await, NameAnswer::None);
         });
     }

@@ -4,15 +4,24 @@
 pub mod control;
 mod dns;
 mod errands;
+mod expiry;
+mod handshakes;
 mod http;
 pub mod list;
 pub mod log;
+mod logins;
 pub mod mailbox;
+mod network;
+pub mod overrides;
 mod reload;
 mod shards;
+mod shelves;
 mod signing;
 mod status;
+mod sts;
 pub mod tables;
+pub mod tlsrpt;
+pub mod users;
 mod zone;
 
 use std::net::TcpListener;
@@ -27,16 +36,21 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
 pub use self::errands::Errands;
+pub use self::handshakes::Handshakes;
 use self::log::Log;
+pub use self::logins::Logins;
 use self::mailbox::Asked;
 pub use self::shards::Shards;
-pub use self::signing::{Handshakes, Signers};
+pub use self::shelves::Shelves;
+pub use self::signing::Signers;
 use self::tables::{Declared, Surroundings, Tables};
+pub use self::tlsrpt::{Reports, Session};
 pub use self::zone::Zone;
 use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut};
 use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Ready};
+use crate::limits::LAST_ANSWER;
 use crate::plan::Plan;
 
 /// What the coordinator's tasks share.
@@ -55,7 +69,12 @@ pub struct Coordinator {
     door: Door,
     supervisor: Channel,
     handshakes: Handshakes,
+    reports: Arc<Reports>,
+    /// The system's authorities, as the shards have them.
+    roots: std::sync::Mutex<Vec<Vec<u8>>>,
+    policies: Arc<sts::Policies>,
     reloads: reload::Waiting,
+    overrides: overrides::Overrides,
 }
 
 /// What the coordinator is started with.
@@ -72,12 +91,22 @@ pub struct Start {
     pub supervisor: Channel,
     /// The shards' questions.
     pub questions: Mailbox<Asked>,
+    /// What is counted of encryption.
+    pub reports: Arc<Reports>,
     /// What makes handshakes of certificates.
     pub handshakes: Handshakes,
+    /// Judges logins.
+    pub logins: Logins,
     /// Tables that are looked up here.
     pub tables: Vec<Declared>,
+    /// The state directory.
+    pub state: PathBuf,
     /// Absolute paths of configurations are below this directory.
     pub root: Option<PathBuf>,
+    /// Who is asked for users of the system.
+    pub users: users::Users,
+    /// The authorities whose word the shards have begun with.
+    pub roots: Vec<Vec<u8>>,
     /// Where names are looked up; `None`: the network.
     pub zone: Option<Zone>,
     /// Control socket.
@@ -102,6 +131,8 @@ pub enum News {
     Plan(Box<Plan>, Vec<String>),
     /// The supervisor has read these tables again.
     Tables(Box<Plan>, Vec<String>),
+    /// The supervisor has a plan for which another engine is started; what is to be said of it.
+    Renewed(String),
     /// The supervisor has found errors in the configuration.
     Refused(String),
     /// The supervisor says stop, or is gone.
@@ -123,6 +154,16 @@ impl Coordinator {
             NameAnswer::None => tables::Answer::NotFound,
             NameAnswer::Temporary(why) => tables::Answer::Failed(why),
         }
+    }
+
+    /// What was counted of encryption to domains that have a policy about it.
+    pub fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Ends the day of reports now; how many were written.
+    pub async fn end_day(&self) -> usize {
+        self.reports.end_day(&self.names).await
     }
 
     /// The configuration in force.
@@ -151,9 +192,14 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         door,
         supervisor,
         questions,
+        reports,
         handshakes,
+        logins,
         tables,
+        state,
         root,
+        users,
+        roots,
         zone,
         control,
         admission,
@@ -161,12 +207,22 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         news,
         ready,
     } = start;
-    let names = Arc::new(zone.map_or_else(Names::network, Names::Zone));
+    let for_names = log.clone();
+    let names = Arc::new(Names::new(zone, Arc::new(move |what| for_names.warn(what))));
     if let Names::Nowhere(why) = &*names {
         log.warn(&format_args!("names cannot be resolved: {why}"));
     }
+    let for_policies = log.clone();
+    let policies = sts::Policies::new(
+        names.clone(),
+        state.join("mta-sts"),
+        sts::Web::new(config.https_port(), handshakes.roots()),
+        reports.clone(),
+        Arc::new(move |what| for_policies.warn(what)),
+    );
+    let policies = Arc::new(policies);
     let events = log.clone();
-    let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)) };
+    let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)), users: Some(users) };
     // The supervisor has read the same files and found nothing wrong.
     let tables = Tables::new(tables, &surroundings).unwrap_or_else(|problems| {
         problems.iter().for_each(|problem| log.warn(problem));
@@ -184,10 +240,16 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         door,
         supervisor,
         handshakes,
+        reports: reports.clone(),
+        roots: std::sync::Mutex::new(roots),
+        policies: policies.clone(),
         reloads,
+        overrides: overrides::Overrides::default(),
     });
+    tokio::spawn(reports.clone().run(names.clone()));
     let of_tables = coordinator.clone();
-    let desk = mailbox::Desk { names, tables: Box::new(move || of_tables.tables()) };
+    let desk =
+        mailbox::Desk { names, logins: Arc::new(logins), policies, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
@@ -197,13 +259,16 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         page.set_nonblocking(true)?;
         tokio::spawn(http::serve(tokio::net::TcpListener::from_std(page)?, coordinator.clone()));
     }
+    tokio::spawn(expiry::watch(coordinator.clone()));
+    tokio::spawn(overrides::watch(coordinator.clone()));
     follow(&coordinator, news, ready).await;
+    reports.keep();
     Ok(())
 }
 
 async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {
     let (mut opened, mut failed) = (0, false);
-    let mut last = None;
+    let (mut last, mut renewed) = (None, None);
     while let Some(event) = news.recv().await {
         match event {
             News::Opened(Ok(found)) => {
@@ -227,6 +292,7 @@ async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceive
             }
             News::Plan(plan, notes) => coordinator.apply(&plan, notes).await,
             News::Tables(plan, tables) => coordinator.apply_tables(&plan, &tables).await,
+            News::Renewed(text) => renewed = Some(text),
             News::Refused(report) => coordinator.refuse(report),
             News::Stop => {
                 coordinator.shards.set_accepting(false);
@@ -234,6 +300,11 @@ async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceive
                 coordinator.shards.stop().await;
             }
             News::Ended(done) => {
+                if let Some(text) = renewed.take() {
+                    // Who hears of it must not meet this engine any more.
+                    coordinator.renewed(text);
+                    tokio::time::sleep(LAST_ANSWER).await;
+                }
                 let last = last.take().unwrap_or_default();
                 if !failed {
                     tell(coordinator, &FromEngine::Stopped(coordinator.shards.summary(&last)));

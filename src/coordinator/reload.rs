@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use ringpost_conf::Config;
 
 use super::Coordinator;
+use crate::encryption;
 use crate::ipc::engine::FromEngine;
 use crate::plan::Plan;
 
@@ -62,6 +63,9 @@ impl Coordinator {
     /// The supervisor has sent a plan.
     pub async fn apply(&self, plan: &Plan, notes: Vec<String>) {
         let renewed = plan.config().and_then(|(config, _)| self.renew_tables(plan).map(|()| config));
+        if renewed.is_ok() {
+            self.trust(plan).await;
+        }
         let outcome = self.give(plan, renewed, || {
             let mut text = "reloaded: sessions that begin from now on follow it".to_owned();
             for note in &notes {
@@ -95,10 +99,25 @@ impl Coordinator {
         tell: impl FnOnce() -> String,
     ) -> Result<String, String> {
         let config = Arc::new(config?);
-        let servers = self.handshakes.servers(&config, &plan.identities)?;
+        let servers = self.handshakes.servers(&config, &plan.identities, &plan.authorities)?;
         self.shards.reload(&config, &servers).await;
+        self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
         *self.config.write().expect("nobody panics with it") = config;
         Ok(tell())
+    }
+
+    /// The system's authorities, if they are others than before.
+    async fn trust(&self, plan: &Plan) {
+        let is_new = std::mem::replace(&mut *self.roots.lock().expect("nobody panics with it"), plan.roots.clone())
+            != plan.roots;
+        if is_new {
+            let (roots, none) = encryption::roots(&plan.roots);
+            self.handshakes.trust(roots.clone());
+            self.policies.trust(roots.clone());
+            let (connector, doubt) = encryption::connector(roots);
+            none.iter().chain(&doubt).for_each(|doubt| self.log.warn(doubt));
+            self.shards.trust(&connector).await;
+        }
     }
 
     /// Before the shards have the configuration that asks them.
@@ -108,6 +127,12 @@ impl Coordinator {
             renewed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         *self.tables.write().expect("nobody panics with it") = Arc::new(renewed);
         Ok(())
+    }
+
+    /// The supervisor starts another engine with the new configuration.
+    pub fn renewed(&self, text: String) {
+        self.log.push(&format_args!("conf   {text}"));
+        self.settle(Ok(text), |table| table.is_none());
     }
 
     /// The supervisor has found errors.

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_channel::oneshot;
 use ringpost_conf::Config;
 use ringpost_io::Sender;
 use ringpost_perf::{Counter, Counters, Gauges, ShardSnapshot, Snapshot, Stage};
-use ringpost_shard::{ListedEnvelope, Order, Servers, ShardReport, ShownMessage};
+use ringpost_queue::MessageId;
+use ringpost_shard::{
+    ListedEnvelope, Onward, Order, Overrides, Overview, RelayRow, Selector, Servers, ShardReport, ShownMessage, Why,
+};
+use ringpost_tls::Connector;
 
+use super::expiry::Expiry;
 use crate::ipc::engine::Summary;
 use crate::limits::{SHARD_ANSWER, SHARD_LIST, STATS_KEEP};
 
@@ -20,12 +25,15 @@ pub struct Shards {
     began: Instant,
     kept: tokio::sync::Mutex<Option<(Instant, Arc<Snapshot>)>>,
     accepting: AtomicBool,
+    /// How long certificates are good for.
+    pub certificates: Expiry,
 }
 
 impl Shards {
     /// In order of their numbers.
     pub fn new(orders: Vec<Sender<Order>>, counters: Vec<Arc<Counters>>) -> Self {
-        Self { orders, counters, began: Instant::now(), kept: Default::default(), accepting: AtomicBool::new(false) }
+        let (accepting, certificates) = (AtomicBool::new(false), Expiry::default());
+        Self { orders, counters, began: Instant::now(), kept: Default::default(), accepting, certificates }
     }
 
     /// How many.
@@ -64,6 +72,7 @@ impl Shards {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.began.elapsed().as_secs_f64(),
             shards: shards.collect(),
+            certificates: self.certificates.days(SystemTime::now()),
         });
         *kept = Some((Instant::now(), snapshot.clone()));
         snapshot
@@ -83,8 +92,51 @@ impl Shards {
         found.into_iter().find_map(|(_, message)| message)
     }
 
+    /// What envelopes wait for, oldest message first: their homes are asked, then the owners of the routes that those name.
+    pub async fn why(&self, selector: &Selector) -> Vec<Why> {
+        let found = self.ask(|answer| Order::Why(selector.clone(), answer), SHARD_LIST).await;
+        let mut all: Vec<(Why, Onward)> = found.into_iter().flat_map(|(_, asked)| asked).collect();
+        for (owner, orders) in self.orders.iter().enumerate() {
+            let at = |onward: &Onward| onward.as_ref().filter(|(of, _)| *of == owner).map(|(_, site)| site.clone());
+            let (mut numbers, mut messages) = (Vec::new(), Vec::new());
+            for (number, (why, onward)) in all.iter().enumerate() {
+                if let (Some(site), Ok(id)) = (at(onward), why.envelope.id.parse::<MessageId>()) {
+                    numbers.push(number);
+                    messages.push((id.0, site));
+                }
+            }
+            let (answer, wait) = oneshot::channel();
+            if messages.is_empty() || orders.try_send(Order::AtRoutes(messages, answer)).is_err() {
+                continue;
+            }
+            if let Ok(Ok(told)) = tokio::time::timeout(SHARD_ANSWER, wait).await {
+                for (number, blocked) in numbers.into_iter().zip(told) {
+                    blocked.into_iter().for_each(|blocked| all[number].0.with_route(blocked));
+                }
+            }
+        }
+        let mut all: Vec<Why> = all.into_iter().map(|(why, _)| why).collect();
+        all.sort_by(|Why { envelope: a, .. }, Why { envelope: b, .. }| {
+            (a.received_ms, &a.id, &a.recipient).cmp(&(b.received_ms, &b.id, &b.recipient))
+        });
+        all
+    }
+
+    /// Hosts, sites and routes of all shards; those of one that does not answer are missing.
+    pub async fn overview(&self) -> Overview {
+        let mut all = Overview::default();
+        for (_, part) in self.ask(Order::Overview, SHARD_LIST).await {
+            all.hosts.extend(part.hosts);
+            all.relays.extend(part.relays);
+            all.routes.extend(part.routes);
+        }
+        Overview { relays: RelayRow::merge(all.relays), ..all }
+    }
+
     /// Makes all that is deferred due; how many envelopes that was.
     pub async fn retry(&self) -> u64 {
+        // First all routes, or mail of one shard would find that of another still resting.
+        self.ask(Order::Resume, SHARD_ANSWER).await;
         self.ask(Order::Retry, SHARD_ANSWER).await.into_iter().map(|(_, count)| count).sum()
     }
 
@@ -96,11 +148,41 @@ impl Shards {
         }
     }
 
+    /// Connections to other servers trust whom this trusts from now on.
+    pub async fn trust(&self, connector: &Connector) {
+        for shard in &self.orders {
+            // A shard that is gone connects to nobody.
+            let _ = shard.send(Order::Trust(connector.clone())).await;
+        }
+    }
+
     /// Gives each a new configuration, and what handshakes are made with from then on.
     pub async fn reload(&self, config: &Arc<Config>, servers: &Servers) {
         for shard in &self.orders {
             // A shard that is gone needs none.
             let _ = shard.send(Order::Reload(config.clone(), servers.clone())).await;
+        }
+    }
+
+    /// Has each follow these limits from now on. When all do, waiting mail that one of the `changed` is for is sent on its way
+    /// anew.
+    pub async fn limit(&self, limits: &Overrides, changed: &Overrides) {
+        let mut waiting = Vec::new();
+        for shard in &self.orders {
+            let (answer, wait) = oneshot::channel();
+            // A shard that is gone has no routes.
+            if shard.send(Order::Limit(limits.clone(), answer)).await.is_ok() {
+                waiting.push(wait);
+            }
+        }
+        let deadline = tokio::time::Instant::now() + SHARD_ANSWER;
+        for wait in waiting {
+            // One that is late sends its mail by the old limits until then.
+            let _ = tokio::time::timeout_at(deadline, wait).await;
+        }
+        for shard in &self.orders {
+            // See above.
+            let _ = shard.send(Order::Recall(changed.clone())).await;
         }
     }
 

@@ -1,5 +1,4 @@
-//! Signatures for handshakes: threads of the engine that may wait for the keyholder, so that no shard has to. And what
-//! handshakes are made with, for each listener.
+//! Signatures for handshakes: threads of the engine that may wait for the keyholder, so that no shard has to.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,20 +9,16 @@ use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use futures_lite::future::block_on;
-use ringpost_conf::{Config, Listener};
-use ringpost_io::{Mailbox, Sender};
-use ringpost_shard::Servers;
-use ringpost_tls::{Certificate, Failure, Flight, KeyId, Offer, Rejected, Server, Signs};
+use ringpost_io::{Mailbox, Sender, ring, sys};
+use ringpost_tls::{Failure, Flight, KeyId, Rejected, Signs};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustls::SignatureScheme;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::ProducesTickets;
 
-use crate::certificates::{self, Identity};
-use crate::encryption;
 use crate::ipc::codec::Channel;
 use crate::ipc::keyholder::{SignRequest, Signature};
-use crate::limits::{HANDSHAKES_WAITING, SIGNATURE};
+use crate::limits::{ANSWER_WITHIN, ANSWERS_TOGETHER, HANDSHAKES_WAITING, SIGNATURE};
 
 /// What came of a flight.
 type Outcome = Result<ringpost_tls::Channel, Rejected>;
@@ -108,11 +103,26 @@ impl Drop for Waits<'_> {
 
 fn work(jobs: &Mailbox<Job>, lanes: Arc<Lanes>) {
     OWN_LANE.with(|own| *own.borrow_mut() = Some(OwnLane { lanes, lane: None, number: 0, gave_up: false }));
-    while let Some(Job { flight, answer }) = block_on(jobs.receive()) {
-        // The client may have given up meanwhile.
-        if !answer.is_canceled() {
-            let _ = answer.send(flight.complete());
+    // A flood of handshakes is to keep no session waiting.
+    let _ = sys::step_back();
+    let mut done = Vec::new();
+    while let Some(first) = block_on(jobs.receive()) {
+        let began = Instant::now();
+        let mut next = Some(first);
+        while let Some(Job { flight, answer }) = next {
+            // The client may have given up meanwhile.
+            if !answer.is_canceled() {
+                done.push((answer, flight.complete()));
+            }
+            let more = done.len() < ANSWERS_TOGETHER && began.elapsed() < ANSWER_WITHIN;
+            next = if more { jobs.try_receive() } else { None };
         }
+        // A turn of the shard costs as much as a signature: one for all.
+        ring::wake_together(|| {
+            for (answer, outcome) in done.drain(..) {
+                let _ = answer.send(outcome);
+            }
+        });
     }
 }
 
@@ -240,54 +250,26 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// What makes handshakes of certificates.
-pub struct Handshakes {
-    provider: Arc<CryptoProvider>,
-    /// One for all, so that a client may come back to another shard, and after a reload.
-    tickets: Arc<dyn ProducesTickets>,
-    holder: Arc<dyn Signs>,
+/// For other files of this room that make handshakes.
+pub(super) fn keyholder() -> Arc<dyn Signs> {
+    Arc::new(Keyholder)
 }
 
-impl Handshakes {
-    /// Nothing is offered yet.
-    ///
-    /// # Errors
-    /// A thread cannot be had.
-    pub fn new() -> io::Result<Self> {
-        let tickets = Arc::new(Tickets::default());
-        let made = tickets.clone();
-        let make = move || {
-            // Without randomness there are no handshakes either, and so no need for tickets.
-            if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
-                let _ = made.0.set(ticketer);
-            }
-        };
-        std::thread::Builder::new().name("tickets".into()).spawn(make)?;
-        Ok(Self { provider: encryption::provider(), tickets, holder: Arc::new(Keyholder) })
-    }
-
-    /// What each listener's handshakes are made with.
-    ///
-    /// # Errors
-    /// A certificate cannot be used.
-    pub fn servers(&self, config: &Config, identities: &[Identity]) -> Result<Servers, String> {
-        config.listeners.iter().map(|listener| self.server(listener, identities)).collect()
-    }
-
-    fn server(&self, listener: &Listener, identities: &[Identity]) -> Result<Option<Server>, String> {
-        let mut offer = Offer::new();
-        for name in certificates::names(listener) {
-            for identity in identities.iter().filter(|identity| identity.name == name) {
-                let certificate = Certificate::parse(identity.chain.clone()).map_err(|failure| failure.text)?;
-                offer.add(&certificate, KeyId(identity.key), self.holder.clone());
-            }
+/// One for all listeners, so that a client may come back to another shard, and after a reload.
+///
+/// # Errors
+/// A thread cannot be had.
+pub(super) fn tickets() -> io::Result<Arc<dyn ProducesTickets>> {
+    let tickets = Arc::new(Tickets::default());
+    let made = tickets.clone();
+    let make = move || {
+        // Without randomness there are no handshakes either, and so no need for tickets.
+        if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+            let _ = made.0.set(ticketer);
         }
-        if offer.is_empty() {
-            return Ok(None);
-        }
-        let server = Server::new(self.provider.clone(), offer, self.tickets.clone());
-        server.map(Some).map_err(|failure| failure.text)
-    }
+    };
+    std::thread::Builder::new().name("tickets".into()).spawn(make)?;
+    Ok(tickets)
 }
 
 #[cfg(test)]
@@ -297,13 +279,18 @@ mod tests {
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+    use ringpost_conf::Config;
+    use ringpost_tls::Server;
+
     use super::*;
-    use crate::certificates::Name;
+    use crate::certificates::{Identity, Name};
+    use crate::encryption;
     use crate::keyholder::keys::{self, Key};
 
     /// A server whose key is with `key`, and what a client says first.
     struct Scene {
         server: Server,
+        client: Arc<ClientConfig>,
         hello: Vec<u8>,
         key: Key,
     }
@@ -315,15 +302,28 @@ mod tests {
             let der = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
             let config = Config::quickstart(std::path::Path::new("/x"), &Default::default());
             let identity = Identity { name: Name::SelfSigned("localhost".into()), chain: vec![der.to_vec()], key: 7 };
-            let servers = Handshakes::new().unwrap().servers(&config, &[identity]).unwrap();
+            let handshakes = super::super::Handshakes::new(RootCertStore::empty()).unwrap();
+            while !handshakes.tickets_are_ready() {
+                std::thread::yield_now();
+            }
+            let servers = handshakes.servers(&config, &[identity], &[]).unwrap();
             let builder = ClientConfig::builder_with_provider(encryption::provider());
             let builder = builder.with_safe_default_protocol_versions().unwrap();
-            let client = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            let mut roots = RootCertStore::empty();
+            roots.add(der).unwrap();
+            let client = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+            let server = servers.listeners[0].clone().unwrap();
+            let hello = Self::begin(&client).1;
+            Self { server, client, hello, key: keys::parse(&text).unwrap() }
+        }
+
+        /// A client, and what it says first.
+        fn begin(config: &Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
             let name = ServerName::try_from("localhost").unwrap();
-            let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+            let mut client = ClientConnection::new(config.clone(), name).unwrap();
             let mut hello = Vec::new();
             client.write_tls(&mut hello).unwrap();
-            Self { server: servers[0].clone().unwrap(), hello, key: keys::parse(&text).unwrap() }
+            (client, hello)
         }
 
         fn flight(&self) -> Flight {
@@ -366,6 +366,32 @@ mod tests {
         });
         assert!(block_on(signers.sign(scene.flight())).is_ok());
         assert_eq!(signers.0.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_client_that_comes_again_needs_no_thread() {
+        let scene = Scene::new();
+        let signers = Signers::start(1).unwrap();
+        signers.connect(scene.lane(1));
+        let flight = |hello: &[u8]| Hello::new().receive(hello, &scene.server).unwrap_or_else(|_| panic!()).unwrap();
+        let (mut client, hello) = Scene::begin(&scene.client);
+        assert!(flight(&hello).resume().is_none(), "it has no ticket yet");
+        let mut channel = block_on(signers.sign(flight(&hello))).unwrap_or_else(|_| panic!());
+        // There, back, and the ticket.
+        for _ in 0..2 {
+            let (mut out, mut back) = (Vec::new(), Vec::new());
+            channel.take_output(&mut out);
+            client.read_tls(&mut &out[..]).unwrap();
+            client.process_new_packets().unwrap();
+            client.write_tls(&mut back).unwrap();
+            channel.receive(&back, &mut Vec::new()).unwrap();
+        }
+        let (_, again) = Scene::begin(&scene.client);
+        assert!(matches!(flight(&again).resume(), Some(Ok(_))));
+        // A ticket of somebody else is none.
+        let stranger = Scene::new();
+        let there = Hello::new().receive(&again, &stranger.server).unwrap_or_else(|_| panic!()).unwrap();
+        assert!(there.resume().is_none());
     }
 
     #[test]

@@ -93,7 +93,7 @@ mod tests {
             counters: Counters::new().snapshot(),
             gauges: Gauges::default(),
         };
-        Snapshot { version: "0".into(), uptime_seconds: 1.0, shards: vec![shard] }
+        Snapshot { version: "0".into(), uptime_seconds: 1.0, shards: vec![shard], certificates: Vec::new() }
     }
 
     #[test]

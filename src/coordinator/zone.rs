@@ -2,7 +2,7 @@
 //! not in the file does not exist.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// TTL of records that state none, unless `$TTL` does.
@@ -12,6 +12,10 @@ const TTL_DEFAULT: u32 = 60;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone {
     names: BTreeMap<String, Records>,
+    /// The names are not here, but there.
+    server: Option<SocketAddr>,
+    /// Keys of the root, by which its answers are validated.
+    anchors: String,
 }
 
 /// What a name has; TTL first.
@@ -23,6 +27,8 @@ pub struct Records {
     pub addresses: Vec<(Duration, IpAddr)>,
     /// Names of an address: TTL, host. The name that has them is that of [`reverse_name`](super::dns::reverse_name).
     pub pointers: Vec<(Duration, String)>,
+    /// TXT records: TTL, all strings of one together.
+    pub texts: Vec<(Duration, String)>,
     /// `SERVFAIL`: whoever asks for the name gets no answer.
     pub fails: bool,
 }
@@ -38,8 +44,14 @@ pub struct ZoneError {
 }
 
 impl Zone {
-    /// Reads a file's text: `name [ttl] [IN] MX 10 host`, `A`, `AAAA`, `PTR`, `$ORIGIN`, `$TTL`, `;` comments; a line that
-    /// begins with a blank continues the name before it. `name SERVFAIL` has lookups of the name fail. Other record types make the name exist and hold nothing.
+    /// The server of names that is to be asked instead, and the keys of the root that it has, a line each.
+    pub fn server(&self) -> Option<(SocketAddr, &str)> {
+        self.server.map(|server| (server, &self.anchors[..]))
+    }
+
+    /// Reads a file's text: `name [ttl] [IN] MX 10 host`, `A`, `AAAA`, `PTR`, `TXT`, `$ORIGIN`, `$TTL`, `;` comments; a line that
+    /// begins with a blank continues the name before it. `$SERVER address:port` and `$ANCHOR` with a root key
+    /// (`. IN DNSKEY …`): names are asked of that server. `name SERVFAIL` has lookups of the name fail. Other record types make the name exist and hold nothing.
     pub fn parse(text: &str) -> Result<Self, ZoneError> {
         let mut reader = Reader { zone: Self::default(), origin: String::new(), ttl: TTL_DEFAULT, name: None };
         for (index, line) in text.lines().enumerate() {
@@ -63,7 +75,12 @@ struct Reader {
 
 impl Reader {
     fn line(&mut self, line: &str) -> Result<(), String> {
-        let line = line.split_once(';').map_or(line, |(before, _)| before);
+        let mut quoted = false;
+        let comment = line.find(|each| {
+            quoted ^= each == '"';
+            each == ';' && !quoted
+        });
+        let line = comment.map_or(line, |comment| &line[..comment]);
         let continues = line.starts_with([' ', '\t']);
         let mut words = line.split_ascii_whitespace().peekable();
         let Some(&first) = words.peek() else { return Ok(()) };
@@ -71,6 +88,18 @@ impl Reader {
             "$ORIGIN" => {
                 let origin = words.nth(1).ok_or("$ORIGIN names no domain")?;
                 self.origin = origin.trim_end_matches('.').to_ascii_lowercase();
+                return Ok(());
+            }
+            "$SERVER" => {
+                let server = words.nth(1).ok_or("$SERVER has no address")?;
+                let server = server.parse().map_err(|_| format!("'{server}' is not an address and a port"))?;
+                self.zone.server = Some(server);
+                return Ok(());
+            }
+            "$ANCHOR" => {
+                words.next();
+                words.for_each(|word| self.zone.anchors.extend([word, " "]));
+                self.zone.anchors.push('\n');
                 return Ok(());
             }
             "$TTL" => {
@@ -125,11 +154,21 @@ impl Reader {
                 self.zone.names.entry(name).or_default().pointers.push((ttl, host));
             }
             "SERVFAIL" => self.zone.names.entry(name).or_default().fails = true,
-            "TXT" | "NS" | "SOA" | "SRV" | "TLSA" | "CAA" => {
+            "TXT" => {
+                let text = words.collect::<Vec<_>>().join(" ");
+                let strings = text.split('"').enumerate().filter(|(number, _)| number % 2 == 1);
+                let text = match text.contains('"') {
+                    true => strings.map(|(_, string)| string).collect(),
+                    false => text,
+                };
+                self.zone.names.entry(name).or_default().texts.push((ttl, text));
+                return Ok(());
+            }
+            "NS" | "SOA" | "SRV" | "TLSA" | "CAA" => {
                 self.zone.names.entry(name).or_default();
                 return Ok(());
             }
-            _ => return Err(format!("record type {kind} is not known here (MX, A, AAAA, PTR are)")),
+            _ => return Err(format!("record type {kind} is not known here (MX, A, AAAA, PTR, TXT are)")),
         }
         words.next().map_or(Ok(()), |extra| Err(format!("'{extra}' is too much")))
     }
@@ -176,7 +215,7 @@ mod tests {
         let addresses = &zone.get("mx1.example.org").unwrap().addresses;
         assert_eq!(addresses.iter().map(|address| address.0.as_secs()).collect::<Vec<_>>(), [60, 5]);
         assert_eq!(zone.get("nothing.example").unwrap().exchangers[0].2, "");
-        assert_eq!(zone.get("text.example"), Some(&Records::default()));
+        assert_eq!(zone.get("text.example").unwrap().texts, [(second(60), "hello; there".to_owned())]);
         assert_eq!(zone.get("sub.test").unwrap().exchangers, [(second(7), 5, "mail.sub.test".to_owned())]);
         assert!(zone.get("mail.sub.test").is_some());
         assert_eq!(zone.get("mail"), None);
@@ -191,7 +230,7 @@ mod tests {
             ("a MX ten b", "line 1: 'ten' is not a preference"),
             ("a A 300.0.0.1", "line 1: '300.0.0.1' is not an address"),
             ("a A ::1", "line 1: '::1' is of the other family"),
-            ("a CNAME b", "line 1: record type CNAME is not known here (MX, A, AAAA, PTR are)"),
+            ("a CNAME b", "line 1: record type CNAME is not known here (MX, A, AAAA, PTR, TXT are)"),
             ("a MX 10 b c", "line 1: 'c' is too much"),
             ("a 60 IN", "line 1: no record type"),
         ];

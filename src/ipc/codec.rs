@@ -1,6 +1,7 @@
 //! Letters between our own processes: one packet each on a SOCK_SEQPACKET pair, `postcard` inside, at most one
 //! descriptor alongside.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,11 @@ use crate::limits::{LETTER_BYTES, TEXT_BYTES};
 /// One end of a connection between two of our processes.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
+
+thread_local! {
+    /// Room for one letter: fresh zeros for each would cost as much as a signature's way there and back.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Channel {
     /// Two connected ends.
@@ -70,14 +76,16 @@ impl Channel {
 
     /// The next letter and the descriptor that came with it; `None` when the peer has ended.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let mut buffer = vec![0; LETTER_BYTES];
-        let (length, descriptors) = sys::receive(&self.0, &mut buffer)?;
-        if length == 0 {
-            return Ok(None);
-        }
-        let letter = postcard::from_bytes(&buffer[..length])
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Some((letter, descriptors.into_iter().next())))
+        ROOM.with_borrow_mut(|buffer| {
+            buffer.resize(LETTER_BYTES, 0);
+            let (length, descriptors) = sys::receive(&self.0, buffer)?;
+            if length == 0 {
+                return Ok(None);
+            }
+            let letter = postcard::from_bytes(&buffer[..length])
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            Ok(Some((letter, descriptors.into_iter().next())))
+        })
     }
 }
 

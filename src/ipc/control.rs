@@ -4,10 +4,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ringpost_perf::Snapshot;
-use ringpost_shard::{ListedEnvelope, ShownMessage};
+use ringpost_shard::{HostRow, ListedEnvelope, RelayRow, RouteRow, ShownMessage, Why};
 use serde::{Deserialize, Serialize};
 
+use crate::coordinator::overrides::LimitRow;
 use crate::coordinator::tables::{self, Figures, Service, Shown};
+use crate::coordinator::tlsrpt::OfDomain;
 
 /// What an administrator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,37 @@ pub enum Request {
     Show {
         /// Its identifier.
         id: u64,
+    },
+    /// What envelopes wait for.
+    Why {
+        /// Which, as [`ringpost_shard::Selector`] reads it.
+        selector: String,
+    },
+    /// Where mail goes.
+    Overview {
+        /// Which part of it.
+        of: Overviewed,
+        /// Only what has this in it, without regard to case.
+        matching: Option<String>,
+    },
+    /// Limits are to be in force, in place of those of this selector.
+    LimitSet {
+        /// As [`ringpost_conf::overrides`] reads it.
+        selector: String,
+        /// `KEY=VALUE`.
+        limits: Vec<String>,
+        /// For so many milliseconds; nothing: for as long as the engine runs.
+        time_ms: Option<u64>,
+    },
+    /// What was set for a selector is to end.
+    LimitUnset {
+        /// Which.
+        selector: String,
+    },
+    /// Limits that are set.
+    Limits {
+        /// Those of the configuration, too.
+        all: bool,
     },
     /// All that is deferred is to be tried now.
     Retry,
@@ -64,10 +97,27 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// What came of encryption today to domains that have a policy about it.
+    TlsReport {
+        /// Make the reports now, and begin to count anew.
+        end_day: bool,
+    },
     /// Where mail is taken that is made on this machine.
     Door,
     /// Stop.
     Stop,
+}
+
+/// Parts of what is known of where mail goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overviewed {
+    /// Hosts, and how they do.
+    Hosts,
+    /// Sites, and what waits for them.
+    Relays,
+    /// Routes, and what holds them up.
+    Routes,
 }
 
 /// Where mail is taken.
@@ -89,12 +139,24 @@ pub enum Answer {
     Envelope(ListedEnvelope),
     /// A message.
     Message(ShownMessage),
+    /// What an envelope waits for.
+    Why(Box<Why>),
+    /// A host that mail is sent to.
+    Host(Box<HostRow>),
+    /// A site that mail is sent to.
+    Relay(Box<RelayRow>),
+    /// A route.
+    Route(Box<RouteRow>),
+    /// Limits that are in force.
+    Limit(LimitRow),
     /// What a lookup gave, of a table or of a client's name.
     Lookup(tables::Answer),
     /// How a table fares.
     Table(Box<Figures>),
     /// A table.
     Shown(Shown),
+    /// What came of encryption to one domain.
+    Encryption(OfDomain),
     /// Where mail is taken.
     Door(Door),
     /// That was all; what was done, if there is something to say.

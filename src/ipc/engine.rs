@@ -21,6 +21,8 @@ pub enum ToEngine {
     },
     /// The plan that came last differs in the entries of these tables alone.
     TablesRead(Vec<String>),
+    /// The plan that came last needs an engine that may use more: tell whoever waits for it, and stop.
+    Renew(String),
     /// The configuration has errors and nothing changes.
     ReloadRefused(String),
     /// Finish what is open, make all durable, end.
@@ -40,8 +42,14 @@ pub enum Purpose {
     Deliveries,
     /// Its lane for reading their `.forward` files.
     Forwards,
+    /// One of its lanes for looking up users of the system.
+    Users,
     /// A lane to the keyholder for one of the threads that wait for signatures. More come when that is started again.
     Signing,
+    /// A lane to the supervisor for certificates of tables.
+    Certificates,
+    /// The way to ask for passwords of the system's users.
+    Passwords,
     /// One shard's socket of one listener, listening.
     Smtp {
         /// Index in the configuration's listeners.

@@ -39,7 +39,12 @@ pub enum FromKeyholder {
 pub enum KeyPurpose {
     /// The server's side of TLS handshakes.
     TlsServer,
+    /// The client's.
+    TlsClient,
 }
+
+/// The first number of a key that was found in a table: those below are the configuration's, and are kept and forgotten by name.
+pub const FIRST_FOUND: u32 = 1 << 31;
 
 /// What becomes of keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +61,7 @@ pub enum Custody {
         /// Whom the certificate is for.
         hostname: String,
     },
-    /// Forget all keys but these.
+    /// Forget all keys of the configuration but these.
     Keep(Vec<u32>),
 }
 

@@ -4,4 +4,6 @@ pub mod codec;
 pub mod control;
 pub mod engine;
 pub mod keyholder;
+pub mod passwords;
+pub mod shelf;
 pub mod supervisor;

@@ -78,6 +78,9 @@ pub enum Answer {
     Forward(Forwarding),
 }
 
+/// What the system says of a user: his record, `name:uid:gid:home`, or that there is none; or why it cannot say.
+pub type UserAnswer = Result<Option<String>, String>;
+
 /// A file in memory, empty.
 ///
 /// # Errors

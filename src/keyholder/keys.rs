@@ -10,8 +10,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::sign::SigningKey;
 
-use crate::ipc::keyholder::KeyPurpose;
-use crate::limits::KEY_BYTES;
+use crate::ipc::keyholder::{FIRST_FOUND, KeyPurpose};
+use crate::limits::{FOUND_KEYS, KEY_BYTES};
 
 /// A key that is ready to sign.
 pub type Key = Arc<dyn SigningKey>;
@@ -36,12 +36,20 @@ impl Keys {
             return Err(format!("there is a key {number} already"));
         }
         keys.insert(number, (purpose, key));
+        // Of those that were found the oldest make room; whoever still wants one finds it again.
+        let oldest = keys.range(FIRST_FOUND..).next().map(|(number, _)| *number);
+        if keys.range(FIRST_FOUND..).count() > FOUND_KEYS
+            && let Some(oldest) = oldest
+        {
+            keys.remove(&oldest);
+        }
         Ok(public_key)
     }
 
-    /// Forgets all but these.
+    /// Forgets all but these, and those that were found in tables.
     pub fn keep(&self, wanted: &[u32]) {
-        self.0.lock().expect("nobody panics with it").retain(|number, _| wanted.contains(number));
+        let stays = |number: &u32| *number >= FIRST_FOUND || wanted.contains(number);
+        self.0.lock().expect("nobody panics with it").retain(|number, _| stays(number));
     }
 
     /// A key for this purpose.
@@ -124,8 +132,14 @@ mod tests {
         assert!(keys.hold(7, purpose, &mut &file[..]).unwrap_err().contains("a key 7 already"));
         assert!(keys.get(7, purpose).is_some() && keys.get(8, purpose).is_none());
         keys.hold(8, purpose, &mut &file[..]).unwrap();
+        keys.hold(FIRST_FOUND, purpose, &mut &file[..]).unwrap();
         keys.keep(&[8]);
         assert!(keys.get(7, purpose).is_none() && keys.get(8, purpose).is_some());
+        for number in 1..=FOUND_KEYS as u32 {
+            assert!(keys.get(FIRST_FOUND, purpose).is_some(), "{number}");
+            keys.hold(FIRST_FOUND + number, purpose, &mut &file[..]).unwrap();
+        }
+        assert!(keys.get(FIRST_FOUND, purpose).is_none() && keys.get(8, purpose).is_some());
     }
 
     #[test]

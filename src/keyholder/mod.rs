@@ -3,6 +3,7 @@
 //! connection has a thread of its own, and all that the engine's get is signatures of handshakes (`sign.rs`).
 
 pub mod keys;
+mod sandbox;
 mod sign;
 
 use std::fs::File;
@@ -20,6 +21,10 @@ use crate::ipc::keyholder::{Custody, FromKeyholder, Kept, Lane, SignRequest, Sig
 pub fn run(channel: &Channel) -> io::Result<()> {
     sys::hide_memory()?;
     sys::no_new_privileges()?;
+    let lacking = sandbox::confine();
+    if !lacking.is_empty() {
+        eprintln!("ringpost: the keyholder is not fully confined: {}", lacking.join("; "));
+    }
     let keys = Arc::new(Keys::default());
     while let Some((letter, descriptor)) = channel.receive::<ToKeyholder>()? {
         match letter {
@@ -74,6 +79,8 @@ fn obey(order: Custody, file: Option<OwnedFd>, keys: &Keys) -> Kept {
 }
 
 fn signing(channel: &Channel, keys: &Keys) -> io::Result<()> {
+    // As the thread that asks: a flood of handshakes is to keep no session waiting.
+    let _ = sys::step_back();
     while let Some((request, _)) = channel.receive::<SignRequest>()? {
         channel.send(&Signature { number: request.number, outcome: sign::sign(keys, &request) })?;
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use ringpost_io::sys;
 use ringpost_smtp::Stuffer;
-use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Requests, Session};
 
-use super::submission::Composed;
+use super::submission::{Composed, Wishes};
 use crate::limits::{GREETING_BYTES, SUBMIT_CONNECT, SUBMIT_GREETING};
 
 /// Where a server takes mail of this machine.
@@ -160,12 +160,19 @@ impl Dialogue {
     pub fn send(&mut self, message: &Composed) -> Vec<RecipientResult> {
         let recipients: Vec<&str> = message.recipients.iter().map(String::as_str).collect();
         let ascii = message.sender.is_ascii() && recipients.iter().all(|recipient| recipient.is_ascii());
+        // A server that does not offer it is not asked, and reports what it likes.
+        let wishes = Some(&message.wishes).filter(|_| self.session.offered().dsn);
+        let of_each = vec![wishes.map(Wishes::of_recipient).unwrap_or_default(); recipients.len()];
+        let requests = Requests { message: wishes.map(Wishes::of_message).unwrap_or_default(), recipients: &of_each };
         let envelope = Envelope {
             sender: &message.sender,
             recipients: &recipients,
             size: message.text.len() as u64,
             eightbit: !message.text.is_ascii(),
             smtputf8: !ascii,
+            requiretls: false,
+            priority: 0,
+            requests,
         };
         if let Err(results) = self.session.begin(&envelope, &mut self.out) {
             return results;
@@ -177,7 +184,7 @@ impl Dialogue {
                     Err(error) => error.to_string(),
                 },
                 Ok(Event::Done(results)) => return results,
-                Ok(Event::Failed(reply)) => reply.to_string(),
+                Ok(Event::Failed(reply) | Event::LoginRefused(reply)) => reply.to_string(),
                 Ok(Event::Ready | Event::NeedInput | Event::StartTls) => continue,
                 Err(error) => error.to_string(),
             };
@@ -298,6 +305,7 @@ mod tests {
             sender: "s@x.test".into(),
             recipients: vec!["a@x.test".into(), "b@x.test".into()],
             text: b"Subject: x\r\n\r\n.dot\r\n".to_vec(),
+            wishes: Wishes { notify: "FAILURE,DELAY".into(), ret: "HDRS".into(), envelope_id: "a+2Bb".into() },
         }
     }
 
@@ -323,6 +331,26 @@ mod tests {
         let expected = "EHLO mx\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n\
                         Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n";
         assert_eq!(serving.join().unwrap(), expected);
+    }
+
+    #[test]
+    fn who_can_report_is_told_what_the_sender_wants_to_know() {
+        let script = &[
+            "220 mx\r\n",
+            "250-mx\r\n250 DSN\r\n",
+            "250 ok\r\n",
+            "250 ok\r\n",
+            "550 no\r\n",
+            "354 go\r\n",
+            "250 taken\r\n",
+        ];
+        let (address, serving) = server(script);
+        let mut dialogue = Dialogue::begin(Entrance::Net(vec![address]).connect(None).unwrap()).unwrap();
+        dialogue.send(&message());
+        dialogue.quit();
+        let heard = serving.join().unwrap();
+        assert!(heard.contains("MAIL FROM:<s@x.test> RET=HDRS ENVID=a+2Bb\r\n"), "{heard}");
+        assert_eq!(heard.matches("@x.test> NOTIFY=FAILURE,DELAY\r\n").count(), 2, "{heard}");
     }
 
     #[test]

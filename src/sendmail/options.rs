@@ -4,6 +4,11 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use ringpost_smtp::dsn::{Notify, Ret, encode};
+
+use super::submission::Wishes;
+use crate::limits::ENVELOPE_ID_BYTES;
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -35,13 +40,15 @@ pub struct Options {
     pub full_name: Option<String>,
     /// `-v`: say what the server says.
     pub verbose: bool,
+    /// `-N`, `-R`, `-V`: what the sender wants to be told.
+    pub wishes: Wishes,
     /// Recipients.
     pub recipients: Vec<String>,
 }
 
 /// What is said to who asks.
 pub const USAGE: &str = "\
-usage: sendmail [-t] [-i] [-f SENDER] [-F NAME] [-v] [RECIPIENT …] < message
+usage: sendmail [-t] [-i] [-f SENDER] [-F NAME] [-v] [-N WHEN] [-R full|hdrs] [-V ID] [RECIPIENT …] < message
        sendmail -bs    SMTP on standard input and output
        sendmail -bp    list the queue (also: mailq)
        sendmail -bi    make the database of the system's aliases (also: newaliases)
@@ -118,13 +125,17 @@ impl Options {
         match (option, value.as_str()) {
             (b'f' | b'r', _) => self.sender = Some(value),
             (b'F', _) => self.full_name = Some(value),
-            // What a report is wanted for goes with an extension of SMTP (RFC 3461) that no listener offers yet: right values
-            // are taken and mean nothing.
-            (b'N', value) if !is_notify(value) => {
+            // RFC 3461 §4.
+            (b'N', _) if Notify::parse(value.as_bytes()).is_some() => self.wishes.notify = value.to_ascii_uppercase(),
+            (b'N', value) => {
                 return Err(format!("-N is never, or some of success, failure and delay: {value}\n{USAGE}"));
             }
-            (b'R', "full" | "hdrs") => {}
+            (b'R', _) if Ret::parse(value.as_bytes()).is_some() => self.wishes.ret = value.to_ascii_uppercase(),
             (b'R', value) => return Err(format!("-R is full or hdrs: {value}\n{USAGE}")),
+            (b'V', value) => match encode(value).filter(|id| id.len() <= ENVELOPE_ID_BYTES) {
+                Some(id) => self.wishes.envelope_id = id,
+                None => return Err(format!("-V is at most {ENVELOPE_ID_BYTES} characters of ASCII: {value}\n{USAGE}")),
+            },
             (b'o', value) if value.starts_with('i') => self.ignore_dots = true,
             (b'o', value) if value.starts_with('t') => self.from_header = true,
             (b'b', "m" | "a") => self.mode = Mode::Deliver,
@@ -137,12 +148,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// RFC 3461 §4.1.
-fn is_notify(value: &str) -> bool {
-    let one = |word: &str| ["success", "failure", "delay"].iter().any(|known| word.eq_ignore_ascii_case(known));
-    value.eq_ignore_ascii_case("never") || value.split(',').all(one)
 }
 
 fn text(word: OsString) -> Result<String, String> {
@@ -170,6 +175,11 @@ mod tests {
         assert_eq!(mutt.recipients, ["a@x.test", "-b@x.test"]);
         let git = parse("-i -ti a@x.test -N never -R hdrs -V id -O DeliveryMode=b -L label -h 5 -X /dev/null").unwrap();
         assert!(git.from_header && git.ignore_dots);
+        let wishes = |notify: &str, ret: &str, id: &str| (notify.to_owned(), ret.to_owned(), id.to_owned());
+        let Wishes { notify, ret, envelope_id } = git.wishes;
+        assert_eq!((notify, ret, envelope_id), wishes("NEVER", "HDRS", "id"));
+        let Wishes { notify, ret, envelope_id } = parse("-Nfailure,delay -Rfull -Va+b x").unwrap().wishes;
+        assert_eq!((notify, ret, envelope_id), wishes("FAILURE,DELAY", "FULL", "a+2Bb"));
         assert_eq!(git.recipients, ["a@x.test"]);
         let null = Options::parse(["-f", "", "x"].map(OsString::from)).unwrap();
         assert_eq!(null.sender.as_deref(), Some(""));
@@ -202,6 +212,8 @@ mod tests {
         assert!(parse("-N sometimes x").unwrap_err().starts_with("-N is never"));
         assert!(parse("-R body x").unwrap_err().starts_with("-R is full or hdrs"));
         assert!(parse("-N success,delay -R full x").is_ok() && parse("-N success,never x").is_err());
+        assert!(parse("-V ü x").unwrap_err().starts_with("-V is at most 100 characters"));
+        assert!(parse(&format!("-V {} x", "i".repeat(101))).is_err());
         assert!(parse("-bd").unwrap_err().contains("ringpost serve"));
         assert!(parse("-bt").unwrap_err().contains("not supported"));
         assert!(Options::parse([OsString::from_vec(vec![b'a', 0xff])]).is_err());

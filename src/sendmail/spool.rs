@@ -5,14 +5,15 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringpost_io::sys::{Lock, LockError};
 use ringpost_message::dsn;
 use ringpost_smtp::client::{RecipientResult, RemoteReply};
+use ringpost_smtp::dsn::decode;
 
 use super::dialogue::{Dialogue, Entrance};
-use super::submission::{Composed, Submission};
+use super::submission::{Composed, Submission, Wishes};
+use crate::clock::unix_ms;
 use crate::durable;
 use crate::limits::{SPOOL_LINE_BYTES, SUBMIT_BYTES};
 
@@ -135,13 +136,14 @@ fn settle(
             refused.push((recipient, reply));
         }
     }
-    let told = refused.is_empty() || composed.sender.is_empty() || {
+    let is_asked = submission.wishes.notify().wants_failure() && !composed.sender.is_empty();
+    let told = refused.is_empty() || !is_asked || {
         let report = report(submission, composed, &refused, dialogue.hostname());
         dialogue.is_ready() && matches!(dialogue.send(&report)[..], [RecipientResult::Delivered(_)])
     };
     let is_open = |result: &RecipientResult| match result {
         RecipientResult::Delivered(_) => false,
-        RecipientResult::Transient(_) => true,
+        RecipientResult::Transient(_) | RecipientResult::NextTransaction(_) => true,
         // The sender has to be told some day: they are tried once more, and then he is.
         RecipientResult::Permanent(_) => !told,
     };
@@ -156,6 +158,7 @@ fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &Remot
         .iter()
         .map(|(address, reply)| dsn::Recipient {
             address,
+            told: None,
             original: "",
             status: reply.status_or_default(),
             remote: hostname,
@@ -165,7 +168,7 @@ fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &Remot
             expired: false,
         })
         .collect();
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now_ms = unix_ms();
     let text = dsn::compose(&dsn::Report {
         hostname,
         sender: &composed.sender,
@@ -174,10 +177,13 @@ fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &Remot
         arrived_ms: submission.at_ms,
         now_ms,
         smtputf8: !composed.sender.is_ascii(),
+        envelope_id: &decode(&submission.wishes.envelope_id),
+        returns_all: false,
         recipients: &recipients,
         original: &composed.text,
     });
-    Composed { sender: String::new(), recipients: vec![composed.sender.clone()], text }
+    let recipients = vec![composed.sender.clone()];
+    Composed { sender: String::new(), recipients, text, wishes: Wishes::default() }
 }
 
 /// Names of waiting messages, oldest first; none where there is no directory.

@@ -4,6 +4,7 @@
 use std::io;
 
 use ringpost_message::received::{write_date, write_message_id};
+use ringpost_smtp::dsn::{Notify, OfMessage, OfRecipient, Ret};
 use serde::{Deserialize, Serialize};
 
 use super::message::{Message, scan};
@@ -28,9 +29,45 @@ pub struct Submission {
     pub at_ms: u64,
     /// Makes its message identifier one of a kind.
     pub random: u64,
+    /// What the sender wants to be told.
+    #[serde(default, skip_serializing_if = "Wishes::is_none")]
+    pub wishes: Wishes,
     /// The message with CRLF line ends; after the first line of a file.
     #[serde(skip)]
     pub text: Vec<u8>,
+}
+
+/// What a sender wants to be told of his message (RFC 3461 §4), as MAIL and RCPT have it; empty where he has not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wishes {
+    /// NOTIFY, for each recipient.
+    pub notify: String,
+    /// RET.
+    pub ret: String,
+    /// ENVID, in xtext.
+    pub envelope_id: String,
+}
+
+impl Wishes {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What MAIL says.
+    pub fn of_message(&self) -> OfMessage<'_> {
+        OfMessage { ret: Ret::parse(self.ret.as_bytes()), envid: &self.envelope_id }
+    }
+
+    /// What each RCPT says. The address is the one that the sender has written; ORCPT is the server's to add.
+    pub fn of_recipient(&self) -> OfRecipient<'_> {
+        OfRecipient { notify: self.notify(), orcpt: "" }
+    }
+
+    /// When he wants to be told.
+    pub fn notify(&self) -> Notify {
+        Notify::parse(self.notify.as_bytes()).unwrap_or_default()
+    }
 }
 
 /// Made ready for a server of some name.
@@ -42,6 +79,8 @@ pub struct Composed {
     pub recipients: Vec<String>,
     /// The whole text.
     pub text: Vec<u8>,
+    /// What the sender wants to be told.
+    pub wishes: Wishes,
 }
 
 const VERSION: u32 = 1;
@@ -58,6 +97,7 @@ impl Submission {
             recipients: message.recipients,
             at_ms,
             random,
+            wishes: Wishes::default(),
             text: message.text,
         }
     }
@@ -97,7 +137,7 @@ impl Submission {
         }
         text.extend_from_slice(&self.text);
         let recipients = self.recipients.iter().map(|recipient| whole(recipient, hostname)).collect();
-        Composed { sender, recipients, text }
+        Composed { sender, recipients, text, wishes: self.wishes.clone() }
     }
 
     /// As a file.
@@ -223,6 +263,9 @@ mod tests {
         let one = Submission { sender: Some(String::new()), ..submission("a\r\n\0\u{ff}\r\n") };
         assert_eq!(Submission::from_file(&one.to_file().unwrap()), Ok(one.clone()));
         assert!(Submission::from_file(b"").is_err() && Submission::from_file(b"{}\nx").is_err());
+        let wishes = Wishes { notify: "NEVER".into(), ..Wishes::default() };
+        let wishing = Submission { wishes, ..one.clone() };
+        assert_eq!(Submission::from_file(&wishing.to_file().unwrap()), Ok(wishing));
         let newer = Submission { version: 2, ..one };
         assert!(Submission::from_file(&newer.to_file().unwrap()).unwrap_err().contains("version 2"));
     }

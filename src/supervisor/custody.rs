@@ -2,7 +2,7 @@
 //! to the keyholder as an open file. The key's bytes are never in this process: the kernel copies them into a sealed file in
 //! memory, which is kept for a keyholder that has to be started again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -10,14 +10,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use ringpost_conf::Config;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create, sendfile};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::spawn::Child;
+use super::{sealed, spawn::Child};
+use crate::authorities::{self, Authority};
 use crate::certificates::{self, Identity, Name, Place};
 use crate::ipc::codec::Channel;
 use crate::ipc::keyholder::{Custody as Order, Kept, KeyPurpose, Lane, ToKeyholder};
-use crate::limits::{CUSTODY, KEY_BYTES};
+use crate::limits::CUSTODY;
 
 /// The supervisor's end of custody.
 #[derive(Debug, Default)]
@@ -39,6 +39,7 @@ type Stamp = Option<(u64, u64, SystemTime)>;
 #[derive(Debug)]
 struct Held {
     key: u32,
+    purpose: KeyPurpose,
     file: OwnedFd,
 }
 
@@ -47,6 +48,8 @@ struct Held {
 pub struct Taken {
     /// For the plan.
     pub identities: Vec<Identity>,
+    /// For the plan, too.
+    pub authorities: Vec<Authority>,
     /// What an administrator should know, a line each.
     pub notes: Vec<String>,
 }
@@ -65,7 +68,7 @@ impl Custody {
         }
         let mut wrong = Vec::new();
         for held in self.held.iter().chain(&self.before) {
-            if let Err(why) = hold(&mut self.lane, held.key, &held.file) {
+            if let Err(why) = hold(&mut self.lane, held) {
                 wrong.push(format!("key {}: {why}", held.key));
             }
         }
@@ -81,18 +84,27 @@ impl Custody {
         let mut taken = Taken::default();
         let mut fresh = Vec::new();
         let mut wrong = Vec::new();
+        match authorities::read(config) {
+            Ok(read) => taken.authorities = read,
+            Err(found) => wrong.extend(found.into_iter().map(|one| format!("{}: {}", one.line, one.text))),
+        }
         for place in certificates::places(config, state) {
             let outcome = match &place.name {
-                Name::Pki(_) => self.pair(&place, &mut fresh, &mut taken.notes),
+                Name::Pki(_) | Name::Client(_) => self.pair(&place, &mut fresh, &mut taken.notes),
                 Name::SelfSigned(hostname) => self.own_pair(hostname, &place, &mut fresh),
             };
             match (outcome, &place.name) {
                 (Ok(identity), _) => taken.identities.push(identity),
-                (Err(why), Name::Pki(name)) => wrong.push(format!("{}: pki {name}: {why}", place.line)),
+                (Err(why), Name::Pki(name) | Name::Client(name)) => {
+                    wrong.push(format!("{}: pki {name}: {why}", place.line))
+                }
                 // It was not asked for: a server does better without than not at all.
                 (Err(why), Name::SelfSigned(_)) => taken.notes.push(format!("STARTTLS is not offered: {why}")),
             }
         }
+        // Of a certificate that listeners show and relays, too, it is said once.
+        taken.notes.sort();
+        taken.notes.dedup();
         if wrong.is_empty() {
             self.before = std::mem::replace(&mut self.held, fresh);
         }
@@ -115,13 +127,14 @@ impl Custody {
     fn pair(&mut self, place: &Place, fresh: &mut Vec<Held>, notes: &mut Vec<String>) -> Result<Identity, String> {
         let (chain, certificate) = certificates::read(&place.cert)?;
         let of_key = |why: &dyn std::fmt::Display| certificates::of_key(place, &why.to_string());
-        let file = to_sealed_memory(&place.key).map_err(|error| of_key(&error))?;
+        let file = sealed::copy(&place.key).map_err(|error| of_key(&error))?;
         self.last += 1;
         let key = self.last;
-        let public_key = hold(&mut self.lane, key, &file).map_err(|why| of_key(&why))?;
+        let held = Held { key, purpose: place.name.purpose(), file };
+        let public_key = hold(&mut self.lane, &held).map_err(|why| of_key(&why))?;
         certificates::belong(&certificate, &public_key, place)?;
         notes.extend(certificates::remark(&certificate, place, SystemTime::now()));
-        fresh.push(Held { key, file });
+        fresh.push(held);
         Ok(Identity { name: place.name.clone(), chain, key })
     }
 
@@ -160,10 +173,11 @@ impl Custody {
 }
 
 /// Has a key held; its public key.
-fn hold(lane: &mut Option<Channel>, key: u32, file: &OwnedFd) -> Result<Vec<u8>, String> {
+fn hold(lane: &mut Option<Channel>, held: &Held) -> Result<Vec<u8>, String> {
+    let Held { key, purpose, file } = held;
     // Whoever reads it moves its place, which all copies of the descriptor share.
     rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).map_err(|error| error.to_string())?;
-    match ask(lane, &Order::Hold { key, purpose: KeyPurpose::TlsServer }, Some(file.as_fd()))? {
+    match ask(lane, &Order::Hold { key: *key, purpose: *purpose }, Some(file.as_fd()))? {
         Kept::PublicKey(public_key) => Ok(public_key),
         _ => Err("the keyholder has answered something else".to_owned()),
     }
@@ -184,8 +198,9 @@ fn ask(lane: &mut Option<Channel>, order: &Order, file: Option<BorrowedFd<'_>>) 
 }
 
 fn stamps(config: &Config, state: &Path) -> Vec<Stamp> {
-    let given = certificates::places(config, state).into_iter().filter(|place| matches!(place.name, Name::Pki(_)));
-    let files = given.flat_map(|place| [place.cert, place.key]);
+    let given = certificates::places(config, state).into_iter().filter(|place| place.name.pki().is_some());
+    let authorities = config.cas.iter().map(|ca| ca.cert.clone());
+    let files = given.flat_map(|place| [place.cert, place.key]).chain(authorities);
     let stamp = |path: std::path::PathBuf| {
         let found = fs::metadata(path).ok()?;
         Some((found.ino(), found.len(), found.modified().ok()?))
@@ -193,33 +208,20 @@ fn stamps(config: &Config, state: &Path) -> Vec<Stamp> {
     files.map(stamp).collect()
 }
 
-/// A copy of a file that nobody can change; its bytes stay in the kernel.
-fn to_sealed_memory(path: &Path) -> io::Result<OwnedFd> {
-    let file = File::open(path)?;
-    let memory = memfd_create("ringpost-key", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut left = KEY_BYTES as usize + 1;
-    while left > 0 {
-        match sendfile(&memory, &file, None, left)? {
-            0 => break,
-            count => left -= count.min(left),
-        }
-    }
-    fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-    Ok(memory)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
 
     use super::*;
+    use crate::limits::KEY_BYTES;
 
     #[test]
     fn a_key_is_copied_and_sealed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         fs::write(&path, "a key").unwrap();
-        let sealed = to_sealed_memory(&path).unwrap();
+        let sealed = sealed::copy(&path).unwrap();
         fs::write(&path, "another").unwrap();
         let mut file = File::from(sealed);
         io::Seek::rewind(&mut file).unwrap();
@@ -228,9 +230,9 @@ mod tests {
         assert_eq!(text, "a key");
         assert!(file.set_len(0).is_err());
         fs::write(&path, vec![b'x'; 2 * KEY_BYTES as usize]).unwrap();
-        let long = File::from(to_sealed_memory(&path).unwrap());
+        let long = File::from(sealed::copy(&path).unwrap());
         assert_eq!(long.metadata().unwrap().len(), KEY_BYTES + 1, "one more than is allowed, which is then told");
-        assert_eq!(to_sealed_memory(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(sealed::copy(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

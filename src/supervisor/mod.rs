@@ -7,12 +7,16 @@ mod custody;
 pub mod delivery;
 pub mod forward;
 pub mod interfaces;
+mod passwords;
 mod pickup;
 mod programs;
 mod resources;
+pub mod sealed;
+mod shelf;
 mod sockets;
 mod spawn;
 mod state;
+pub mod users;
 mod watch;
 
 use std::io::IsTerminal;
@@ -21,22 +25,26 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use ringpost_conf::Config;
+use ringpost_io::sys::Room;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
 use self::custody::Custody;
 use self::delivery::{Bounded, Bounds, Lane};
 use self::pickup::Pickup;
+use self::shelf::Shelf;
 use self::sockets::Sockets;
 use self::spawn::{Child, Role};
 use self::state::StateDir;
 pub use self::state::{control_path, local_path, lock_path};
 use self::watch::Watch;
+use crate::confinement;
+use crate::encryption;
 use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
 use crate::ipc::keyholder::{self, FromKeyholder, ToKeyholder};
-use crate::limits::{PING, SETTLE, STOP};
+use crate::limits::{LOOKUP_LANES, PING, SETTLE, STOP, USER_LANES};
 use crate::plan::{self, Plan, Wish};
 
 /// What happens to the supervisor.
@@ -61,6 +69,7 @@ struct Supervisor {
     engine: Child,
     keyholder: Child,
     custody: Custody,
+    shelf: Shelf,
     /// What does its errands; those of engines that are gone end by themselves.
     lanes: Vec<Lane>,
     /// How many deliveries they do at once.
@@ -76,6 +85,10 @@ struct Supervisor {
     pickup: Pickup,
     on_terminal: bool,
     watch: Watch,
+    /// What the engine was given to use when it was started; `None`: it is not confined.
+    room: Option<Room>,
+    /// The engine ends for another that may use more.
+    renewing: bool,
     /// When the text files of tables are read again.
     tables_due: Option<Instant>,
 }
@@ -105,6 +118,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         engine: Child::new(Role::Engine, sender.clone()),
         keyholder: Child::new(Role::Keyholder, sender),
         custody: Custody::default(),
+        shelf: Shelf::default(),
         on_terminal: std::io::stderr().is_terminal(),
         wish,
         plan,
@@ -124,6 +138,8 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         ping_due: Instant::now() + PING,
         pickup: Pickup::default(),
         watch,
+        room: None,
+        renewing: false,
         tables_due: None,
     };
     let result = supervisor.supervise();
@@ -152,7 +168,8 @@ impl Supervisor {
         // Both processes make themselves ready at the same time.
         self.engine.start()?;
         let taken = self.custody.take_up(&self.config, &self.plan.state).map_err(plan::broken)?;
-        self.plan.identities = taken.identities;
+        (self.plan.identities, self.plan.authorities) = (taken.identities, taken.authorities);
+        self.plan.roots = encryption::system_certificates();
         self.notes.extend(taken.notes);
         self.equip_engine()?;
         loop {
@@ -234,6 +251,7 @@ impl Supervisor {
         for problem in self.custody.connect(&self.keyholder) {
             eprintln!("ringpost: {problem}");
         }
+        self.shelf.connect(&self.keyholder)?;
         self.link_engine_and_keyholder()
     }
 
@@ -286,6 +304,16 @@ impl Supervisor {
             self.engine.give(purpose, end.as_fd());
             self.lanes.push(lane);
         }
+        self.shelf.follow(&self.plan.sources, self.plan.root.as_deref());
+        for _ in 0..LOOKUP_LANES {
+            self.engine.give(Purpose::Certificates, self.shelf.lane()?.as_fd());
+        }
+        self.engine.give(Purpose::Passwords, passwords::start(self.plan.root.as_deref())?.as_fd());
+        for _ in 0..USER_LANES {
+            let end = users::serve(self.plan.root.clone())?;
+            self.engine.give(Purpose::Users, end.as_fd());
+        }
+        self.room = confinement::room(&self.plan, &self.config).ok();
         self.link_engine_and_keyholder()?;
         self.engine.tell(&ToEngine::Start { parent: std::process::id() });
         Ok(())
@@ -321,6 +349,11 @@ impl Supervisor {
     /// Whether that was the end.
     fn engine_ended(&mut self) -> Result<bool, Failure> {
         let how = self.engine.bury();
+        if std::mem::take(&mut self.renewing) && self.stopping.is_none() {
+            self.summary = None;
+            self.start_engine()?;
+            return Ok(false);
+        }
         if self.stopping.is_some() {
             return match self.summary.take() {
                 Some(summary) => {
@@ -362,7 +395,8 @@ impl Supervisor {
         });
         let read = read.and_then(|(mut plan, config, mut notes)| {
             let taken = self.custody.take_up(&config, &plan.state).map_err(plan::broken)?;
-            plan.identities = taken.identities;
+            (plan.identities, plan.authorities) = (taken.identities, taken.authorities);
+            plan.roots = encryption::system_certificates();
             notes.extend(taken.notes);
             Ok((plan, config, notes))
         });
@@ -382,7 +416,26 @@ impl Supervisor {
             notes.push("the number of shards changes at the next start".into());
         }
         notes.extend(self.watch.follow(&config));
+        if let Some(why) = self.needs_another_engine(&plan, &config) {
+            (self.plan, self.config, self.renewing) = (plan, config, true);
+            self.deliveries.set(Bounds::of(&self.config.machinery));
+            return self.engine.tell(&ToEngine::Renew(cut(why)));
+        }
         self.hand_on(plan, config, &ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() });
+    }
+
+    /// What the engine may use was settled when it was started. Why a plan that names more, or less than it can be confined
+    /// with, is for another one.
+    fn needs_another_engine(&self, plan: &Plan, config: &Config) -> Option<String> {
+        let again = "the engine is started again with the new configuration";
+        match (&self.room, confinement::room(plan, config)) {
+            (None, Ok(_)) => Some(format!("{again}, with which it can be confined")),
+            (Some(_), Err(why)) => Some(format!("{again}, not confined: {why}")),
+            (Some(given), Ok(wanted)) => {
+                confinement::lacks(given, &wanted).map(|place| format!("{again}, which names {}", place.display()))
+            }
+            (None, Err(_)) => None,
+        }
     }
 
     /// Reads text files of tables again, the named one or those that are watched; the rest of the configuration stays as it
@@ -407,7 +460,7 @@ impl Supervisor {
         let taken = self.custody.take_up(&self.config, &self.plan.state);
         let renewed = taken.and_then(|taken| {
             let mut plan = self.plan.clone();
-            plan.identities = taken.identities;
+            (plan.identities, plan.authorities) = (taken.identities, taken.authorities);
             let (config, _) = plan.config()?;
             Ok((plan, config, taken.notes))
         });
@@ -425,6 +478,7 @@ impl Supervisor {
 
     /// From now on this plan holds, here and in the engine, which is told so by `letter`.
     fn hand_on(&mut self, plan: Plan, config: Config, letter: &ToEngine) {
+        self.shelf.follow(&plan.sources, plan.root.as_deref());
         match to_memory(&plan) {
             Ok(memory) => {
                 self.engine.give(Purpose::Plan, memory.as_fd());

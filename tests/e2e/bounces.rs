@@ -1,9 +1,12 @@
-//! Where bounces go is decided by the rules, as for everybody; and a lookup that fails is no decision.
+//! Where bounces go is decided by the rules, as for everybody; and a lookup that fails is no decision. Senders are told that
+//! their mail waits.
 
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::database::sqlite;
+use crate::support::server::{LISTENERS, SMALL};
 use crate::support::text::MARK;
 use crate::support::{Script, Setup, Sink, wait_until};
 
@@ -49,4 +52,47 @@ fn s49_a_bounce_waits_while_the_table_that_says_where_it_goes_fails() {
     wait_until("it is told", SOON, || server.printed().contains("no rule takes a bounce to <a@other.example>"));
     wait_until("nothing is left", SOON, || server.queue().is_empty());
     assert_eq!(senders.count(), 1);
+}
+
+#[test]
+fn s100_a_sender_is_told_at_each_interval_once_whatever_is_restarted_and_reloaded() {
+    let (sink, senders) = (Sink::open(), Sink::open());
+    sink.script(Script { rcpt: vec![("u@".into(), "451 4.3.0 not now".into())], ..Script::default() });
+    let config = |intervals: &str| {
+        format!(
+            "{SMALL}{LISTENERS}bounce warn-interval {intervals}\n\
+             action \"out\" relay host \"smtp://{}\"\naction \"home\" relay host \"smtp://{}\"\n\
+             match from any for domain sink.example action \"out\"\n\
+             match from any for domain source.example action \"home\"\n",
+            sink.address, senders.address
+        )
+    };
+    let mut server = Setup::whole(config("5s, 1h")).start();
+    let text = format!("{MARK}x\r\n\r\nhello\r\n");
+    assert_eq!(server.client().submit("a@source.example", &["u@sink.example"], text.as_bytes()).code, 250);
+    let notice = |count: usize| {
+        let notice = senders.wait_for(count, SOON).remove(count - 1);
+        assert_eq!((notice.from.as_str(), &notice.to[..]), ("", &["a@source.example".to_owned()][..]));
+        let text = String::from_utf8(notice.text.expect("it is small")).expect("ASCII");
+        for line in ["Action: delayed", "Status: 4.3.0", "Diagnostic-Code: smtp; 451 4.3.0 not now"] {
+            assert!(text.lines().any(|one| one == line), "no {line:?} in {text}");
+        }
+    };
+    notice(1);
+    wait_until("only the message waits", SOON, || server.queue().len() == 1);
+    server.stop();
+    server.start();
+    // It is looked for at once and once a second.
+    sleep(Duration::from_secs(3));
+    assert_eq!((server.metric("delay_notices"), senders.count()), (0, 1), "this one was told of before");
+
+    server.configure(&config("5s, 8s"));
+    server.tell(&["reload"]);
+    notice(2);
+    wait_until("it is counted", SOON, || server.metric("delay_notices") == 1);
+    sink.script(Script::default());
+    server.retry();
+    assert_eq!(sink.wait_for(1, SOON)[0].to, ["u@sink.example"]);
+    wait_until("nothing is left", SOON, || server.queue().is_empty());
+    assert_eq!(senders.count(), 2);
 }

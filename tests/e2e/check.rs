@@ -106,19 +106,19 @@ fn what_is_not_built_yet_is_said_by_check_and_refused_by_serve() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = written(
         &dir,
-        "listen on 127.0.0.1 port 2525\naction \"a\" relay srs\nsrs key \"x\"\nmatch for any action \"a\"\n",
+        "listen on 127.0.0.1 port 2525\nqueue compression\nadmd x\naction \"a\" relay\nmatch for any action \"a\"\n",
     );
     let output = cli::run(&["check", &path]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains(":2: `relay srs` has no effect yet") && said.contains(":3: `srs key`"), "{said}");
+    assert!(said.contains(":2: `queue compression` has no effect yet") && said.contains(":3: `admd`"), "{said}");
     let json = cli::succeed(&["check", "--json", &path]);
     assert!(json.lines().any(|line| line.contains("\"severity\":\"note\"") && line.contains("\"line\":2")), "{json}");
     let state = dir.path().join("state").display().to_string();
     let output = cli::run(&["serve", "--config", &path, "--state", &state]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
-    assert!(said.contains(":2: relay srs") && said.contains(":3: srs key"), "{said}");
+    assert!(said.contains(":2: queue compression") && said.contains(":3: admd"), "{said}");
 }
 
 #[test]

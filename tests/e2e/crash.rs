@@ -165,7 +165,7 @@ fn mailboxes_hold_each_message_once_after_kills() {
     eprintln!("seed {}", random.seed());
     for _ in 0..5 {
         let enough = size(&acked) + 2000;
-        wait_until("mail flows", Duration::from_secs(20), || size(&acked) > enough);
+        wait_until("mail flows", Duration::from_secs(60), || size(&acked) > enough);
         let moment = Instant::now() + Duration::from_millis(random.below(100));
         wait_until("the moment has come", Duration::from_secs(1), || Instant::now() >= moment);
         server.kill9();
@@ -173,7 +173,7 @@ fn mailboxes_hold_each_message_once_after_kills() {
     }
     stop.store(true, Ordering::SeqCst);
     let sent = source.join().expect("the source's thread");
-    wait_until("the queue is empty", Duration::from_secs(60), || server.queue().is_empty());
+    wait_until("the queue is empty", Duration::from_secs(180), || server.queue().is_empty());
     let mut keys = HashMap::new();
     for message in maildir::messages(&mailbox) {
         let wire = String::from_utf8(message).expect("the source writes ASCII").replace('\n', "\r\n");

@@ -122,6 +122,49 @@ fn s74_five_schemes_have_five_meanings() {
 }
 
 #[test]
+fn s75_a_shape_demands_encryption_of_a_site() {
+    let authority = Authority::new();
+    let domains = ["usual", "encrypted", "verified"];
+    let (mut zone, mut rules) = (String::new(), String::new());
+    for domain in domains {
+        zone += &format!("{domain}.example MX 10 mx.clear.example\n");
+        zone += &format!("{domain}.other.example MX 10 mx.self.example\n");
+    }
+    zone += &format!("mx.clear.example A {}\nmx.self.example A {}\n", address(10, 0).ip(), address(11, 0).ip());
+    rules += "shaping encrypted domain { encrypted.example, encrypted.other.example } { tls no-verify }\n\
+              shaping verified domain { verified.example, verified.other.example } { tls }\n\
+              action out relay\nmatch for any action out\n";
+    let (setup, port) = Setup::new(rules).zone(&zone);
+    let clear = SecureSink::open(address(10, port), Offer::Nothing, authority.server("mx.clear.example", Kind::Good));
+    let signed = authority.server("mx.self.example", Kind::SelfSigned);
+    let signed = SecureSink::open(address(11, port), Offer::StartTls, signed);
+    let server = setup.start();
+    for domain in domains {
+        for (sink, rest) in [("clear", "example"), ("self", "other.example")] {
+            let (from, to) = (format!("{domain}-{sink}@source.example"), format!("r@{domain}.{rest}"));
+            let reply = server.client().submit(&from, &[&to], b"Subject: x\r\n\r\nhello\r\n");
+            assert_eq!(reply.code, 250, "{reply:?}");
+        }
+    }
+    let waiting = wait_for("three are delivered and three have failed once", SOON, || {
+        let waiting: Vec<(String, String)> = server
+            .queue()
+            .into_iter()
+            .filter(|one| one.state == "deferred" && !one.reason.is_empty())
+            .map(|one| (one.recipient, one.reason))
+            .collect();
+        (waiting.len() == 3 && clear.messages().len() == 1 && signed.messages().len() == 2).then_some(waiting)
+    });
+    let why = |recipient: &str| waiting.iter().find(|(of, _)| of == recipient).map(|(_, why)| why.as_str());
+    for recipient in ["r@encrypted.example", "r@verified.example"] {
+        assert!(why(recipient).is_some_and(|why| why.contains("does not offer STARTTLS")), "{waiting:?}");
+    }
+    assert!(why("r@verified.other.example").is_some_and(|why| why.contains("certificate")), "{waiting:?}");
+    assert!(clear.mails().iter().all(|(sender, _)| sender == "usual-clear"), "{:?}", clear.mails());
+    assert!(signed.mails().iter().all(|(_, encrypted)| *encrypted), "{:?}", signed.mails());
+}
+
+#[test]
 fn s66_certificates_are_verified_where_that_is_demanded() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let hosts = ["good", "expired", "othername", "selfsigned", "unknown"];

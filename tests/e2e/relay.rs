@@ -338,3 +338,80 @@ fn a_site_that_does_not_answer_delays_only_itself() {
     assert_eq!(fine.wait_for(1, Duration::from_secs(5))[0].key.as_deref(), Some("fine"));
     assert_eq!(stuck.count(), 0);
 }
+
+/// Promise 6 where memory counts: a site that stands still has more mail than may be in the air.
+#[test]
+fn a_site_that_stands_still_leaves_room_for_the_others_and_gets_its_mail_in_the_end() {
+    const MANY: usize = 1500;
+    let (setup, port) = Setup::new("action \"mx\" relay\nmatch for any action \"mx\"\n")
+        .zone("stuck.example A 127.0.0.2\nfine.example A 127.0.0.3\n");
+    let mut stuck = Sink::open_at(SocketAddr::from(([127, 0, 0, 2], port)));
+    stuck.script(Script { stall_at: Some(Step::Greeting), ..Script::default() });
+    let fine = Sink::open_at(SocketAddr::from(([127, 0, 0, 3], port)));
+    let server = setup.start();
+    let mut random = Random::new(6);
+    let mut client = server.client();
+    let mut sent = std::collections::BTreeMap::new();
+    for number in 0..MANY {
+        let key = number.to_string();
+        let text = message(&key, &mut random, 40 << 10);
+        sent.insert(key, (text.len(), digest(&text)));
+        assert_eq!(client.submit("a@x.example", &["b@stuck.example"], &text).code, 250);
+    }
+    // Fresh mail goes past it, and so does what must be read back from the queue.
+    fine.script(Script { mail: Some("451 4.7.1 grey".into()), ..Script::default() });
+    submit(&server, "a@x.example", &["b@fine.example"], "later");
+    wait_until("it is deferred", SOON, || server.queue().iter().any(|one| one.state == "deferred"));
+    fine.script(Script::default());
+    submit(&server, "a@x.example", &["b@fine.example"], "fresh");
+    fine.wait_for(1, Duration::from_secs(5));
+    server.retry();
+    let keys: Vec<Option<String>> = fine.wait_for(2, Duration::from_secs(5)).into_iter().map(|one| one.key).collect();
+    assert_eq!(keys, [Some("fresh".into()), Some("later".into())]);
+    assert_eq!((stuck.count(), server.queue().len()), (0, MANY));
+
+    stuck.close();
+    wait_until("all are deferred", SOON, || server.queue().iter().all(|one| one.state == "deferred"));
+    stuck.script(Script::default());
+    stuck.reopen();
+    server.retry();
+    let received = stuck.wait_for(MANY, SOON);
+    let received = received.into_iter().map(|one| (one.key.expect("ours"), (one.bytes, one.digest)));
+    assert_eq!(received.collect::<std::collections::BTreeMap<_, _>>(), sent);
+    wait_for_empty_queue(&server);
+    assert_eq!(stuck.count(), MANY, "each once");
+}
+
+#[test]
+fn refusals_have_a_class_and_a_line_says_what_they_come_to() {
+    let sink = Sink::open();
+    let rules = format!(
+        "bounce classify moving reply regex \"^5.*moving house\" treat temporary\n\
+         bounce classify gone reply {{ \"4.1.8\" }} for domain \"sink.example\" treat permanent\n\
+         action \"out\" relay host \"smtp://{}\"\naction \"box\" maildir \"@DIR@/box\"\n\
+         match for domain \"source.example\" action \"box\"\nmatch for any action \"out\"\n",
+        sink.address
+    );
+    let server = Setup::new(rules).start();
+    let logged = |to: &str, words: &[&str]| {
+        wait_until(&format!("{to} in the log"), SOON, || {
+            let log = server.printed();
+            let line = log.lines().find(|line| line.contains(&format!("to=<{to}> "))).unwrap_or_default().to_owned();
+            words.iter().all(|word| line.contains(word))
+        });
+    };
+    let refuse = |text: &str| sink.script(Script { rcpt: vec![("@".into(), text.into())], ..Script::default() });
+    refuse("550 5.0.0 we are Moving House");
+    submit(&server, "a@source.example", &["one@sink.example"], "one");
+    logged("one@sink.example", &["result=TempFail", " class=moving dsn=5.0.0 "]);
+    assert!(wait_for_deferred(&server, 1)[0].reason.contains("Moving House"));
+    refuse("450 4.1.8 for now");
+    submit(&server, "a@source.example", &["two@sink.example"], "two");
+    logged("two@sink.example", &["result=PermFail", " class=gone "]);
+    let find_two = |text: &[u8]| find(text, b"two@sink.example").is_some();
+    let bounce = maildir::wait_for_message(&server.dir().join("box"), "a bounce", find_two);
+    is_report(&bounce, &["two@sink.example", "450", "for now"]);
+    refuse("552 5.2.2 quota exceeded");
+    submit(&server, "", &["three@sink.example"], "three");
+    logged("three@sink.example", &["result=PermFail", " class=mailbox-full "]);
+}

@@ -172,6 +172,33 @@ fn s139_what_is_refused_later_comes_back_to_its_sender() {
 }
 
 #[test]
+fn s139_a_sender_is_told_what_he_has_asked_for() {
+    let mut server = with_users(&["me", "you"]);
+    let mail = server.dir().join("mail");
+    let report = |what: &str| {
+        let text = maildir::wait_for_message(&mail.join("me"), what, |text| text.starts_with(b"Return-Path: <>\n"));
+        String::from_utf8(text).expect("a text")
+    };
+    let arguments = ["-f", "me@example.org", "-N", "success", "-R", "hdrs", "-V", "number 7", "you@example.org"];
+    let output = sendmail(&server.state, &arguments, b"Subject: mine\n\nsecret\n");
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let told = report("a report of success");
+    assert!(told.contains("\nOriginal-Envelope-Id: number 7\n") && told.contains("\nAction: delivered\n"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+    // What waits for the server asks the same, and is not reported by whoever hands it over, either.
+    fs::remove_dir_all(mail.join("me")).expect("there");
+    server.stop();
+    for (when, recipient) in [("never", "nobody-here@elsewhere.example"), ("success", "you@example.org")] {
+        let output = sendmail(&server.state, &["-f", "me@example.org", "-N", when, recipient], b"Subject: x\n\ny\n");
+        assert_eq!(code(&output), 0, "{}", errors(&output));
+    }
+    server.start();
+    assert!(report("a report of success").contains("\nAction: delivered\n"));
+    wait_until("the spool is empty", PICKED_UP, || spooled(&server.state) == 0);
+    assert_eq!(maildir::messages(&mail.join("me")).len(), 1, "nothing of the other");
+}
+
+#[test]
 fn s139_other_names_and_modes() {
     let mut server = Setup::quickstart().start();
     let named = |name: &str| {

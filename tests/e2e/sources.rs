@@ -14,7 +14,7 @@ use crate::support::{Script, Server, Setup, Sink, cli, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn send(server: &Server, count: usize) {
+pub fn send(server: &Server, count: usize) {
     let mut client = server.client();
     for number in 0..count {
         let text = format!("{MARK}m{number}\r\n\r\nhello\r\n");
@@ -23,14 +23,14 @@ fn send(server: &Server, count: usize) {
 }
 
 /// A sink that closes the connection after each message.
-fn one_each() -> Sink {
+pub fn one_each() -> Sink {
     let sink = Sink::open();
     sink.script(Script { one_each: true, ..Script::default() });
     sink
 }
 
 /// How many connections came from each address, of those after the first `skipped`.
-fn by_source(sink: &Sink, skipped: usize, count: usize) -> BTreeMap<IpAddr, usize> {
+pub fn by_source(sink: &Sink, skipped: usize, count: usize) -> BTreeMap<IpAddr, usize> {
     let mut counts = BTreeMap::new();
     for (source, _) in sink.greeted().into_iter().skip(skipped).take(count) {
         *counts.entry(source).or_insert(0) += 1;
@@ -38,12 +38,12 @@ fn by_source(sink: &Sink, skipped: usize, count: usize) -> BTreeMap<IpAddr, usiz
     counts
 }
 
-fn address(last: u8) -> IpAddr {
+pub fn address(last: u8) -> IpAddr {
     [127, 0, 0, last].into()
 }
 
 /// What `ringpost explain` says of the rules of a server, asked through it.
-fn explain(server: &Server, to: &str) -> String {
+pub fn explain(server: &Server, to: &str) -> String {
     let conf = server.dir().join("ringpost.conf").display().to_string();
     server.tell(&["explain", "--config", &conf, "--sender", "gilles@source.example", "--rcpt", to])
 }
@@ -249,4 +249,118 @@ fn s43_a_helper_gives_the_next_address_itself() {
     }
     let counts = by_source(&sink, 0, 10);
     assert_eq!(counts, [(address(2), 5), (address(3), 5)].into());
+}
+
+/// Sends one message and waits for it.
+pub fn one(server: &Server, sink: &Sink) {
+    let before = sink.count();
+    send(server, 1);
+    sink.wait_for(before + 1, SOON);
+}
+
+#[test]
+fn s77_a_relay_leaves_from_the_addresses_that_it_is_told() {
+    let (table, list, single) = (one_each(), one_each(), one_each());
+    let rules = format!(
+        "table myaddrs {{ 127.0.0.2, 127.0.0.3 }}\n\
+         accept for domain table.example relay via smtp://{} source <myaddrs>\n\
+         action \"list\" relay host \"smtp://{}\" src {{ 127.0.0.4, 127.0.0.5 }}\n\
+         action \"single\" relay host \"smtp://{}\" src 127.0.0.6\n\
+         match for domain list.example action \"list\"\nmatch for domain single.example action \"single\"\n",
+        table.address, list.address, single.address
+    );
+    let server = Setup::new(rules).start();
+    let mut client = server.client();
+    let text = format!("{MARK}m\r\n\r\nhello\r\n");
+    for _ in 0..6 {
+        let to = ["b@table.example", "b@list.example", "b@single.example"];
+        assert_eq!(client.submit("gilles@source.example", &to, text.as_bytes()).code, 250);
+    }
+    for (sink, expected) in
+        [(&table, vec![address(2), address(3)]), (&list, vec![address(4), address(5)]), (&single, vec![address(6)])]
+    {
+        sink.wait_for(6, SOON);
+        assert_eq!(by_source(sink, 0, 100).into_keys().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn s78_s81_a_source_that_one_destination_refuses_is_left_out_there_and_nowhere_else() {
+    let (strict, other) = (one_each(), one_each());
+    let refusal = |greeting: &str| Script {
+        one_each: true,
+        greeting_to: Some((address(2), greeting.to_owned())),
+        ..Script::default()
+    };
+    let setup = Setup::new(format!(
+        "action \"strict\" relay host \"smtp://{}\" src {{ 127.0.0.2, 127.0.0.3 }}\n\
+         action \"out\" relay host \"smtp://{}\" src {{ 127.0.0.2, 127.0.0.3 }}\n\
+         match for domain sink.example action \"strict\"\nmatch for any action \"out\"\n",
+        strict.address, other.address
+    ));
+    let server = setup.start();
+    for greeting in ["554 5.7.1 no mail from there", "421 4.7.0 too much from there"] {
+        strict.script(refusal(greeting));
+        let before = strict.connections();
+        for _ in 0..12 {
+            one(&server, &strict);
+        }
+        let came: Vec<IpAddr> = strict.came().into_iter().skip(before).collect();
+        let refused = came.iter().filter(|source| **source == address(2)).count();
+        assert_eq!(refused, 3, "three failures in a row are enough: {came:?}");
+        // What an administrator asks for is tried at once.
+        server.retry();
+    }
+    let text = format!("{MARK}m\r\n\r\nhello\r\n");
+    for _ in 0..10 {
+        assert_eq!(server.client().submit("a@source.example", &["b@other.example"], text.as_bytes()).code, 250);
+    }
+    other.wait_for(10, SOON);
+    let counts = by_source(&other, 0, 10);
+    assert!((4..=6).contains(counts.get(&address(2)).unwrap_or(&0)), "{counts:?}");
+    assert!(server.queue().is_empty(), "nothing was deferred or bounced");
+    assert_eq!(server.metric("envelopes_bounced"), 0);
+    let lines = || {
+        let printed = server.printed();
+        printed.lines().filter(|line| line.contains("smtp-out:")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    wait_until("the log has a line for each refusal", SOON, || lines().len() == 6);
+    for line in lines() {
+        let said = ["src=127.0.0.2", "stage=greeting", "next=\"the same host from another source\""];
+        assert!(said.iter().all(|said| line.contains(said)), "{line}");
+    }
+    wait_until("it is told", SOON, || server.printed().contains("does without source address 127.0.0.2 for 60 s"));
+}
+
+#[test]
+fn s79_each_source_has_its_own_name_with_and_without_src() {
+    let (both, alone) = (one_each(), one_each());
+    let setup = Setup::new(format!(
+        "table myhelo {{ 127.0.0.2 => mx1.poolp.org, 127.0.0.3 => mx2.poolp.org }}\n\
+         table myaddrs {{ 127.0.0.2, 127.0.0.3, 127.0.0.4 }}\n\
+         accept for domain sink.example relay via smtp://{} source <myaddrs> helo <myhelo>\n\
+         action \"alone\" relay host \"smtp://{}\" helo-src {{ 127.0.0.1 => mx0.poolp.org }}\n\
+         match for any action \"alone\"\n",
+        both.address, alone.address
+    ));
+    std::fs::write(setup.dir().join("mailname"), "machine.example\n").expect("written");
+    let server = setup.start();
+    send(&server, 12);
+    both.wait_for(12, SOON);
+    let greeted = both.greeted();
+    assert_eq!(greeted.len(), 12);
+    for (source, name) in greeted {
+        let expected = ["mx1.poolp.org", "mx2.poolp.org", "machine.example"]
+            .into_iter()
+            .zip(2..)
+            .find_map(|(name, last)| (source == address(last)).then_some(name));
+        assert_eq!(Some(name.as_str()), expected, "from {source}");
+    }
+    wait_until("it is told that one has no name", SOON, || {
+        server.printed().contains("`helo-src` has no name for 127.0.0.4, which says the server's, machine.example")
+    });
+    let text = format!("{MARK}m\r\n\r\nhello\r\n");
+    assert_eq!(server.client().submit("a@source.example", &["b@other.example"], text.as_bytes()).code, 250);
+    alone.wait_for(1, SOON);
+    assert_eq!(alone.greeted(), [(address(1), "mx0.poolp.org".to_owned())]);
 }

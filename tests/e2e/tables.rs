@@ -5,7 +5,7 @@ mod asking;
 pub mod directory;
 mod files;
 mod live;
-mod matrix;
+pub mod matrix;
 mod options;
 pub mod stores;
 mod traced;

@@ -109,12 +109,13 @@ fn s92_ehlo_offers_what_is_there_and_helo_nothing() {
         "SMTPUTF8",
         "CHUNKING",
         "ENHANCEDSTATUSCODES",
+        "DSN",
         "LIMITS RCPTMAX=70 MAILMAX=9",
     ];
     for keyword in expected {
         assert!(offered.iter().any(|line| line == keyword), "no {keyword} in {offered:?}");
     }
-    for keyword in ["STARTTLS", "AUTH", "BINARYMIME", "DSN"] {
+    for keyword in ["STARTTLS", "AUTH", "BINARYMIME"] {
         assert!(!offered.iter().any(|line| line.starts_with(keyword)), "{keyword} is not there yet");
     }
     let reply = client.say("HELO client.example");
@@ -308,21 +309,26 @@ fn many_idle_connections_cost_little_and_a_new_client_is_served_at_once() {
 }
 
 #[test]
-fn listeners_go_by_their_addresses_names_and_hide_their_clients() {
+fn s80_listeners_go_by_their_addresses_names_and_hide_their_clients() {
     let rules = "table names { 127.0.0.1 => one.example, 127.0.0.2 => two.example }\n\
                  listen on 127.0.0.1 port @SMTP@ hostnames <names>\nlisten on 127.0.0.2 port @SMTP@ hostnames <names>\n\
                  listen on 127.0.0.3 port @SMTP@ mask-src no-dsn hostname three.example\n\
+                 listen on 127.0.0.4 port @SMTP@\n\
                  action \"box\" maildir \"@DIR@/mail\" userbase { u = 0:0:/ }\nmatch from any for any action \"box\"\n";
-    let server = Setup::whole(format!("{SMALL}http listen on 127.0.0.1 port @HTTP@\n{rules}")).start();
-    for (last, name) in [(1, "one.example"), (2, "two.example"), (3, "three.example")] {
+    let setup = Setup::whole(format!("{SMALL}http listen on 127.0.0.1 port @HTTP@\n{rules}"));
+    std::fs::write(setup.dir().join("mailname"), "machine.example\n").expect("written");
+    let server = setup.start();
+    for (last, name) in [(1, "one.example"), (2, "two.example"), (3, "three.example"), (4, "machine.example")] {
         let address = (std::net::Ipv4Addr::new(127, 0, 0, last), server.smtp.port()).into();
         let mut client = Client::connect(address);
         client.expect(&format!("220 {name} "));
         let extensions = client.say("EHLO secret.example");
         assert!(extensions.lines[0].starts_with(name), "{extensions:?}");
-        // No listener offers DSN yet, and one with `no-dsn` never will.
-        assert!(!extensions.lines.iter().any(|line| line.starts_with("DSN")), "{extensions:?}");
-        assert_eq!(client.say("MAIL FROM:<a@source.example> RET=HDRS").code, 555);
+        // All offer DSN but the one with `no-dsn`.
+        assert_eq!(extensions.lines.iter().any(|line| line == "DSN"), last != 3, "{extensions:?}");
+        let expected = if last == 3 { 555 } else { 250 };
+        assert_eq!(client.say("MAIL FROM:<a@source.example> RET=HDRS").code, expected);
+        client.say("RSET");
         let text = format!("{MARK}{name}\r\n\r\nx\r\n");
         assert_eq!(client.submit("a@source.example", &["u@d.example"], text.as_bytes()).code, 250);
         let line = format!("{MARK}{name}\n");

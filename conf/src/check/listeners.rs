@@ -8,8 +8,8 @@ use ringpost_address::parse_ip;
 use super::declared::What;
 use super::{Check, exclude};
 use crate::model::{
-    Authentication, CertificateAuth, Family, LOCAL_TAG, Listener, ListenerTls, PasswordAuth, Senders, TlsMode, Users,
-    Where,
+    Authentication, CertificateAuth, Family, LOCAL_TAG, Listener, ListenerTls, PasswordAuth, Proxies, Senders, TlsMode,
+    Users, Where,
 };
 use crate::parse::ast::{Arg, OptionLine, Said};
 use crate::report::Report;
@@ -62,6 +62,12 @@ impl Check<'_, '_> {
         let hostnames = options.targ("hostnames").and_then(|(_, targ)| self.tables.keyed(targ, self.reading));
         let filters = self.names.find_all(What::Filter, options.names("filter"), self.reading);
         let rate_limits = self.names.find_all(What::RateLimit, options.names("ratelimit"), self.reading);
+        let proxies = match options.find("proxy-v2") {
+            None => None,
+            Some(option) => {
+                self.tables.maybe_among(&option.arg, self.reading).map(|set| set.map_or(Proxies::Near, Proxies::Listed))
+            }
+        };
         let port = self.listener_port(said, &place, tls.mode)?;
         let tag = options.text("tag").unwrap_or_else(|| match place {
             Where::Socket => LOCAL_TAG.to_owned(),
@@ -75,7 +81,7 @@ impl Check<'_, '_> {
             },
             place,
             port,
-            proxy_v2: options.has("proxy-v2"),
+            proxies,
             tls,
             auth,
             senders,
@@ -142,8 +148,8 @@ impl Check<'_, '_> {
         let mode = modes.into_iter().find_map(|(name, mode)| options.find(name).map(|option| (option, mode)));
         let mut tls = ListenerTls {
             ca: self.names.maybe(What::Ca, options.word("ca"), self.reading),
-            protocols: options.text("protocols"),
-            ciphers: options.text("ciphers").or_else(|| self.setting_text("smtp ciphers")),
+            protocols: self.protocols(options.word("protocols")),
+            ciphers: self.ciphers(options.word("ciphers")).or_else(|| self.smtp_ciphers()),
             ..ListenerTls::default()
         };
         for option in options.all("pki") {

@@ -3,6 +3,7 @@
 mod actions;
 mod compare;
 mod declared;
+mod encryption;
 mod filters;
 mod keys;
 mod listeners;

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ringpost_address::Network;
+
 use super::Check;
 use super::declared::What;
 use crate::limits::SEGMENT_BYTES_RANGE;
 use crate::model::{
-    Bounce, Commit, Compression, Control, Http, Line, Log, LogTarget, Machinery, Metrics, Queue, QueueBackend,
+    Bounce, Cipher, Commit, Compression, Control, Http, Line, Log, LogTarget, Machinery, Metrics, Queue, QueueBackend,
     QueueKey, Reserve, Shards, Smtp, Srs, Store,
 };
 use crate::parse::address;
@@ -35,6 +37,7 @@ const ONCE: &[&str] = &[
     "smtp ciphers",
     "smtp max-message-size",
     "smtp sub-addr-delim",
+    "mta allow-exchangers",
     "mta max-deferred",
     "scheduler backend",
     "srs key",
@@ -152,15 +155,21 @@ impl Check<'_, '_> {
 
     // ---- one function for each statement
 
-    pub(super) fn smtp(&self) -> Smtp {
+    pub(super) fn smtp_ciphers(&mut self) -> Option<Vec<&'static Cipher>> {
+        let word = self.setting("smtp ciphers").and_then(|said| said.word(0)).cloned();
+        self.ciphers(word.as_ref())
+    }
+
+    pub(super) fn smtp(&mut self) -> Smtp {
         let d = Smtp::default();
+        let ciphers = self.smtp_ciphers();
         let count = |name: &str, default: u32| self.count_limit("smtp limit", name).unwrap_or(default);
         let time = |name: &str, default: Duration| self.time_limit("smtp limit", name).unwrap_or(default);
         let delimiter = self.setting_text("smtp sub-addr-delim").and_then(|text| text.chars().next());
         Smtp {
             message_bytes_max: self.setting_number("smtp max-message-size").unwrap_or(d.message_bytes_max),
             sub_address_delimiter: delimiter.unwrap_or(d.sub_address_delimiter),
-            ciphers: self.setting_text("smtp ciphers"),
+            ciphers,
             mails_max: count("max-mails", d.mails_max),
             recipients_max: count("max-rcpt", d.recipients_max),
             sessions_max: count("max-sessions", d.sessions_max),
@@ -331,6 +340,7 @@ impl Check<'_, '_> {
         }
         let deferred = self.setting_number("mta max-deferred");
         Machinery {
+            exchangers: self.exchangers(),
             deferred_max: deferred.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             deliveries_max: self.count_limit("mda limit", "max-session"),
             deliveries_per_user_max: self.count_limit("mda limit", "max-session-per-user"),
@@ -338,6 +348,26 @@ impl Check<'_, '_> {
             schedule_max: self.count_limit("scheduler limit", "max-schedule"),
             never_tries: self.setting("scheduler backend").is_some_and(|said| said.has_key("null")),
         }
+    }
+
+    fn exchangers(&mut self) -> Option<Vec<Network>> {
+        let words = match self.setting("mta allow-exchangers")?.value(0)? {
+            Arg::Names(words) => words.clone(),
+            _ => return None,
+        };
+        let mut networks = Vec::new();
+        for word in &words {
+            match (&*word.text, Network::parse(&word.text)) {
+                ("any", _) => networks.extend(["0.0.0.0/0", "::/0"].into_iter().filter_map(Network::parse)),
+                (_, Some(network)) => networks.push(network),
+                (text, None) => {
+                    let message =
+                        format!("`allow-exchangers` needs networks such as 10.0.0.0/8, or `any`, not `{text}`");
+                    self.reading.report(Report::new("E0203", word.span, message));
+                }
+            }
+        }
+        Some(networks)
     }
 
     pub(super) fn metrics(&mut self) -> Metrics {

@@ -1,6 +1,6 @@
 //! `shaping`, `warmup`, `pool`, `dkim`, `ratelimit`, `share`, `bounce classify` (grammar §4.7, §4.13–4.16).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ringpost_address::parse_ip;
 
@@ -32,7 +32,15 @@ impl Check<'_, '_> {
             let (name, line) = ("default".to_owned(), self.reading.line(span));
             shapings.push(Shaping { name, selector: ShapeSelector::Default, shape, line });
         }
-        for said in self.ast.of("shaping").filter(|said| !said.has_key("default")) {
+        let (ast, profile) = (self.ast, self.profile);
+        let is_own = |said: &&Said| {
+            let name = said.word(0).map(|word| &word.text);
+            !ast.of("shaping").any(|own| own.word(0).map(|word| &word.text) == name)
+        };
+        // Of the profile's those whose names the file does not use for its own.
+        for said in
+            ast.of("shaping").chain(profile.of("shaping").filter(is_own)).filter(|said| !said.has_key("default"))
+        {
             let Some(name) = said.word(0) else { continue };
             let selector = self.selector(said);
             let shape = block(said).map(|options| self.shape(options));
@@ -138,7 +146,7 @@ impl Check<'_, '_> {
         let mut pools = Vec::new();
         for said in self.ast.of("pool") {
             let (Some(name), Some(Arg::Items(items))) = (said.word(0), said.value(1)) else { continue };
-            let mut sources = Vec::new();
+            let (mut sources, mut known) = (Vec::new(), HashMap::new());
             for (word, options) in items {
                 let warmup = self.names.maybe(What::Warmup, options.word("warmup"), self.reading);
                 let Some(address) = parse_ip(&word.text) else {
@@ -146,6 +154,9 @@ impl Check<'_, '_> {
                     self.reading.report(report);
                     continue;
                 };
+                if let Some(first) = known.insert(address, word.span) {
+                    self.twice(&word.text, word.span, first);
+                }
                 let weight = options.count("weight").unwrap_or(1);
                 sources.push(PoolSource { address, helo: options.text("helo"), weight, warmup });
             }

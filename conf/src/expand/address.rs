@@ -6,6 +6,7 @@ use super::node::{Reach, is_same_address, user_name};
 use super::{Delivery, Expansion, Kind, Needs, Outcome, Passage, Question, Refusal, Told, User, Way, lines};
 use crate::facts::{Decision, Lookup};
 use crate::model::{Action, ActionKind, Keyed, Mapping, Reply, TableId};
+use crate::srs::Origin;
 use crate::tables::{AliasTarget, Answer, Keys, ServiceKind};
 
 /// In `virtual` of a relay action: the recipient is good, and is relayed as it is.
@@ -30,6 +31,16 @@ impl Expansion<'_> {
         };
         if let Some(first) = self.repeated_address(at, action) {
             return Ok(Outcome::Repeats(first));
+        }
+        match self.config.srs.origin(address, facts.now_ms) {
+            Origin::Itself => {}
+            Origin::Sender(sender) => {
+                return Ok(Outcome::Becomes { action, kinds: vec![Kind::Address(sender)], step: Passage::List("srs") });
+            }
+            Origin::Refused(why) => {
+                let note = format!("<{address}>: {why} (srs)");
+                return Ok(Outcome::Refused(Refusal::NoSuchRecipient, Some(note)));
+            }
         }
         let chosen = &self.config.actions[action];
         match (&chosen.kind, &chosen.mapping) {

@@ -33,7 +33,7 @@ use crate::direction::Direction;
 use crate::facts::{Facts, Lookup, ReverseName};
 use crate::format::{Format, FormatValues};
 use crate::limits::EXPANSION_NODES_MAX;
-use crate::model::{ActionKind, Config, TableId};
+use crate::model::{ActionKind, Config, Pool, TableId};
 use crate::tables::{Answer, ServiceKind};
 
 /// The expansion of one recipient.
@@ -344,6 +344,11 @@ impl Config {
             Some(root) => path.clone().below(&root.to_string_lossy()),
             None => path.clone(),
         }
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
     }
 
     /// The name of a table.

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Keyed, Line};
-use crate::tables::{AddressPattern, Certificate, Credentials, HostName, UserName};
+use super::{Cipher, Keyed, Line, TlsVersion};
+use crate::rules::Among;
+use crate::tables::{AddressPattern, Certificate, Credentials, HostName, SourceSet, UserName};
 
 /// One `listen on` line.
 #[derive(Clone, Debug)]
@@ -15,8 +16,8 @@ pub struct Listener {
     pub family: Family,
     /// The port, `--port-offset` included; 0 for the local socket.
     pub port: u16,
-    /// `proxy-v2`: a PROXY header is required, and says who the client is.
-    pub proxy_v2: bool,
+    /// `proxy-v2`: a PROXY header of one of these is required, and says who the client is.
+    pub proxies: Option<Proxies>,
     /// What TLS there is, and must be.
     pub tls: ListenerTls,
     /// `auth`, `auth-optional`, `auth-cert`.
@@ -52,7 +53,7 @@ impl Listener {
             place: Where::Address(at.ip()),
             family: Family::Both,
             port: at.port(),
-            proxy_v2: false,
+            proxies: None,
             tls: ListenerTls::default(),
             auth: Authentication::default(),
             senders: None,
@@ -74,6 +75,15 @@ impl Listener {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         Self { place: Where::Socket, tag: LOCAL_TAG.to_owned(), ..Self::plain(nowhere, hostname, message_bytes_max) }
     }
+}
+
+/// Whose PROXY headers count.
+#[derive(Clone, Debug)]
+pub enum Proxies {
+    /// Those of this machine, and of networks that are nobody's on the internet.
+    Near,
+    /// These.
+    Listed(Among<SourceSet>),
 }
 
 /// The tag of sessions of the local socket, unless its line gives them another.
@@ -118,9 +128,9 @@ pub struct ListenerTls {
     /// `ca`: whom to trust for client certificates; a certificate is asked for.
     pub ca: Option<String>,
     /// `protocols`.
-    pub protocols: Option<String>,
+    pub protocols: Option<Vec<TlsVersion>>,
     /// `ciphers`; by default [`super::Smtp::ciphers`].
-    pub ciphers: Option<String>,
+    pub ciphers: Option<Vec<&'static Cipher>>,
 }
 
 /// When there is TLS.

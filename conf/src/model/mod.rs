@@ -3,6 +3,7 @@
 //! A `Config` is immutable and shared by all shards; a session keeps the one it began with (style.md §4, *A reload*).
 
 mod action;
+mod encryption;
 mod filter;
 mod listener;
 mod quickstart;
@@ -18,10 +19,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use action::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
+pub use encryption::{Cipher, TlsVersion};
 pub use filter::{Filter, FilterCondition, FilterDecision, FilterKind, FilterTest, OnFailure, Phase, Proc, Program};
 pub use listener::{
     Authentication, Ca, CertificateAuth, Family, LOCAL_TAG, Listener, ListenerTls, PasswordAuth, Pki, PkiSource,
-    Senders, TlsMode, Users, Where,
+    Proxies, Senders, TlsMode, Users, Where,
 };
 pub use quickstart::Quickstart;
 pub use relay::{Host, Relay, RelayHost, RelayTls, Scheme};
@@ -31,8 +33,8 @@ pub use settings::{
     Reserve, Shards, Smtp, Srs, Store,
 };
 pub use shaping::{
-    Classify, Pool, PoolSource, RateAction, RateKey, RateLimit, Reaction, Retry, Select, Shape, ShapeSelector, Shaping,
-    Share, Signer, SignerKeys, Treat, Warmup,
+    Classify, OnReply, Pool, PoolSource, RateAction, RateKey, RateLimit, Reaction, Retry, Select, Shape, ShapeSelector,
+    Shaping, Share, Signer, SignerKeys, Treat, Warmup,
 };
 pub use table::{Backend, Keyed, Table, TableId, TableOptions};
 

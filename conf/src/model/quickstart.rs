@@ -112,6 +112,12 @@ impl Config {
         const SMTPS_PORT: u16 = 465;
         SMTPS_PORT.saturating_add(self.port_offset)
     }
+
+    /// The port of web servers that encrypt (RFC 9110 §4.2.2), moved by `--port-offset`.
+    pub fn https_port(&self) -> u16 {
+        const HTTPS_PORT: u16 = 443;
+        HTTPS_PORT.saturating_add(self.port_offset)
+    }
 }
 
 impl Config {

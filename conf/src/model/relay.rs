@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ringpost_address::Domain;
 
-use super::{Keyed, TableId};
+use super::{Cipher, Keyed, TableId, TlsVersion};
 use crate::tables::{Credentials, HostName};
 
 /// `relay`.
@@ -38,9 +38,9 @@ pub struct Relay {
     /// `ca`: whom to trust.
     pub ca: Option<String>,
     /// `protocols`.
-    pub protocols: Option<String>,
+    pub protocols: Option<Vec<TlsVersion>>,
     /// `ciphers`.
-    pub ciphers: Option<String>,
+    pub ciphers: Option<Vec<&'static Cipher>>,
     /// `mail-from`: `user@domain`, or `@domain` to keep the user.
     pub mail_from: Option<String>,
     /// `srs`.
@@ -54,9 +54,14 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Whether an address of this family may be used as a destination: with `src`, only where there is a source for it.
-    pub fn reaches(&self, destination: IpAddr) -> bool {
-        self.sources.is_empty() || self.sources.iter().any(|s| s.is_ipv4() == destination.is_ipv4())
+    /// What is agreed on with servers beyond what is usual: certificate, authority, versions and cipher suites. Connections are
+    /// not shared where it differs. Empty where nothing is.
+    pub fn terms(&self) -> String {
+        let Self { pki, ca, protocols, ciphers, .. } = self;
+        if pki.is_none() && ca.is_none() && protocols.is_none() && ciphers.is_none() {
+            return String::new();
+        }
+        format!("{pki:?} {ca:?} {protocols:?} {ciphers:?}")
     }
 }
 

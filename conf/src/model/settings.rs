@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Classify, Keyed, Line};
+use ringpost_address::Network;
+
+use super::{Cipher, Classify, Keyed, Line};
 use crate::limits;
 use crate::tables::{Credentials, Secret};
 
@@ -16,7 +18,7 @@ pub struct Smtp {
     /// `sub-addr-delim`.
     pub sub_address_delimiter: char,
     /// `ciphers`: the default for listeners.
-    pub ciphers: Option<String>,
+    pub ciphers: Option<Vec<&'static Cipher>>,
     /// `limit max-mails`: messages in a connection.
     pub mails_max: u32,
     /// `limit max-rcpt`: recipients of a message.
@@ -138,9 +140,11 @@ pub struct Srs {
     pub ttl: Option<Duration>,
 }
 
-/// `mta max-deferred`, `mda limit`, `scheduler …`.
+/// `mta allow-exchangers`, `mta max-deferred`, `mda limit`, `scheduler …`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machinery {
+    /// `mta allow-exchangers`: networks that are not public in which the mail exchangers of the DNS may be.
+    pub exchangers: Option<Vec<Network>>,
     /// `mta max-deferred`.
     pub deferred_max: Option<u32>,
     /// `mda limit max-session`.

@@ -78,9 +78,12 @@ pub struct Shape {
     pub ttl: Option<Duration>,
     /// `warmup NAME`.
     pub warmup: Option<String>,
-    /// What replies mean, in order.
-    pub on_reply: Vec<(Among<WordSet>, Reaction)>,
+    /// What replies mean, in order: those of more specific shapes come first.
+    pub on_reply: Vec<OnReply>,
 }
+
+/// `on reply …`: which replies, and what is done about them.
+pub type OnReply = (Among<WordSet>, Reaction);
 
 /// `retry { … } then D jitter P`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +103,7 @@ pub enum Reaction {
     Throttle(u8),
     /// Nothing goes to the site for so long.
     Suspend(Duration),
-    /// The source address is not used for the site for [`Shape::pause`].
+    /// The source address is not used for the site for [`Shape::pause`], if there is another one.
     SwitchSource,
 }
 
@@ -133,7 +136,7 @@ pub struct Pool {
 pub struct PoolSource {
     /// The address.
     pub address: IpAddr,
-    /// The name to say there.
+    /// The name to say in EHLO from there, whatever `helo` and `helo-src` of the action say.
     pub helo: Option<String>,
     /// Its share; 1 unless it says otherwise.
     pub weight: u32,
@@ -141,7 +144,7 @@ pub struct PoolSource {
     pub warmup: Option<String>,
 }
 
-/// How a pool's address is chosen.
+/// How a pool's address is chosen. In each way an address of weight 3 has three times the share of one of weight 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Select {
     /// One after the other.
@@ -149,10 +152,22 @@ pub enum Select {
     Cycle,
     /// The one with the fewest connections.
     LeastUsed,
-    /// The same for a sender.
+    /// The same for all mail of a sender, by the reverse-path that it came with.
     StickySender,
-    /// The same for a destination.
+    /// The same for all mail to a domain.
     StickyDomain,
+}
+
+impl Select {
+    /// As it is written after `select`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cycle => "cycle",
+            Self::LeastUsed => "least-used",
+            Self::StickySender => "sticky-sender",
+            Self::StickyDomain => "sticky-domain",
+        }
+    }
 }
 
 /// `dkim sign NAME …`.

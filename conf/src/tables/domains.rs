@@ -43,6 +43,18 @@ impl DomainSet {
                 || (!self.below.is_empty() && parents(name).any(|above| self.below.contains(above)))
                 || self.globs.iter().any(|glob| glob.matches(name)))
     }
+
+    /// Characters of the longest pattern that covers `name`, in lower case; the name itself is longer than any other. `None`:
+    /// none does.
+    pub fn longest(&self, name: &str) -> Option<usize> {
+        if name.is_empty() {
+            return None;
+        }
+        let exact = self.exact.contains(name).then_some(name.len() + 2);
+        let below = || parents(name).filter(|above| self.below.contains(*above)).map(|above| above.len() + 2).max();
+        let globs = self.globs.iter().filter(|glob| glob.matches(name)).map(Glob::len).max();
+        exact.or_else(|| below().max(globs)).or(self.everything.then_some(1))
+    }
 }
 
 #[cfg(test)]

@@ -209,6 +209,19 @@ pub fn is_password_hash(text: &str) -> bool {
     text.starts_with('$') || text.starts_with("SCRAM-") || (text.starts_with('{') && text.contains('}'))
 }
 
+/// Whether anybody can log in with this hash: its scheme is known here, and still safe enough to be checked.
+pub fn is_known_scheme(hash: &str) -> bool {
+    const BRACED: [&str; 11] =
+        ["SHA", "SSHA", "SHA256", "SSHA256", "SHA384", "SSHA384", "SHA512", "SSHA512", "PLAIN", "CLEAR", "CLEARTEXT"];
+    if let Some((scheme, rest)) = hash.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        let scheme = scheme.to_ascii_uppercase();
+        return BRACED.contains(&scheme.as_str()) || scheme.starts_with("PBKDF2") || is_known_scheme(rest);
+    }
+    let id = hash.strip_prefix('$').and_then(|rest| rest.split('$').next()).unwrap_or_default();
+    let is_crypt = matches!(id, "2a" | "2b" | "2y" | "5" | "6" | "y" | "argon2id" | "argon2i" | "argon2d");
+    is_crypt || id.starts_with("pbkdf2") || hash.starts_with("SCRAM-SHA-256$")
+}
+
 /// Where a certificate or key is: in the entry, or in a file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
@@ -396,6 +409,14 @@ mod tests {
         assert_eq!(login("joe:a:b:c:d:e:f").unwrap(), (Some("joe".into()), "a:b:c:d:e:f".into()));
         assert!(login("").is_err() && login("gilles:").is_err() && login(":x").is_err());
         assert_eq!(format!("{:?}", Credentials::parse("a:b").unwrap().secret), "…");
+        for hash in
+            ["{SSHA}x", "{CRYPT}$6$x$y", "$2b$10$x", "$y$j9T$x$y", "$pbkdf2-sha256$1$x$y", "SCRAM-SHA-256$1:x$y:z"]
+        {
+            assert!(is_known_scheme(hash) && is_password_hash(hash), "{hash}");
+        }
+        for hash in ["$1$x$y", "{MD5}x", "{CRYPT}ab01FAX.bQRSU", "{NONE}x", "$", "", "SCRAM-SHA-1$1:x$y:z"] {
+            assert!(!is_known_scheme(hash), "{hash}");
+        }
         assert!(is_password_hash("{SSHA}abc") && is_password_hash("$6$x$y") && !is_password_hash("encryptedpasswd"));
         let key = DkimKey::parse("s1:/etc/dkim/s1.pem").unwrap();
         assert_eq!((&*key.selector, key.key.to_str()), ("s1", Some("/etc/dkim/s1.pem")));

@@ -9,6 +9,11 @@ impl Glob {
         Self(pattern.into())
     }
 
+    /// Its length, the `*` with it.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether the whole of `text` fits. Linear in practice: only the last `*` is ever tried again.
     pub(crate) fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());

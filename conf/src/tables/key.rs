@@ -70,6 +70,8 @@ impl<'k> Keys<'k> {
             ServiceKind::Alias => Kind::User,
             // The whole list has no key.
             ServiceKind::RelayHost if key.is_empty() => Kind::Exact,
+            // A certificate's mail address, or its hash: no name that is part of another.
+            ServiceKind::Cert if key.contains(['@', ':']) => Kind::FoldedExact,
             ServiceKind::Domain | ServiceKind::RelayHost | ServiceKind::Cert => Kind::Domain,
             ServiceKind::Dkim => Kind::Parents,
             ServiceKind::NetAddr => Kind::Network,

@@ -76,7 +76,7 @@ impl<V> Mapped<V> {
     }
 
     /// The values, in the order in which their keys came.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.entries.iter().map(|entry| &entry.value)
     }
 

@@ -36,7 +36,7 @@ pub use addresses::AddressSet;
 pub use domains::DomainSet;
 pub use entry::{
     AddressPattern, AliasTarget, Certificate, Credentials, DkimKey, EntryError, HostName, Pem, Secret, UserName,
-    UserRecord, Value, is_password_hash, is_user_name,
+    UserRecord, Value, is_known_scheme, is_password_hash, is_user_name,
 };
 pub use key::{Key, Keys, stored_key};
 pub use list::{List, SourceAddresses};

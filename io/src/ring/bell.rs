@@ -7,13 +7,14 @@
 //! glommio's only on the executor's own thread; no queue is `Latency::Matters`; blocking work has its own threads
 //! (`blocking.rs`); and the preemption timer, which sits there too, is set beyond any server's patience ([`PREEMPT`]).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -22,6 +23,8 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use glommio::io::BufferedFile;
 use rustix::event::{EventfdFlags, eventfd};
+
+use super::writes::Writes;
 
 /// After so long glommio would end a turn to look at the rings though tasks are ready. Tasks that compute yield by
 /// themselves (`timer.rs`, `Turns`).
@@ -54,20 +57,31 @@ struct TaskWaker {
 thread_local! {
     /// Whose executor runs on this thread: its bell's address.
     static HERE: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+    /// Bells that are not rung before [`wake_together`] has ended.
+    static HELD: RefCell<Option<Vec<Arc<Shared>>>> = const { RefCell::new(None) };
+}
+
+/// Does `work`, in which tasks of executors on other threads are woken: each executor hears of all its own at once, at the
+/// end. One that shares its processor with this thread would otherwise take its turn for the first of them alone.
+pub fn wake_together(work: impl FnOnce()) {
+    HELD.set(Some(Vec::new()));
+    work();
+    HELD.take().iter().flatten().for_each(|shared| shared.ring());
 }
 
 impl Bell {
     /// The bell of the executor that runs on this thread; its task listens as long as the executor runs.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start() -> io::Result<(Self, Rc<Writes>)> {
         // Not O_NONBLOCK: io_uring would give up such a read instead of waiting.
         let event = eventfd(0, EventfdFlags::CLOEXEC)?;
         let reading_end = event.try_clone()?;
+        let writes = Rc::new(Writes::new(event.as_fd())?);
         let shared =
             Arc::new(Shared { event, woken: SegQueue::new(), dropped: SegQueue::new(), rung: AtomicBool::new(false) });
         HERE.set(Arc::as_ptr(&shared));
-        let listening = shared.clone();
-        glommio::spawn_local(async move { listening.listen(reading_end).await }).detach();
-        Ok(Self { shared })
+        let (listening, landing) = (shared.clone(), writes.clone());
+        glommio::spawn_local(async move { listening.listen(reading_end, &landing).await }).detach();
+        Ok((Self { shared }, writes))
     }
 
     /// The task, polled with wakers that any thread may use.
@@ -107,7 +121,7 @@ impl Shared {
         ptr::eq(HERE.get(), self)
     }
 
-    async fn listen(&self, event: OwnedFd) {
+    async fn listen(&self, event: OwnedFd, writes: &Writes) {
         use std::os::fd::FromRawFd;
         // SAFETY: the descriptor is given up here and owned by the file from now on.
         let file = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
@@ -123,6 +137,7 @@ impl Shared {
                 woken.task.wake_by_ref();
             }
             while self.dropped.pop().is_some() {}
+            writes.tell();
         }
     }
 
@@ -144,7 +159,18 @@ impl Wake for TaskWaker {
             self.task.wake_by_ref();
         } else if !self.queued.swap(true, Ordering::SeqCst) {
             self.shared.woken.push(self.clone());
-            self.shared.ring();
+            let held = HELD.with_borrow_mut(|held| match held {
+                None => false,
+                Some(held) => {
+                    if !held.iter().any(|other| Arc::ptr_eq(other, &self.shared)) {
+                        held.push(self.shared.clone());
+                    }
+                    true
+                }
+            });
+            if !held {
+                self.shared.ring();
+            }
         }
     }
 }

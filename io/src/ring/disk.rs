@@ -19,9 +19,10 @@ use rustix::process::geteuid;
 
 use super::blocking::Blocking;
 use super::directories::Directories;
+use super::writes::Writes;
 use super::{plain, timer};
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
-use crate::{BLOCK_BYTES, Create, Disk, File, Writer};
+use crate::{BLOCK_BYTES, Create, Disk, File, Tree, Writer};
 
 /// Mail is its owner's alone: files …
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -34,6 +35,7 @@ pub struct RingDisk {
     buffered: Rc<Cell<bool>>,
     blocking: Blocking,
     directories: Rc<Directories>,
+    writes: Rc<Writes>,
 }
 
 /// A file of fixed size.
@@ -41,6 +43,7 @@ pub struct RingFile {
     handle: Handle,
     bytes: u64,
     path: PathBuf,
+    writes: Rc<Writes>,
 }
 
 enum Handle {
@@ -56,9 +59,9 @@ pub struct RingWriter {
 }
 
 impl RingDisk {
-    pub(super) fn new(blocking: Blocking) -> Self {
+    pub(super) fn new(blocking: Blocking, writes: Rc<Writes>) -> Self {
         let directories = Rc::new(Directories::new(blocking.clone()));
-        Self { buffered: Rc::default(), blocking, directories }
+        Self { buffered: Rc::default(), blocking, directories, writes }
     }
 
     /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
@@ -80,7 +83,7 @@ impl RingDisk {
         };
         // By descriptor: glommio's own way asks for the path, which may be another file by now.
         let bytes = rustix::fs::fstat(handle.as_fd())?.st_size as u64;
-        Ok(RingFile { handle, bytes, path: path.to_owned() })
+        Ok(RingFile { handle, bytes, path: path.to_owned(), writes: self.writes.clone() })
     }
 
     /// Writes every block once, in small pieces, and rests after each as long as `rest` says of the time it took: the disk is
@@ -92,7 +95,7 @@ impl RingDisk {
         while at < bytes {
             let began = Instant::now();
             let piece = PREWRITE_BYTES.min((bytes - at) as usize);
-            file.handle.write(at, &zeros[..piece]).await?;
+            file.handle.write(at, &zeros[..piece], None).await?;
             at += piece as u64;
             let rest = rest(began.elapsed());
             if !rest.is_zero() {
@@ -150,7 +153,7 @@ impl Disk for RingDisk {
         let (above, target, parts) = (directory_of(dir).to_owned(), dir.to_owned(), parts.to_vec());
         // Many trees stand side by side: what is above them is synced for all that are made at the same time.
         let (above, _) = self.directories.enter(&above);
-        self.blocking.run(move || make_tree(&target, &parts)).await?;
+        self.blocking.run(move || make_tree(&target, &parts).and_then(|()| sync_directory(&target))).await?;
         above.sync().await
     }
 
@@ -197,6 +200,21 @@ impl Disk for RingDisk {
             (ended, _) => ended,
         }
     }
+
+    /// One trip for what is in the tree: the directory of the file is synced first, and with it a file system that keeps a
+    /// journal has written all that was done before; the syncs that follow find little to do.
+    async fn publish_in_tree(&self, tree: Tree<'_>, temporary: &Path, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let (above, _) = self.directories.enter(directory_of(tree.dir));
+        let (dir, parts) = (tree.dir.to_owned(), tree.parts.to_vec());
+        let (temporary, target) = (temporary.to_owned(), path.to_owned());
+        let made = self.blocking.run(move || {
+            make_tree(&dir, &parts)?;
+            fsync(write_and_rename(&temporary, &target, &bytes)?)?;
+            sync_directory(&dir)
+        });
+        made.await?;
+        above.sync().await
+    }
 }
 
 impl File for RingFile {
@@ -205,7 +223,7 @@ impl File for RingFile {
         if at + bytes.len() as u64 > self.bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a write beyond the end of a file of fixed size"));
         }
-        self.handle.write(at, bytes).await
+        self.handle.write(at, bytes, Some(&self.writes)).await
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -261,13 +279,16 @@ impl Writer for RingWriter {
 }
 
 impl Handle {
-    /// One write; as durable as the flags it was opened with make it.
-    async fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+    /// One write; as durable as the flags it was opened with make it. With a ring for it, the kernel has it at once.
+    async fn write(&self, at: u64, bytes: &[u8], ring: Option<&Writes>) -> io::Result<()> {
         let written = match self {
             Handle::Direct(file) => {
                 let mut buffer = file.alloc_dma_buffer(bytes.len());
                 buffer.as_bytes_mut().copy_from_slice(bytes);
-                file.write_at(buffer, at).await
+                match ring {
+                    Some(ring) => Ok(ring.write(self.as_fd(), buffer, at).await?),
+                    None => file.write_at(buffer, at).await,
+                }
             }
             Handle::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
         };
@@ -444,5 +465,5 @@ fn make_tree(dir: &Path, parts: &[&'static str]) -> io::Result<()> {
             other => other?,
         }
     }
-    sync_directory(dir)
+    Ok(())
 }

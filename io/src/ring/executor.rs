@@ -167,8 +167,8 @@ fn run<T, F: Future<Output = T>>(
     start: impl FnOnce(RingRuntime) -> F,
 ) -> T {
     executor.run(async move {
-        let bell = Bell::start().expect("one more descriptor, beside the rings'");
-        let runtime = RingRuntime::new(bell.clone(), blocking);
+        let (bell, writes) = Bell::start().expect("one more ring and descriptor, beside the other rings'");
+        let runtime = RingRuntime::new(bell.clone(), writes, blocking);
         bell.answering(start(runtime)).await
     })
 }

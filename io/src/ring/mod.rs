@@ -15,6 +15,7 @@ mod setup;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod writes;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -29,10 +30,12 @@ use bell::Bell;
 use blocking::Blocking;
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use timer::Turns;
+use writes::Writes;
 
 use crate::limits::READ_BYTES_MAX;
 use crate::{Class, Runtime};
 
+pub use bell::wake_together;
 pub use disk::{RingDisk, RingFile, RingWriter};
 pub use executor::{
     Options, ShardThread, StartError, available_cpus, io_memory_bytes, run_shards, run_single, warm_up,
@@ -54,13 +57,14 @@ struct Inner {
     scratch: RefCell<Vec<u8>>,
     entropy: RefCell<Entropy>,
     disk: RingDisk,
+    writes: Rc<Writes>,
     turns: Turns,
     bell: Bell,
 }
 
 impl RingRuntime {
     /// Must be called on a running executor: it makes the task queues.
-    fn new(bell: Bell, blocking: Blocking) -> Self {
+    fn new(bell: Bell, writes: Rc<Writes>, blocking: Blocking) -> Self {
         // Not even commits are `Latency::Matters`: `bell.rs` says why.
         let queue = |shares, name: &str| {
             glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
@@ -72,7 +76,8 @@ impl RingRuntime {
             background: queue(100, "background"),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             entropy: RefCell::new(Entropy::new()),
-            disk: RingDisk::new(blocking),
+            disk: RingDisk::new(blocking, writes.clone()),
+            writes,
             turns: Turns::new(),
             bell,
         };
@@ -92,6 +97,14 @@ impl RingRuntime {
 
     fn scratch(&self) -> &RefCell<Vec<u8>> {
         &self.inner.scratch
+    }
+
+    /// Called between the system calls of connections: when a durable write has ended, who waits for it runs next.
+    async fn mind_writes(&self) {
+        if self.inner.writes.have_landed() {
+            self.inner.writes.tell();
+            glommio::executor().yield_task_queue_now().await;
+        }
     }
 }
 

@@ -170,6 +170,7 @@ impl Stream for RingStream {
             }
             left = &left[sent..];
         }
+        self.runtime.mind_writes().await;
         Ok(())
     }
 

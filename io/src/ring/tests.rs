@@ -1,13 +1,15 @@
 //! What only the real world has: threads, rings, descriptors. The rest is in `tests/conformance.rs`.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::{Listener, Mesh, Stream, sys};
+use crate::{BLOCK_BYTES, Create, Disk, File, Listener, Mesh, Stream, sys};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -216,4 +218,71 @@ fn nothing_about_an_idle_connection_fills_its_buffer() {
         assert_eq!(buffer, b"NOOP\r\n");
     })
     .unwrap();
+}
+
+/// A new file of `blocks` blocks.
+async fn some_file(runtime: &RingRuntime, dir: &Path, blocks: u64) -> RingFile {
+    let path = dir.join("journal");
+    runtime.disk().create(&path, blocks * BLOCK_BYTES as u64, Create::Prewritten).await.expect("room for a file")
+}
+
+#[test]
+fn a_durable_write_that_nobody_waits_for_any_more_is_done_all_the_same() {
+    let dir = tempfile::tempdir_in(".").expect("a directory");
+    let here = dir.path().to_owned();
+    let ended = run_single(|runtime| async move {
+        let file = Rc::new(some_file(&runtime, &here, 65).await);
+        for block in 0..64_u64 {
+            let bytes = vec![block as u8 + 1; BLOCK_BYTES];
+            let mut write = pin!(file.write_durable(block * BLOCK_BYTES as u64, &bytes));
+            // One look gives it to the kernel; most have not ended by then.
+            let _ = futures_lite::future::poll_once(&mut write).await;
+        }
+        file.write_durable(64 * BLOCK_BYTES as u64, &[65; BLOCK_BYTES]).await.expect("and one that is waited for");
+        runtime.sleep(Duration::from_millis(50)).await;
+        for block in 0..65_u64 {
+            let read = file.read(block * BLOCK_BYTES as u64, BLOCK_BYTES).await.expect("it is there");
+            assert!(read.iter().all(|byte| u64::from(*byte) == block + 1), "block {block} holds {}", read[0]);
+        }
+    });
+    ended.expect("io_uring works here");
+}
+
+#[test]
+fn durable_writes_of_many_tasks_end_while_connections_talk() {
+    const TASKS: usize = 40;
+    const WRITES: usize = 50;
+    let dir = tempfile::tempdir_in(".").expect("a directory");
+    let here = dir.path().to_owned();
+    let ended = run_single(|runtime| async move {
+        let file = Rc::new(some_file(&runtime, &here, TASKS as u64).await);
+        let done = Rc::new(Cell::new(0));
+        for task in 0..TASKS {
+            let (file, done) = (file.clone(), done.clone());
+            runtime.spawn(Class::Commit, async move {
+                for turn in 0..WRITES {
+                    let bytes = vec![(task + turn) as u8; BLOCK_BYTES];
+                    file.write_durable((task * BLOCK_BYTES) as u64, &bytes).await.expect("written");
+                    done.set(done.get() + 1);
+                }
+            });
+        }
+        let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+        let mut client = runtime.connect(listener.local_addr(), None, PATIENCE).await.expect("it listens");
+        let (mut server, _) = listener.accept().await.expect("it comes");
+        let mut exchanges = 0;
+        while done.get() < TASKS * WRITES {
+            client.write_all(b"ping").await.expect("open");
+            server.read(&mut Vec::new(), 16).await.expect("open");
+            exchanges += 1;
+            assert!(exchanges < 10_000_000, "{} of {} writes", done.get(), TASKS * WRITES);
+        }
+        for task in 0..TASKS {
+            let read = file.read((task * BLOCK_BYTES) as u64, BLOCK_BYTES).await.expect("it is there");
+            assert_eq!(read[0], (task + WRITES - 1) as u8);
+        }
+        let beyond = file.write_durable((TASKS * BLOCK_BYTES) as u64, &[0; BLOCK_BYTES]).await;
+        assert_eq!(beyond.expect_err("beyond the end").kind(), io::ErrorKind::InvalidInput);
+    });
+    ended.expect("io_uring works here");
 }

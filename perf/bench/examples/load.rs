@@ -1,5 +1,5 @@
 //! The load tools without the server, for `perf/compare` and for measuring other machines:
-//! `load source|sink|probe|verify …`, with the options of `ringpost bench`.
+//! `load source|sink|handshakes|probe|verify …`, with the options of `ringpost bench`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use ringpost_bench::{probe, sink, source, verify};
+use ringpost_bench::{handshakes, probe, sink, source, verify};
 
 /// Load for any SMTP server, and a receiving end.
 #[derive(Debug, Parser)]
@@ -16,6 +16,8 @@ enum Tool {
     Source(source::Options),
     /// Receive messages.
     Sink(sink::Options),
+    /// Make handshakes.
+    Handshakes(handshakes::Options),
     /// Measure the disk.
     Probe(probe::Options),
     /// Compare what was acknowledged with what was received.
@@ -54,6 +56,11 @@ fn run(tool: Tool, stop: Arc<AtomicBool>) -> Result<String, Box<dyn std::error::
         Tool::Sink(mut options) => {
             options.stop = Some(stop);
             let summary = sink::run(&options)?;
+            if options.json { serde_json::to_string(&summary)? } else { summary.to_string() }
+        }
+        Tool::Handshakes(mut options) => {
+            options.stop = Some(stop);
+            let summary = handshakes::run(&options)?;
             if options.json { serde_json::to_string(&summary)? } else { summary.to_string() }
         }
         Tool::Probe(options) => {

@@ -20,12 +20,10 @@ pub struct Campaign {
     pub helo: Vec<u8>,
     /// `MAIL FROM` line.
     pub mail: Vec<u8>,
-    /// `RCPT TO` lines, one for each recipient.
-    pub rcpts: Vec<Vec<u8>>,
+    /// Whom messages are for: one after the other, in turns.
+    pub addressees: Vec<Addressees>,
     /// Recipients' local parts, as files list them.
     pub locals: Vec<String>,
-    /// MAIL, every RCPT and DATA as one group (RFC 2920 §3.1).
-    pub group: Vec<u8>,
     /// How far ahead of the replies commands may go.
     pub pipelining: Pipelining,
     /// Messages after which a connection is closed.
@@ -60,7 +58,21 @@ pub struct Campaign {
     pub acks_wanted: bool,
 }
 
+/// The recipients of a message, all in one domain.
+#[derive(Debug)]
+pub struct Addressees {
+    /// `RCPT TO` lines, one for each recipient.
+    pub rcpts: Vec<Vec<u8>>,
+    /// MAIL, every RCPT and DATA as one group (RFC 2920 §3.1).
+    pub group: Vec<u8>,
+}
+
 impl Campaign {
+    /// Whom message number `seq` is for.
+    pub fn to(&self, seq: u64) -> &Addressees {
+        &self.addressees[(seq % self.addressees.len() as u64) as usize]
+    }
+
     /// Whether another message may begin, its schedule aside.
     pub fn has_more(&self) -> bool {
         !self.over && self.quota.is_none_or(|quota| self.finished + self.in_flight < quota)
@@ -91,7 +103,7 @@ impl Campaign {
         self.accepted += 1;
         self.recipients += u64::from(transaction.accepted);
         if self.acks_wanted {
-            let all = 0..self.rcpts.len() as u16;
+            let all = 0..self.locals.len() as u16;
             let taken = all.filter(|index| !transaction.refused.contains(index));
             self.acked.extend(taken.map(|index| (transaction.seq, index)));
         }
@@ -127,8 +139,8 @@ enum Awaited {
 pub enum Tail {
     /// Only the final dot.
     Dot,
-    /// The next message's group.
-    Group,
+    /// The group of the next message, of this number.
+    Group(u64),
     /// QUIT.
     Quit,
 }
@@ -198,12 +210,13 @@ impl Exchange {
             return Verdict::Idle;
         };
         self.begun += 1;
+        let seq = transaction.seq;
         self.opening = Some(transaction);
         if self.pipelining == Pipelining::Off {
             self.out.extend_from_slice(&campaign.mail);
             self.awaited.push_back(Awaited::Mail);
         } else {
-            self.out.extend_from_slice(&campaign.group);
+            self.out.extend_from_slice(&campaign.to(seq).group);
             self.await_group(campaign);
         }
         Verdict::Continue
@@ -287,7 +300,7 @@ impl Exchange {
             if code != 250 {
                 return self.give_up(campaign, now);
             }
-            self.out.extend_from_slice(&campaign.rcpts[0]);
+            self.out.extend_from_slice(&campaign.to(transaction.seq).rcpts[0]);
             self.awaited.push_back(Awaited::Rcpt(0));
         }
         Verdict::Continue
@@ -307,7 +320,7 @@ impl Exchange {
         if self.pipelining != Pipelining::Off {
             return;
         }
-        if let Some(rcpt) = campaign.rcpts.get(usize::from(index) + 1) {
+        if let Some(rcpt) = campaign.to(transaction.seq).rcpts.get(usize::from(index) + 1) {
             self.out.extend_from_slice(rcpt);
             self.awaited.push_back(Awaited::Rcpt(index + 1));
         } else if transaction.accepted > 0 {
@@ -345,7 +358,7 @@ impl Exchange {
                 tail = Tail::Quit;
                 self.awaited.push_back(Awaited::Quit);
             } else if let Some(next) = campaign.admit(now) {
-                tail = Tail::Group;
+                tail = Tail::Group(next.seq);
                 self.begun += 1;
                 self.opening = Some(next);
                 self.await_group(campaign);
@@ -370,7 +383,7 @@ impl Exchange {
 
     fn await_group(&mut self, campaign: &Campaign) {
         self.awaited.push_back(Awaited::Mail);
-        self.awaited.extend((0..campaign.rcpts.len() as u16).map(Awaited::Rcpt));
+        self.awaited.extend((0..campaign.locals.len() as u16).map(Awaited::Rcpt));
         self.awaited.push_back(Awaited::Data);
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! [`source`] opens connections and sends numbered messages as fast as it is answered, or at a given rate;
 //! [`sink`] accepts them and checks that nothing changed on the way; [`verify`] compares what the one saw
-//! answered with what the other received; [`probe`] measures the disk. They speak to any mail server and know
-//! nothing of Ringpost.
+//! answered with what the other received; [`handshakes`] counts those of TLS; [`probe`] measures the disk. They speak to
+//! any mail server and know nothing of Ringpost.
 //!
-//! Never here: the server's own code, DNS, TLS, retries of a refused message.
+//! Never here: the server's own code, DNS, retries of a refused message, doubts about a certificate.
 #![forbid(unsafe_code)]
 
 mod body;
+mod dial;
+mod encryption;
 mod exchange;
+pub mod handshakes;
 mod limits;
 mod measure;
 mod pace;

@@ -18,6 +18,8 @@ pub const EVENTS_MAX: usize = 512;
 pub const CONNECTIONS_MAX: u32 = 30_000;
 /// Recipients of one message: ten times what RFC 5321 §4.5.3.1.8 obliges a server to take.
 pub const RECIPIENTS_MAX: u32 = 1000;
+/// Domains of recipients, whose commands are made beforehand.
+pub const DOMAINS_MAX: u32 = 100_000;
 /// Kinds of refusal (step and code) that a summary lists.
 pub const REFUSALS_MAX: usize = 64;
 /// Waits before a lost connection is tried again, first and longest.
@@ -37,3 +39,7 @@ pub const PROBE_BYTES: usize = 4096;
 /// File that the disk probe overwrites, in bytes: larger than what a disk merges, small enough to be made at once.
 pub const PROBE_FILE_BYTES: u64 = 32 << 20;
 const _: () = assert!(PROBE_FILE_BYTES.is_multiple_of(PROBE_BYTES as u64));
+/// Sessions that a client of ours keeps to take them up again: each connection's place has its own, which needs its last.
+pub const SESSIONS_KEPT: usize = 8;
+/// Kinds of failure that a count of handshakes lists.
+pub const FAILURES_MAX: usize = 16;

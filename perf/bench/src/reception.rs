@@ -57,6 +57,8 @@ pub struct Rules {
     pub drop: Vec<Share<DropAt>>,
     /// The reply to the end of a message waits.
     pub delayed: bool,
+    /// STARTTLS is offered.
+    pub start_tls: bool,
     /// Lines for the file, to be written before the replies leave.
     pub receipts: Vec<u8>,
     /// What was seen.
@@ -120,6 +122,8 @@ pub enum Outcome {
     NeedInput,
     /// Keep `out` back for the delay, then step again.
     Pause,
+    /// Send `out`; a handshake follows, and nothing that came before it counts any more.
+    StartTls,
     /// Send `out`, close.
     Leave,
     /// Close at once; `out` is not sent.
@@ -144,6 +148,7 @@ enum State {
 pub struct Reception {
     state: State,
     greeted: bool,
+    encrypted: bool,
     mail: bool,
     /// BDAT has begun: DATA may not follow (RFC 3030 §2).
     chunked: bool,
@@ -166,6 +171,7 @@ impl Reception {
         Some(Self {
             state: State::Command,
             greeted: false,
+            encrypted: false,
             mail: false,
             chunked: false,
             recipients: 0,
@@ -213,7 +219,8 @@ impl Reception {
             b"RCPT" => self.on_rcpt(argument, rules),
             b"DATA" => self.on_data_command(rules),
             b"BDAT" => self.on_bdat(argument, rules),
-            b"EHLO" => self.on_hello(EHLO_REPLY),
+            b"EHLO" if rules.start_tls && !self.encrypted => self.on_hello(&[EHLO_STARTTLS, EHLO_REST].concat()),
+            b"EHLO" => self.on_hello(&[EHLO_FIRST, EHLO_REST].concat()),
             b"HELO" => self.on_hello(b"250 sink.invalid\r\n"),
             b"RSET" => {
                 self.reset();
@@ -225,6 +232,7 @@ impl Reception {
                 self.reply(b"221 2.0.0 bye\r\n");
                 Some(Outcome::Leave)
             }
+            _ if rules.start_tls && !self.encrypted && verb.eq_ignore_ascii_case(b"STARTTLS") => self.on_start_tls(),
             _ => self.mistake(rules, b"500 5.5.1 no such command\r\n"),
         };
         (end + 1, outcome)
@@ -234,6 +242,15 @@ impl Reception {
         self.reset();
         self.greeted = true;
         self.reply(reply)
+    }
+
+    /// RFC 3207 §4.2: both sides forget what was said before.
+    fn on_start_tls(&mut self) -> Option<Outcome> {
+        self.reset();
+        self.greeted = false;
+        self.encrypted = true;
+        self.reply(b"220 2.0.0 go on\r\n");
+        Some(Outcome::StartTls)
     }
 
     fn on_mail(&mut self, argument: &[u8], rules: &mut Rules) -> Option<Outcome> {
@@ -447,8 +464,10 @@ fn path<'a>(argument: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(word).then_some(&rest[..end])
 }
 
-const EHLO_REPLY: &[u8] = b"250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 134217728\r\n250-8BITMIME\r\n\
-    250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n";
+const EHLO_FIRST: &[u8] = b"250-sink.invalid\r\n";
+const EHLO_STARTTLS: &[u8] = b"250-sink.invalid\r\n250-STARTTLS\r\n";
+const EHLO_REST: &[u8] = b"250-PIPELINING\r\n250-SIZE 134217728\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
+    250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n";
 const _: () = assert!(MESSAGE_BYTES_MAX == 134_217_728, "the SIZE above says so");
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::measure::Latency;
 use crate::probe::Probe;
 use crate::verify::Verdict;
-use crate::{sink, source};
+use crate::{handshakes, sink, source};
 
 impl fmt::Display for source::Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,6 +61,18 @@ impl fmt::Display for sink::Summary {
             writeln!(out, "{count} {what}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for handshakes::Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "{} handshakes in {:.2} s, {} of them resumed: {:.0} per second, with {}\n",
+            self.handshakes, self.seconds, self.resumed, self.rate, self.address,
+        )?;
+        table(out, &self.steps)?;
+        self.failures.iter().try_for_each(|(why, count)| writeln!(out, "{count} x failed: {why}"))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The receiving end: one thread, one epoll. It takes messages as fast as they come and keeps none; it can check
 //! them, note them, refuse them, be slow, and break off.
 //!
+//! With a certificate it encrypts, from the first byte or after STARTTLS.
+//!
 //! Receipts of a turn of the loop are written to their file before the replies of that turn leave: a message that the
 //! client was told about is in the file.
 
@@ -19,6 +21,7 @@ use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::Serialize;
 
+use crate::encryption::{self, Encryption};
 use crate::limits;
 use crate::progress::{Progress, Shown};
 use crate::reception::{DropAt, Outcome, Reception, Rules};
@@ -43,6 +46,15 @@ pub struct Options {
     /// File to which `key recipient` is added for each delivery, before its 250 leaves. Bodies are checked as well.
     #[arg(long)]
     pub received: Option<PathBuf>,
+    /// Certificates in PEM, the sink's own first: STARTTLS is offered.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The first certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// TLS begins with the first byte; needs --cert.
+    #[arg(long, requires = "cert")]
+    pub smtps: bool,
     /// Wait this long before the answer to each message.
     #[arg(long, value_parser = parse_time)]
     pub delay: Option<Duration>,
@@ -81,6 +93,9 @@ impl Options {
             time: None,
             verify: false,
             received: None,
+            cert: None,
+            key: None,
+            smtps: false,
             delay: None,
             reject_mail: Vec::new(),
             reject_rcpt: Vec::new(),
@@ -97,7 +112,7 @@ impl Options {
 /// Why a sink could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A code that is no refusal, or a share that cannot be.
+    /// A code that is no refusal, a share that cannot be, a certificate that is none.
     #[error("{0}")]
     Options(String),
     /// The address is taken, or not ours.
@@ -168,6 +183,7 @@ pub fn run(options: &Options) -> Result<Summary, Error> {
 pub struct Sink {
     options: Options,
     rules: Rules,
+    tls: Option<Arc<rustls::ServerConfig>>,
     listener: OwnedFd,
     address: SocketAddr,
     epoll: OwnedFd,
@@ -195,6 +211,7 @@ struct Slot {
 struct Connection {
     stream: TcpStream,
     reception: Reception,
+    encryption: Option<Box<Encryption>>,
     /// Input that waits for more, or for the delay.
     kept: Vec<u8>,
     phase: Phase,
@@ -229,6 +246,10 @@ impl Sink {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| Error::System("epoll", error.into()))?;
         epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)
             .map_err(|error| Error::System("epoll", error.into()))?;
+        let tls = match (&options.cert, &options.key) {
+            (Some(cert), Some(key)) => Some(encryption::server(cert, key).map_err(Error::Options)?),
+            _ => None,
+        };
         let received = options.received.as_ref().map(|path| File::options().create(true).append(true).open(path));
         let rules = Rules {
             verify: options.verify,
@@ -239,10 +260,12 @@ impl Sink {
             reject_end: options.reject_end.clone(),
             drop: options.drop.clone(),
             delayed: options.delay.is_some(),
+            start_tls: tls.is_some() && !options.smtps,
             ..Rules::default()
         };
         Ok(Self {
             rules,
+            tls,
             listener,
             address,
             epoll,
@@ -351,7 +374,10 @@ impl Sink {
             let stream = TcpStream::from(socket);
             epoll::add(&self.epoll, &stream, event_data(index, slot.generation), watched)
                 .map_err(|error| Error::System("epoll", error.into()))?;
-            slot.connection = Some(Connection { stream, reception, kept: Vec::new(), phase: Phase::Open, watched });
+            let encryption = self.tls.as_ref().filter(|_| self.options.smtps).map(Encryption::new).transpose();
+            let encryption = encryption.map_err(Error::Options)?;
+            let (kept, phase) = (Vec::new(), Phase::Open);
+            slot.connection = Some(Connection { stream, reception, encryption, kept, phase, watched });
             self.answering.push(index);
         }
         Ok(())
@@ -382,7 +408,13 @@ impl Sink {
         if count == 0 {
             return self.close(index);
         }
-        let outcome = if connection.kept.is_empty() {
+        let outcome = if let Some(encryption) = &mut connection.encryption {
+            // An alert may be due; nobody waits for it.
+            if encryption.receive(&scratch[..count], &mut connection.kept).is_err() {
+                return self.close(index);
+            }
+            step_kept(connection, &mut self.rules)
+        } else if connection.kept.is_empty() {
             let (used, outcome) = connection.reception.step(&scratch[..count], &mut self.rules);
             connection.kept.extend_from_slice(&scratch[used..count]);
             outcome
@@ -425,7 +457,20 @@ impl Sink {
                 self.delayed.push(Reverse((at, index, slot.generation)));
                 self.watch(index, epoll::EventFlags::empty());
             }
+            Outcome::StartTls => self.start_tls(index),
             Outcome::Drop => self.close(index),
+        }
+    }
+
+    fn start_tls(&mut self, index: usize) {
+        let Some(connection) = &mut self.slots[index].connection else { return };
+        // What came behind the command in clear may be anybody's. And 30 bytes fit into an idle socket.
+        let clean = connection.kept.is_empty() && connection.stream.write_all(&connection.reception.out).is_ok();
+        let encryption = self.tls.as_ref().filter(|_| clean).and_then(|config| Encryption::new(config).ok());
+        connection.reception.out.clear();
+        connection.encryption = encryption;
+        if connection.encryption.is_none() {
+            self.close(index);
         }
     }
 
@@ -435,7 +480,10 @@ impl Sink {
         if connection.phase == Phase::Paused {
             return;
         }
-        let out = &mut connection.reception.out;
+        let out = match &mut connection.encryption {
+            Some(encryption) => encryption.send(&mut connection.reception.out),
+            None => &mut connection.reception.out,
+        };
         if !out.is_empty() {
             match connection.stream.write(out) {
                 Ok(written) if written == out.len() => out.clear(),

@@ -16,11 +16,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::Serialize;
 
 use crate::body::Maker;
-use crate::exchange::{Campaign, Exchange, Tail, Verdict, command, parse_reply};
+use crate::dial::dial;
+use crate::exchange::{Addressees, Campaign, Exchange, Tail, Verdict, command, parse_reply};
 use crate::limits;
 use crate::measure::{Latency, Measures, Refusal, Step};
 use crate::pace::Pace;
@@ -103,7 +103,6 @@ struct Source {
     run: String,
     campaign: Campaign,
     maker: Maker,
-    tails: [Vec<u8>; 3],
     epoll: rustix::fd::OwnedFd,
     slots: Vec<Slot>,
     /// Slots to be connected again, and when.
@@ -130,6 +129,9 @@ impl Source {
         if options.recipients == 0 || options.recipients > limits::RECIPIENTS_MAX {
             return bad(&format!("recipients go from 1 to {}", limits::RECIPIENTS_MAX));
         }
+        if options.to_domains == 0 || options.to_domains > limits::DOMAINS_MAX {
+            return bad(&format!("domains go from 1 to {}", limits::DOMAINS_MAX));
+        }
         if options.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) || options.per_connection == Some(0) {
             return bad("rate and messages per connection must be above zero");
         }
@@ -147,12 +149,10 @@ impl Source {
         let from = format!("source@{}", options.from_domain);
         let to = format!("r0@{}", options.to_domain);
         let campaign = campaign(options, &from, acked.is_some(), start);
-        let tails = [Vec::new(), campaign.group.clone(), b"QUIT\r\n".to_vec()];
         Ok(Self {
             address,
             maker: Maker::new(&run, &from, &to, &rfc5322_now(), options.size.max()),
             run,
-            tails: tails.map(|follows| [b"\r\n.\r\n".to_vec(), follows].concat()),
             campaign,
             epoll,
             slots: Vec::new(),
@@ -264,15 +264,7 @@ impl Source {
     }
 
     fn connect(&mut self, index: usize, now: Instant) -> io::Result<()> {
-        let family = if self.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        match rustix::net::connect(&socket, &self.address) {
-            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
+        let stream = dial(&self.address)?;
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         slot.connecting = true;
@@ -376,23 +368,23 @@ impl Source {
         if slot.exchange.out.is_empty() && body.is_none() {
             return;
         }
-        let (head, text, tail): (&[u8], &[u8], &[u8]) = match body {
+        let [head, text, dot, tail]: [&[u8]; 4] = match body {
             Some((seq, tail)) => {
                 let (head, text) = self.maker.make(seq, self.options.size.draw(seq));
-                let tail = match tail {
-                    Tail::Dot => &self.tails[0],
-                    Tail::Group => &self.tails[1],
-                    Tail::Quit => &self.tails[2],
+                let tail: &[u8] = match tail {
+                    Tail::Dot => b"",
+                    Tail::Group(next) => &self.campaign.to(next).group,
+                    Tail::Quit => b"QUIT\r\n",
                 };
                 self.bytes += (head.len() + text.len()) as u64;
-                (head, text, tail)
+                [head, text, b"\r\n.\r\n", tail]
             }
-            None => (&[], &[], &[]),
+            None => [b""; 4],
         };
-        let parts = [slot.exchange.out.as_slice(), head, text, tail];
+        let parts = [slot.exchange.out.as_slice(), head, text, dot, tail];
         let mut written = 0;
         if slot.pending.is_empty() {
-            let used = if head.is_empty() { 0..1 } else { usize::from(parts[0].is_empty())..4 };
+            let used = if head.is_empty() { 0..1 } else { usize::from(parts[0].is_empty())..5 };
             written = match stream.write_vectored(&parts.map(IoSlice::new)[used]) {
                 Ok(written) => written,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
@@ -529,14 +521,20 @@ fn take_lines(exchange: &mut Exchange, input: &[u8], campaign: &mut Campaign, no
 fn campaign(options: &Options, from: &str, acks_wanted: bool, start: Instant) -> Campaign {
     let locals: Vec<String> = (0..options.recipients).map(|index| format!("r{index}")).collect();
     let mail = command("MAIL FROM:", &format!("<{from}>"));
-    let rcpt = |local: &String| command("RCPT TO:", &format!("<{local}@{}>", options.to_domain));
-    let rcpts: Vec<Vec<u8>> = locals.iter().map(rcpt).collect();
+    let addressees = |domain: String| {
+        let rcpts = locals.iter().map(|local| command("RCPT TO:", &format!("<{local}@{domain}>")));
+        let rcpts: Vec<Vec<u8>> = rcpts.collect();
+        Addressees { group: [mail.clone(), rcpts.concat(), command("DATA", "")].concat(), rcpts }
+    };
+    let addressees = match options.to_domains {
+        1 => vec![addressees(options.to_domain.clone())],
+        count => (0..count).map(|number| addressees(format!("d{number}.{}", options.to_domain))).collect(),
+    };
     Campaign {
         hello: command("EHLO ", &options.from_domain),
         helo: command("HELO ", &options.from_domain),
-        group: [mail.clone(), rcpts.concat(), command("DATA", "")].concat(),
         mail,
-        rcpts,
+        addressees,
         locals,
         pipelining: options.pipelining,
         per_connection: options.per_connection.unwrap_or(u64::MAX),

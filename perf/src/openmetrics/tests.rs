@@ -65,7 +65,12 @@ fn snapshot() -> Snapshot {
         let gauges = Gauges { queue_envelopes: 7, queue_deferred: 3, queue_in_flight: 1, ..Gauges::default() };
         ShardSnapshot { shard, stages: stages.snapshot(), counters: counters.snapshot(), gauges }
     });
-    Snapshot { version: "0.1.0\"\\".into(), uptime_seconds: 1.5, shards: shards.collect() }
+    Snapshot {
+        version: "0.1.0\"\\".into(),
+        uptime_seconds: 1.5,
+        shards: shards.collect(),
+        certificates: vec![CertificateDays { pki: "mx".into(), days: -2 }],
+    }
 }
 
 #[test]

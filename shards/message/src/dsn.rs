@@ -15,6 +15,8 @@ pub struct Recipient<'a> {
     pub address: &'a str,
     /// The forward-path that the sender has named, where an alias has made another one of it; else empty.
     pub original: &'a str,
+    /// Type and address of whom the sender has written to, as the client has told (ORCPT, RFC 3461); it comes before `original`.
+    pub told: Option<(&'a str, &'a str)>,
     /// Enhanced status code (RFC 3463).
     pub status: (u8, u16, u16),
     /// The host that said so; empty: it was us.
@@ -46,7 +48,11 @@ pub struct Report<'a> {
     pub now_ms: u64,
     /// The message came with SMTPUTF8, so the sender can read a report that needs it.
     pub smtputf8: bool,
-    /// Those who did not get it.
+    /// The client's name for the transaction (ENVID, RFC 3461); empty if there is none.
+    pub envelope_id: &'a str,
+    /// The report returns the whole message, and `original` is all of it. Only a report of failure does.
+    pub returns_all: bool,
+    /// Those whom it is about.
     pub recipients: &'a [Recipient<'a>],
     /// The message, or its first part with the header.
     pub original: &'a [u8],
@@ -58,11 +64,25 @@ enum Action {
     Failed,
     /// Tried until this time, milliseconds since the Unix epoch.
     Delayed(u64),
+    /// It is where it was sent to.
+    Delivered,
+    /// It has gone to a server that cannot be asked for reports.
+    Relayed,
 }
 
 /// The message that says that delivery failed for good. ASCII, unless `smtputf8` and something goes beyond it.
 pub fn compose(report: &Report<'_>) -> Vec<u8> {
     Composer::new(report, Action::Failed).compose()
+}
+
+/// The message that says that delivery has succeeded, which the sender has asked for.
+pub fn compose_delivered(report: &Report<'_>) -> Vec<u8> {
+    Composer::new(report, Action::Delivered).compose()
+}
+
+/// The message that says that what the sender has asked for can be told no further, since the next server does not know how.
+pub fn compose_relayed(report: &Report<'_>) -> Vec<u8> {
+    Composer::new(report, Action::Relayed).compose()
 }
 
 /// The message that says that delivery takes long and goes on until `until_ms`.
@@ -73,6 +93,8 @@ pub fn compose_delayed(report: &Report<'_>, until_ms: u64) -> Vec<u8> {
 struct Composer<'r> {
     report: &'r Report<'r>,
     action: Action,
+    /// The whole message is shown, not its header only.
+    returns_all: bool,
     charset: Charset,
     header: String,
     boundary: String,
@@ -85,18 +107,23 @@ impl<'r> Composer<'r> {
         let header = String::from_utf8_lossy(whole_lines(original)).into_owned();
         let beyond_ascii = !header.is_ascii()
             || !report.sender.is_ascii()
-            || report
-                .recipients
-                .iter()
-                .any(|one| [one.address, one.original, one.reply, one.output].iter().any(|text| !text.is_ascii()));
+            || report.recipients.iter().any(|one| {
+                [one.address, one.original, one.told.map_or("", |(_, address)| address), one.reply, one.output]
+                    .iter()
+                    .any(|text| !text.is_ascii())
+            });
         let charset = if report.smtputf8 && beyond_ascii { Charset::Utf8 } else { Charset::Ascii };
         let mut boundary = format!("=_{}", report.bounce_id.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
         // Nobody can know the identifier beforehand; should the text hold it all the same, it is made longer.
-        while header.contains(&boundary) {
+        // A header that goes beyond ASCII without having said so must not travel inside of something that has not, either.
+        let is_sound = charset == Charset::Utf8 || header.is_ascii();
+        let returns_all = report.returns_all && action == Action::Failed && is_sound;
+        let all = if returns_all { report.original } else { &[][..] };
+        while header.contains(&boundary) || memchr::memmem::find(all, boundary.as_bytes()).is_some() {
             boundary.push('_');
         }
         let out = Vec::with_capacity(2048 + header.len() + 256 * report.recipients.len().min(REPORTED_RECIPIENTS_MAX));
-        Self { report, action, charset, header, boundary, out }
+        Self { report, action, returns_all, charset, header, boundary, out }
     }
 
     fn compose(mut self) -> Vec<u8> {
@@ -111,6 +138,8 @@ impl<'r> Composer<'r> {
         let subject = match self.action {
             Action::Failed => "Mail could not be delivered",
             Action::Delayed(_) => "Mail is delayed",
+            Action::Delivered => "Mail was delivered",
+            Action::Relayed => "Mail was handed on",
         };
         self.line(&["Date: ", &date_text(self.report.now_ms)]);
         self.text("From: Mail delivery <mailer-daemon@");
@@ -132,7 +161,7 @@ impl<'r> Composer<'r> {
             &self.boundary.clone(),
             "\"",
         ]);
-        if self.charset == Charset::Utf8 {
+        if self.charset == Charset::Utf8 || (self.returns_all && !self.report.original.is_ascii()) {
             self.line(&["Content-Transfer-Encoding: 8bit"]);
         }
         self.line(&[]);
@@ -153,8 +182,17 @@ impl<'r> Composer<'r> {
             }
             Action::Delayed(until_ms) => {
                 self.line(&["Your message of ", &arrived]);
-                self.line(&["could not yet be delivered to the recipients below. You need not do anything:"]);
-                self.line(&["it is tried until ", &date_text(until_ms), "."]);
+                self.line(&["could not yet be delivered to the recipients below. You need not do anything,"]);
+                self.line(&["nor send it again: it is tried until ", &date_text(until_ms), "."]);
+            }
+            Action::Delivered => {
+                self.line(&["Your message of ", &arrived]);
+                self.line(&["was delivered to the recipients below, as you wanted to be told."]);
+            }
+            Action::Relayed => {
+                self.line(&["Your message of ", &arrived]);
+                self.line(&["was handed on for the recipients below. The next server does not report delivery,"]);
+                self.line(&["so this is the last that you are told, unless it fails."]);
             }
         }
         for recipient in self.recipients() {
@@ -222,6 +260,10 @@ impl<'r> Composer<'r> {
         host(&mut self.out, self.report.hostname);
         self.text("\r\nX-Ringpost-Queue-ID: ");
         host(&mut self.out, self.report.queue_id);
+        if !self.report.envelope_id.is_empty() {
+            self.text("\r\nOriginal-Envelope-Id: ");
+            self.foreign(self.report.envelope_id);
+        }
         self.line(&["\r\nArrival-Date: ", &date_text(self.report.arrived_ms)]);
         for recipient in self.recipients() {
             self.recipient(recipient);
@@ -231,13 +273,27 @@ impl<'r> Composer<'r> {
     /// RFC 3464 §2.3.
     fn recipient(&mut self, recipient: &Recipient<'_>) {
         self.text("\r\n");
-        if !recipient.original.is_empty() {
+        if let Some((kind, address)) = recipient.told {
+            self.text("Original-Recipient: ");
+            self.foreign(kind);
+            self.text("; ");
+            self.foreign(address);
+            self.text("\r\n");
+        } else if !recipient.original.is_empty() {
             self.address("Original-Recipient: ", recipient.original);
             self.text("\r\n");
         }
         self.address("Final-Recipient: ", recipient.address);
-        self.line(&["\r\nAction: ", if self.action == Action::Failed { "failed" } else { "delayed" }]);
+        let action = match self.action {
+            Action::Failed => "failed",
+            Action::Delayed(_) => "delayed",
+            Action::Delivered => "delivered",
+            Action::Relayed => "relayed",
+        };
+        self.line(&["\r\nAction: ", action]);
         let (class, subject, detail) = recipient.status;
+        // What is tried again has failed for now, whatever class the last reply was of (RFC 3464 §2.3.4).
+        let class = if let Action::Delayed(_) = self.action { 4 } else { class };
         // A failure that is final is of class 5, or 4 when the time was over (RFC 3463 §3.5, X.4.7).
         self.line(&["Status: ", &format!("{class}.{subject}.{detail}")]);
         if !recipient.remote.is_empty() {
@@ -248,9 +304,9 @@ impl<'r> Composer<'r> {
         self.text("Diagnostic-Code: smtp; ");
         let text = self.diagnostic(recipient);
         wrapped(&mut self.out, "Diagnostic-Code: smtp; ".len(), &text, b"\t");
-        self.line(&["Last-Attempt-Date: ", &date_text(self.report.now_ms)]);
-        if let Action::Delayed(until_ms) = self.action {
-            self.line(&["Will-Retry-Until: ", &date_text(until_ms)]);
+        match self.action {
+            Action::Delayed(until_ms) => self.line(&["Will-Retry-Until: ", &date_text(until_ms)]),
+            _ => self.line(&["Last-Attempt-Date: ", &date_text(self.report.now_ms)]),
         }
     }
 
@@ -263,6 +319,9 @@ impl<'r> Composer<'r> {
     }
 
     fn original(&mut self) {
+        if self.returns_all {
+            return self.whole();
+        }
         self.part(&[match self.charset {
             Charset::Ascii => "text/rfc822-headers",
             Charset::Utf8 => "message/global-headers",
@@ -279,6 +338,23 @@ impl<'r> Composer<'r> {
             }));
             self.out.extend_from_slice(b"\r\n");
         }
+        self.line(&["\r\n--", &self.boundary.clone(), "--"]);
+    }
+
+    /// The message as it came.
+    fn whole(&mut self) {
+        let kind = match self.charset {
+            Charset::Ascii => "message/rfc822",
+            Charset::Utf8 => "message/global",
+        };
+        let is_plain = self.charset == Charset::Ascii && self.report.original.is_ascii();
+        self.line(&["\r\n--", &self.boundary.clone()]);
+        self.line(&["Content-Type: ", kind]);
+        if !is_plain {
+            self.line(&["Content-Transfer-Encoding: 8bit"]);
+        }
+        self.line(&[]);
+        self.out.extend_from_slice(self.report.original);
         self.line(&["\r\n--", &self.boundary.clone(), "--"]);
     }
 
@@ -350,6 +426,7 @@ mod tests {
         Recipient {
             address,
             original: "",
+            told: None,
             status: (5, 1, 1),
             remote: "mx.example.org",
             reply: "no such user here",
@@ -368,6 +445,8 @@ mod tests {
             arrived_ms: 1_795_609_032_000,
             now_ms: 1_795_609_092_000,
             smtputf8: false,
+            envelope_id: "",
+            returns_all: false,
             recipients,
             original,
         }
@@ -450,6 +529,45 @@ mod tests {
     }
 
     #[test]
+    fn what_the_client_has_told_comes_back_in_the_report() {
+        let told = Some(("X-Local", "the staff"));
+        let recipients = [Recipient { original: "staff@example.org", told, ..recipient("gilles@example.org") }];
+        let wanted = Report { envelope_id: "id 1", ..report(&recipients, b"Subject: hi\r\n\r\nsecret text\r\n") };
+        let failed = text(compose(&Report { returns_all: true, ..wanted }));
+        assert!(failed.contains("A1\r\nOriginal-Envelope-Id: id 1\r\nArrival-Date: "), "{failed}");
+        assert!(failed.contains("\r\n\r\nOriginal-Recipient: X-Local; the staff\r\nFinal-Recipient: "), "{failed}");
+        let whole =
+            "Content-Type: message/rfc822\r\n\r\nSubject: hi\r\n\r\nsecret text\r\n\r\n--=_00000000000000B2--\r\n";
+        assert!(failed.ends_with(whole), "{failed}");
+        assert!(!text(compose(&wanted)).contains("secret"));
+    }
+
+    #[test]
+    fn success_is_told_with_the_header_alone() {
+        let recipients = [Recipient { status: (2, 0, 0), code: 250, reply: "taken", ..recipient("u@example.org") }];
+        let wanted = Report { returns_all: true, ..report(&recipients, b"Subject: hi\r\n\r\nsecret text\r\n") };
+        let delivered = text(compose_delivered(&wanted));
+        assert!(delivered.contains("Subject: Mail was delivered\r\n") && !delivered.contains("secret"), "{delivered}");
+        assert!(delivered.contains("Action: delivered\r\nStatus: 2.0.0\r\n"), "{delivered}");
+        let relayed = text(compose_relayed(&wanted));
+        assert!(relayed.contains("Action: relayed\r\nStatus: 2.0.0\r\n"), "{relayed}");
+        assert!(relayed.contains("The next server does not report delivery,\r\n"), "{relayed}");
+    }
+
+    #[test]
+    fn a_whole_message_of_eight_bits_stays_inside_and_says_so() {
+        let recipients = [recipient("u@example.org")];
+        let original = "Subject: hi\r\n\r\n--=_00000000000000B2--\r\ngrüße\r\n";
+        let whole = Report { returns_all: true, ..report(&recipients, original.as_bytes()) };
+        let returned = text(compose(&whole));
+        assert_eq!(returned.matches("Content-Transfer-Encoding: 8bit\r\n").count(), 2);
+        assert!(returned.ends_with("grüße\r\n\r\n--=_00000000000000B2_--\r\n"), "{returned}");
+        // A header beyond ASCII that nobody has asked SMTPUTF8 for does not travel as it is.
+        let odd = Report { original: "Subject: ü\r\n\r\nsecret\r\n".as_bytes(), ..whole };
+        assert!(!text(compose(&odd)).contains("secret"));
+    }
+
+    #[test]
     fn expired_and_delayed() {
         let mut late = recipient("slow@example.org");
         late = Recipient { status: (4, 4, 7), code: 451, reply: "4.4.1 no route", remote: "", expired: true, ..late };
@@ -457,9 +575,21 @@ mod tests {
         let failed = text(compose(&report(&recipients, b"")));
         assert!(failed.contains("Action: failed\r\nStatus: 4.4.7\r\nDiagnostic-Code: smtp; 451 4.4.1 no route\r\n"));
         assert!(failed.contains("Tried until the time was over; the last reason: 451 4.4.1 no route\r\n"), "{failed}");
-        let delayed = text(compose_delayed(&report(&recipients, b""), 1_795_609_992_000));
-        assert!(delayed.contains("Action: delayed\r\n"));
-        assert!(delayed.contains("Will-Retry-Until: Wed, 25 Nov 2026 12:33:12 +0000\r\n"));
+        let until = "Wed, 25 Nov 2026 12:33:12 +0000";
+        let waits = |recipient| text(compose_delayed(&report(&[recipient], b""), 1_795_609_992_000));
+        let delayed = waits(Recipient { status: (4, 4, 1), reply: "no route", expired: false, ..late });
+        for part in [
+            "Subject: Mail is delayed\r\n",
+            "\r\nnor send it again: it is tried until ",
+            "\r\n    451 4.4.1 no route\r\n",
+            "Action: delayed\r\nStatus: 4.4.1\r\nDiagnostic-Code: smtp; 451 4.4.1 no route\r\nWill-Retry-Until: ",
+        ] {
+            assert!(delayed.contains(part), "{part:?} is not in\n{delayed}");
+        }
+        assert_eq!(delayed.matches(until).count(), 2, "for people and for programs");
+        // A reply that the configuration takes for a temporary one.
+        let delayed = waits(Recipient { code: 550, status: (5, 7, 1), expired: false, ..late });
+        assert!(delayed.contains("Status: 4.7.1\r\nDiagnostic-Code: smtp; 550 5.7.1 "), "{delayed}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a header says, read on the way: fed pieces of a message, cut anywhere, until the header ends.
 //!
-//! Names of fields are read, values never. The scanner keeps a few bytes, whatever it is fed.
+//! Names of fields are read, values never, but that of `TLS-Required`. The scanner keeps a few bytes, whatever it is fed.
 
 use crate::limits::HEADER_BYTES_MAX;
 
@@ -28,14 +28,27 @@ enum Place {
     Name,
     /// In the value of a field, or a line that continues it.
     Value,
+    /// In the value of `TLS-Required`.
+    Wish(Wish),
     /// The header is over.
     End,
+}
+
+/// What was read of the value of `TLS-Required`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    N,
+    No,
+    Other,
 }
 
 const NAME_BYTES: usize = 12;
 const DATE: u8 = 1;
 const MESSAGE_ID: u8 = 2;
 const FROM: u8 = 4;
+/// `TLS-Required: No`.
+const WAIVES_TLS: u8 = 16;
 /// The first line is neither a field nor empty.
 const HEADLESS: u8 = 8;
 
@@ -97,6 +110,11 @@ impl Scanner {
         self.seen & FROM != 0
     }
 
+    /// There is a `TLS-Required: No` (RFC 8689 §3).
+    pub fn waives_tls(&self) -> bool {
+        self.seen & WAIVES_TLS != 0
+    }
+
     /// False when the first line is text: it would be taken for a broken header, or join fields put in front of it. An empty
     /// message and one that begins with an empty line (a header without fields) need no such care.
     pub fn starts_with_header(&self) -> bool {
@@ -120,8 +138,25 @@ impl Scanner {
                 }
                 None => rest.len(),
             },
+            Place::Wish(wish) => self.wish(wish, rest[0]),
             Place::End => rest.len(),
         }
+    }
+
+    fn wish(&mut self, wish: Wish, byte: u8) -> usize {
+        self.place = match (byte.to_ascii_lowercase(), wish) {
+            (b'\n', _) => {
+                if wish == Wish::No {
+                    self.seen |= WAIVES_TLS;
+                }
+                Place::Start
+            }
+            (b' ' | b'\t' | b'\r', Wish::Nothing | Wish::No) => Place::Wish(wish),
+            (b'n', Wish::Nothing) => Place::Wish(Wish::N),
+            (b'o', Wish::N) => Place::Wish(Wish::No),
+            _ => Place::Wish(Wish::Other),
+        };
+        1
     }
 
     fn start(&mut self, byte: u8) -> usize {
@@ -162,6 +197,7 @@ impl Scanner {
             b"date" => self.seen |= DATE,
             b"message-id" => self.seen |= MESSAGE_ID,
             b"from" => self.seen |= FROM,
+            b"tls-required" => self.place = Place::Wish(Wish::Nothing),
             _ => {}
         }
     }
@@ -208,6 +244,26 @@ mod tests {
             assert!(!scanner.has_date() && scanner.has_message_id() && scanner.has_from());
         }
         assert!(scan("A: b\r\ndate: x\r\n", 3).has_date());
+    }
+
+    #[test]
+    fn what_waives_tls_says_no_and_nothing_else() {
+        for (text, waives) in [
+            ("A: b\r\nTLS-Required: No\r\n\r\n", true),
+            ("tls-required:\tnO \r\n\r\n", true),
+            ("TLS-Required: No, really\r\n\r\n", false),
+            ("TLS-Required: Yes\r\nDate: no\r\n\r\n", false),
+            ("TLS-Required: N\r\no\r\n\r\n", false),
+            ("X-TLS-Required: No\r\n\r\n", false),
+            ("TLS-Required-Not: No\r\n\r\n", false),
+            ("A: b\r\n\r\nTLS-Required: No\r\n", false),
+        ] {
+            for cut in 0..=text.len() {
+                let scanner = scan(text, cut);
+                assert!(scanner.is_done());
+                assert_eq!(scanner.waives_tls(), waives, "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 /// Bytes of a header that are scanned; what follows is treated as text.
 pub const HEADER_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes of a `From:` that are kept until it is rewritten: ten lines of the longest kind. The name in a longer one is dropped.
+pub const MASQUERADED_BYTES_MAX: usize = 10_000;
 /// Bytes of the original's header that a report carries.
 pub const REPORTED_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Recipients that one report names; the rest is counted.

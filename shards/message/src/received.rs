@@ -17,6 +17,8 @@ pub struct Received<'a> {
     pub by: &'a str,
     /// `SMTP`, `ESMTP`, `UTF8SMTP`…
     pub protocol: &'a str,
+    /// Who has logged in, where that is to be told.
+    pub user: Option<&'a str>,
     /// What encrypts the session, if anything does: `TLS1.3:TLS_AES_256_GCM_SHA384:256:NO`, version, cipher, bits of its
     /// key, and whether the client's certificate was verified.
     pub tls: Option<&'a str>,
@@ -24,6 +26,8 @@ pub struct Received<'a> {
     pub id: &'a str,
     /// The recipient, if there is only one: several would tell them of each other (RFC 5321 §7.6).
     pub recipient: Option<&'a str>,
+    /// How urgent it is, from -9 to 9 (RFC 6710); told unless it is 0.
+    pub priority: i8,
     /// When it came, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }
@@ -80,29 +84,39 @@ impl Received<'_> {
             host(out, tls);
             out.extend_from_slice(b")");
         }
+        if let Some(user) = self.user {
+            out.extend_from_slice(b"\r\n\t(authenticated as ");
+            // As above: a user's name may have all characters, a comment not.
+            let safe = |c: char| if c.is_control() || "()\\".contains(c) { '?' } else { c };
+            let user: String = user.chars().map(safe).collect();
+            foreign(out, &user, Charset::Utf8);
+            out.push(b')');
+        }
         out.extend_from_slice(b" id ");
         host(out, self.id);
-        let date_start = match self.recipient {
-            Some(recipient) => {
-                out.extend_from_slice(b"\r\n\tfor <");
-                let start = out.len();
-                foreign(out, recipient, Charset::Utf8);
-                out.extend_from_slice(b">;");
-                FOR_BYTES + out.len() - start
-            }
-            None => {
-                out.push(b';');
-                LINE_BYTES
-            }
-        };
+        let mut date_start = LINE_BYTES;
+        if let Some(recipient) = self.recipient {
+            out.extend_from_slice(b"\r\n\tfor <");
+            let start = out.len();
+            foreign(out, recipient, Charset::Utf8);
+            out.push(b'>');
+            date_start = FOR_BYTES + out.len() - start;
+        }
+        if self.priority != 0 {
+            let _ = write!(out, "\r\n\tPRIORITY {}", self.priority);
+            date_start = PRIORITY_BYTES;
+        }
+        out.push(b';');
         out.extend_from_slice(if date_start + DATE_BYTES_MAX > LINE_BYTES { b"\r\n\t" } else { b" " });
         date::write(out, self.at_ms);
         out.extend_from_slice(b"\r\n");
     }
 }
 
-/// Tab (counted as 8 columns), `for <`.
-const FOR_BYTES: usize = 13;
+/// Tab (counted as 8 columns), `for <`, `;`.
+const FOR_BYTES: usize = 14;
+/// Tab, `PRIORITY -9;`.
+const PRIORITY_BYTES: usize = 20;
 /// Blank and `Wed, 25 Nov 2026 12:17:12 +0000`.
 const DATE_BYTES_MAX: usize = 32;
 
@@ -136,15 +150,21 @@ mod tests {
     use super::*;
 
     fn field(helo: &str, address: &str, recipient: Option<&str>) -> String {
+        urgent(helo, address, recipient, 0)
+    }
+
+    fn urgent(helo: &str, address: &str, recipient: Option<&str>, priority: i8) -> String {
         let mut out = Vec::new();
         let address = address.parse().unwrap();
         let received = Received {
             client: Client::Host { helo, address },
             by: "mx.example",
             protocol: "ESMTP",
+            user: None,
             tls: None,
             id: "00A1",
             recipient,
+            priority,
             at_ms: 1_795_609_032_000,
         };
         received.write(&mut out);
@@ -167,16 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_encrypts() {
+    fn tells_what_encrypts_and_who_has_logged_in() {
         let mut out = Vec::new();
         let client = Client::Host { helo: "c", address: "192.0.2.1".parse().unwrap() };
         let tls = Some("TLS1.3:TLS_AES_256_GCM_SHA384:256:NO");
         let by = "mx.example";
-        Received { client, by, protocol: "ESMTPS", tls, id: "00A1", recipient: None, at_ms: 0 }.write(&mut out);
+        let user = Some("gilles) (x");
+        Received { client, by, protocol: "ESMTPSA", user, tls, id: "00A1", recipient: None, priority: 0, at_ms: 0 }
+            .write(&mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "Received: from c (unknown [192.0.2.1])\r\n\tby mx.example with ESMTPS\r\n\
-             \t(TLS1.3:TLS_AES_256_GCM_SHA384:256:NO) id 00A1;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
+            "Received: from c (unknown [192.0.2.1])\r\n\tby mx.example with ESMTPSA\r\n\
+             \t(TLS1.3:TLS_AES_256_GCM_SHA384:256:NO)\r\n\t(authenticated as gilles? ?x) id 00A1;\r\n\
+             \tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
     }
 
@@ -185,7 +208,8 @@ mod tests {
         let of = |client| {
             let mut out = Vec::new();
             let (by, protocol, id) = ("mx.example", "ESMTP", "00A1");
-            Received { client, by, protocol, tls: None, id, recipient: None, at_ms: 0 }.write(&mut out);
+            Received { client, by, protocol, user: None, tls: None, id, recipient: None, priority: 0, at_ms: 0 }
+                .write(&mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -193,6 +217,17 @@ mod tests {
             "Received: by mx.example (Ringpost, from userid 1000)\r\n\twith ESMTP id 00A1;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
         assert!(of(Client::Masked).starts_with("Received: by mx.example (Ringpost)\r\n\twith ESMTP id 00A1;"));
+    }
+
+    #[test]
+    fn tells_how_urgent_it_is() {
+        let text = urgent("a", "192.0.2.1", Some("u@example.org"), -4);
+        assert!(
+            text.ends_with("\r\n\tfor <u@example.org>\r\n\tPRIORITY -4; Wed, 25 Nov 2026 12:17:12 +0000\r\n"),
+            "{text}"
+        );
+        let text = urgent("a", "192.0.2.1", None, 9);
+        assert!(text.ends_with(" id 00A1\r\n\tPRIORITY 9; Wed, 25 Nov 2026 12:17:12 +0000\r\n"), "{text}");
     }
 
     #[test]

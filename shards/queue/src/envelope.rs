@@ -2,6 +2,7 @@
 
 use crate::body::ChunkedBody;
 use crate::id::MessageId;
+use crate::told::Told;
 
 /// A message on its way into the queue.
 pub struct NewMessage<'a> {
@@ -9,6 +10,9 @@ pub struct NewMessage<'a> {
     pub id: MessageId,
     /// When it was received, in milliseconds since the epoch.
     pub received_ms: u64,
+    /// Not to be tried before, in milliseconds since the epoch: after a crash it is due then. The caller has it in flight all
+    /// the same, and gives it back ([`crate::Queue::release`]).
+    pub release_ms: Option<u64>,
     /// The reverse-path, "" for the null one.
     pub sender: &'a str,
     /// Its deliveries: one for each destination, however many recipients have led there.
@@ -17,6 +21,8 @@ pub struct NewMessage<'a> {
     pub flags: Flags,
     /// The tag of the listener, for rules.
     pub tag: &'a str,
+    /// The client's name for the transaction (ENVID, RFC 3461), as it was told; else "".
+    pub envid: &'a str,
     /// Header fields that go in front of the body.
     pub head: &'a [u8],
     /// The text as the client sent it.
@@ -34,6 +40,8 @@ pub struct NewEnvelope<'a> {
     pub action: &'a str,
     /// How it is made, where that is more than what the action says; else "".
     pub way: &'a str,
+    /// What the sender wants to be told of it (RFC 3461), as the parameters of RCPT; else "".
+    pub request: &'a str,
 }
 
 /// The text of a message on its way in.
@@ -44,7 +52,7 @@ pub enum Body<'a> {
     Chunks(ChunkedBody, &'a [&'a [u8]]),
 }
 
-/// Facts about a message, a bit each.
+/// Facts about a message, a bit each, and its priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(pub u16);
 
@@ -55,6 +63,32 @@ impl Flags {
     pub const SMTPUTF8: Self = Self(2);
     /// We made it to report a failure; it is never answered by another (RFC 5321 §6.1).
     pub const BOUNCE: Self = Self(4);
+
+    /// Nobody may have it without TLS and a promise to do likewise (REQUIRETLS, RFC 8689).
+    pub const REQUIRES_TLS: Self = Self(8);
+    /// It may go without TLS whatever its recipients demand (`TLS-Required: No`, RFC 8689).
+    pub const WAIVES_TLS: Self = Self(16);
+    /// A report of failure is to return all of it (`RET=FULL`, RFC 3461).
+    pub const RET_FULL: Self = Self(32);
+    /// A report is to return no more than its header (`RET=HDRS`, RFC 3461).
+    pub const RET_HEADERS: Self = Self(64);
+
+    /// Where its priority stands, five bits: a number with a sign.
+    const PRIORITY_SHIFT: u32 = 9;
+    const PRIORITY: Self = Self(0b1_1111 << Self::PRIORITY_SHIFT);
+
+    /// How urgent it is, from -9 to 9 (RFC 6710); 0 for most, and for all of older versions.
+    pub fn priority(self) -> i8 {
+        let bits = ((self.0 & Self::PRIORITY.0) >> Self::PRIORITY_SHIFT) as u8;
+        // The highest of the five is the sign.
+        (((bits << 3) as i8) >> 3).clamp(-9, 9)
+    }
+
+    /// Notes how urgent it is, from -9 to 9.
+    pub fn set_priority(&mut self, priority: i8) {
+        let bits = u16::from(priority.clamp(-9, 9) as u8) << Self::PRIORITY_SHIFT;
+        self.0 = self.0 & !Self::PRIORITY.0 | bits & Self::PRIORITY.0;
+    }
 
     /// Whether all bits of `other` are set.
     pub fn contains(self, other: Self) -> bool {
@@ -142,12 +176,16 @@ pub struct Stored {
     pub id: MessageId,
     /// When it was received, in milliseconds since the epoch.
     pub received_ms: u64,
+    /// As [`NewMessage::release_ms`] has it.
+    pub release_ms: Option<u64>,
     /// The reverse-path, "" for the null one.
     pub sender: String,
     /// Facts about it.
     pub flags: Flags,
     /// The tag of the listener.
     pub tag: String,
+    /// The client's name for the transaction, as [`NewMessage::envid`] has it.
+    pub envid: String,
     /// All its envelopes in order, ended ones too.
     pub envelopes: Vec<StoredEnvelope>,
     /// Size of its text in bytes, with the fields that were put in front.
@@ -176,6 +214,8 @@ pub struct StoredEnvelope {
     pub action: StoredAction,
     /// How it is made, as [`NewEnvelope::way`] has it.
     pub way: String,
+    /// What the sender wants to be told of it, as [`NewEnvelope::request`] has it.
+    pub request: String,
     /// Where it stands.
     pub state: Status,
     /// When it is tried next, in milliseconds since the epoch.
@@ -184,6 +224,13 @@ pub struct StoredEnvelope {
     pub attempts: u16,
     /// What the last one was told, "" if nothing was.
     pub last_reply: String,
+}
+
+impl Stored {
+    /// From when its time to live counts, in milliseconds since the epoch: it was received or, if that is later, released.
+    pub fn begins_ms(&self) -> u64 {
+        self.received_ms.max(self.release_ms.unwrap_or(0))
+    }
 }
 
 impl StoredEnvelope {
@@ -209,8 +256,15 @@ pub struct Listed {
     pub state: Status,
     /// When it is tried next, in milliseconds since the epoch.
     pub due_ms: u64,
+    /// When it was received, in milliseconds since the epoch, rounded up to whole seconds. `None`: a journal of an older
+    /// version has not said, and is not known before the message is read with [`Queue::load`](crate::Queue::load).
+    pub received_ms: Option<u64>,
     /// Failed attempts.
     pub attempts: u16,
+    /// How far its sender was told that it waits.
+    pub told: Told,
+    /// In flight, and set aside by whoever has it ([`Queue::park`](crate::Queue::park)).
+    pub parked: bool,
 }
 
 /// Sums of a queue.
@@ -224,6 +278,8 @@ pub struct Counts {
     pub deferred: u64,
     /// Envelopes that the caller has.
     pub in_flight: u64,
+    /// Of them set aside ([`Queue::park`](crate::Queue::park)).
+    pub parked: u64,
     /// Bytes in segments that are still needed.
     pub bytes_live: u64,
     /// Segments by use.
@@ -323,4 +379,28 @@ pub struct Report {
     pub torn: u64,
     /// Corruption, a line each. What could be read beyond it was salvaged; its segment is kept and not written again.
     pub damage: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::{WITH_ENVID, WITH_RELEASE};
+
+    #[test]
+    fn a_priority_is_kept_beside_all_facts_and_touches_none() {
+        let facts = Flags(Flags::EIGHTBIT.0 | Flags::RET_HEADERS.0);
+        assert_eq!(facts.priority(), 0, "as it was before there were priorities");
+        for priority in -9..=9 {
+            let mut flags = facts;
+            flags.set_priority(5);
+            flags.set_priority(priority);
+            assert_eq!(flags.priority(), priority);
+            assert_eq!(flags.0 & !Flags::PRIORITY.0, facts.0);
+            assert_eq!(flags.0 & (WITH_ENVID | WITH_RELEASE), 0, "these are the journal's own");
+        }
+        let mut flags = facts;
+        flags.set_priority(i8::MIN);
+        assert_eq!(flags.priority(), -9);
+        assert_eq!(Flags(Flags::PRIORITY.0 >> 1 & Flags::PRIORITY.0).priority(), 9, "a number that nobody writes");
+    }
 }

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::envelope::Status;
+use crate::envelope::{Listed, Status};
+use crate::id::MessageId;
 use crate::journal::record::ChunkPlace;
+use crate::told::Told;
 
-/// A place in a segment of this slice.
+/// A place in a segment of this slice. Packed, so that an [`Envelope`] has no gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, packed(2))]
 pub(crate) struct Place {
     /// Bytes from the start of the segment.
     pub(crate) offset: u32,
@@ -56,18 +59,32 @@ pub(crate) enum Envelopes {
 pub(crate) struct Envelope {
     /// When it is due, in milliseconds since the epoch.
     pub(crate) due_ms: u64,
+    /// When it came, in seconds since the epoch, rounded up; 0: a checkpoint of an older version does not say.
+    pub(crate) came_s: u32,
     /// The state record that says so, with the last reply.
     pub(crate) place: Place,
     /// Failed attempts.
     pub(crate) attempts: u16,
+    /// How far its sender was told that it waits.
+    pub(crate) told: Told,
     /// Where it stands.
     pub(crate) status: Status,
+    /// In flight, and set aside by whoever has it: nothing of it is in memory but this. `due_ms` is then its deadline.
+    pub(crate) parked: bool,
 }
 
 impl Envelopes {
-    /// `count` envelopes that have not been tried.
-    pub(crate) fn new(count: u16, due_ms: u64, status: Status) -> Self {
-        let fresh = Envelope { due_ms, place: Place::NONE, attempts: 0, status };
+    /// `count` envelopes that came at this time, in milliseconds since the epoch, and have not been tried.
+    pub(crate) fn new(count: u16, received_ms: u64, status: Status) -> Self {
+        let fresh = Envelope {
+            due_ms: received_ms,
+            came_s: came_s(received_ms),
+            place: Place::NONE,
+            attempts: 0,
+            told: Told::NOTHING,
+            status,
+            parked: false,
+        };
         Self::from_vec(vec![fresh; usize::from(count)])
     }
 
@@ -96,10 +113,30 @@ impl Envelopes {
     }
 }
 
+/// As [`Envelope::came_s`] has it.
+pub(crate) fn came_s(received_ms: u64) -> u32 {
+    u32::try_from(received_ms.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
 impl Message {
     /// Bytes of the records that it is made of, without chunks.
     pub(crate) fn bytes(&self) -> u64 {
         u64::from(self.meta_bytes) + u64::from(self.text_bytes)
+    }
+
+    /// Its envelopes that have not ended; `id` is its own.
+    pub(crate) fn open(&self, id: MessageId) -> impl Iterator<Item = Listed> {
+        let envelopes = self.envelopes.all().iter().enumerate().filter(|(_, envelope)| !envelope.status.is_final());
+        envelopes.map(move |(index, envelope)| Listed {
+            id,
+            index: index as u16,
+            state: envelope.status,
+            due_ms: envelope.due_ms,
+            received_ms: (envelope.came_s > 0).then(|| u64::from(envelope.came_s) * 1000),
+            attempts: envelope.attempts,
+            told: envelope.told,
+            parked: envelope.parked,
+        })
     }
 }
 

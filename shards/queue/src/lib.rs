@@ -20,6 +20,7 @@ mod options;
 mod queue;
 mod read;
 pub mod retry;
+mod told;
 
 pub use body::ChunkedBody;
 pub use envelope::{
@@ -29,3 +30,5 @@ pub use envelope::{
 pub use id::{MessageId, NotAnId};
 pub use options::{Options, Plant};
 pub use queue::Queue;
+pub use read::Loaded;
+pub use told::Told;

@@ -30,6 +30,9 @@ pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 pub const INLINE_TEXT_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a reply that are kept: an SMTP reply line is at most 512 (RFC 5321 §4.5.3.1.5).
 pub const REPLY_BYTES_MAX: usize = 500;
+/// A state that says that the sender was told repeats the last reply. While attempts end as fast as that is read back, it is
+/// tried so often, and then done without the reply.
+pub const NOTE_TRIES: usize = 3;
 /// Default time until a lazy state record is flushed by itself.
 pub const STATE_DELAY: Duration = Duration::from_millis(50);
 /// Default free bytes of the file system that mail may not use: they are for states, and for the neighbours.
@@ -42,6 +45,11 @@ pub const CHECKPOINT_FACTOR: u64 = 4;
 pub const BLOCKED_SEGMENTS_MAX: usize = 4;
 /// Bytes in one block of a checkpoint; between two others have their turn.
 pub const CHECKPOINT_BLOCK_BYTES: usize = 128 << 10;
+/// Messages that lie side by side are read back together, in reads of so many bytes: a disk gives them in the time of three
+/// small ones, and a read of the ring is no larger.
+pub const RUN_BYTES: u32 = 256 << 10;
+/// Bytes between two messages that are read rather than skipped: the end of a batch, and states.
+pub const RUN_GAP_BYTES: u32 = 16 << 10;
 /// Bytes read at once when segments are replayed.
 pub const WINDOW_BYTES: usize = 1 << 20;
 /// Segments that are not compacted because they are young: their mail is about to leave by itself.
@@ -62,7 +70,7 @@ pub const MAKE_AGAIN: Duration = Duration::from_secs(1);
 pub const RETRY_WAITS: [Duration; 7] = [
     Duration::from_secs(60),
     Duration::from_secs(5 * 60),
-    Duration::from_secs(10 * 60),
+    Duration::from_secs(15 * 60),
     Duration::from_secs(30 * 60),
     Duration::from_secs(3600),
     Duration::from_secs(2 * 3600),

@@ -36,6 +36,8 @@ pub enum Plant {
     /// The checksum leaves out which life of the segment a batch belongs to, and the reader does not look either:
     /// leftovers of a recycled segment's earlier life look valid.
     GenerationOutsideCrc,
+    /// Of what is claimed, one message in some is not handed over: it waits for ever, unless somebody notices.
+    ForgetsClaims,
 }
 
 impl Default for Options {

@@ -20,7 +20,8 @@ use crate::journal::batch::{Batch, group_bytes};
 use crate::journal::record::{ChunkPlace, HEAD_BYTES, Kind, record_bytes};
 use crate::journal::segment::{Phase, Role};
 use crate::journal::{Health, Open, Signals, Slice, replay, slice_dir};
-use crate::options::Options;
+use crate::options::{Options, Plant};
+use crate::told::Told;
 
 /// A shard's part of the queue. Clones are the same queue.
 pub struct Queue<D: Disk> {
@@ -32,6 +33,8 @@ struct Inner<D: Disk> {
     /// The slice that takes new mail.
     own: Rc<Slice<D>>,
     due_changed: Signal,
+    /// Of a planted bug: times that something was claimed.
+    claims: Cell<u64>,
 }
 
 impl<D: Disk> Clone for Queue<D> {
@@ -75,7 +78,7 @@ impl<D: Disk> Queue<D> {
         }
         let own = slices.iter().find(|slice| slice.own).expect("it is among them").clone();
         own.check_space().await;
-        let inner = Inner { slices, own, due_changed };
+        let inner = Inner { slices, own, due_changed, claims: Cell::new(0) };
         Ok((Self { inner: Rc::new(inner) }, report))
     }
 
@@ -96,7 +99,7 @@ impl<D: Disk> Queue<D> {
             slices.push(Rc::new(slice));
         }
         let own = slices[0].clone();
-        Ok((Self { inner: Rc::new(Inner { slices, own, due_changed }) }, report))
+        Ok((Self { inner: Rc::new(Inner { slices, own, due_changed, claims: Cell::new(0) }) }, report))
     }
 
     /// Writes: to be run as a task from the start. Ends after [`Queue::stop`], when all that was taken is durable.
@@ -251,6 +254,11 @@ impl<D: Disk> Queue<D> {
             let count = slice.books.borrow_mut().claim(now_ms, left, &mut claimed);
             left = left.saturating_sub(count);
         }
+        if self.inner.own.options.plant == Plant::ForgetsClaims && !claimed.is_empty() {
+            let claims = self.inner.claims.get();
+            self.inner.claims.set(claims + 1);
+            claimed.truncate(claimed.len() - usize::from(claims % 16 == 7));
+        }
         claimed
     }
 
@@ -259,9 +267,74 @@ impl<D: Disk> Queue<D> {
         self.watching_due(id, |slice| slice.settle(id, index, &state));
     }
 
+    /// Enters how far the sender of an envelope was told that it waits, which [`Queue::walk`] shows from then on; on disk
+    /// within `state_delay` of the return. An envelope that has ended stays as it is.
+    pub async fn note(&self, id: MessageId, index: u16, told: Told) {
+        if let Some(slice) = self.slice(id) {
+            slice.note(id, index, told).await;
+        }
+    }
+
     /// Gives an envelope back without an attempt, to be due then.
     pub fn release(&self, id: MessageId, index: u16, until_ms: u64) {
         self.watching_due(id, |slice| slice.books.borrow_mut().release(id.number(), index, until_ms));
+    }
+
+    /// Whoever has this envelope in flight keeps nothing of it in memory until it calls [`Queue::unpark`]. `until_ms` is its
+    /// deadline, and what [`Queue::walk`] shows as its time.
+    pub fn park(&self, id: MessageId, index: u16, until_ms: u64) {
+        if let Some(slice) = self.slice(id) {
+            slice.books.borrow_mut().park(id.number(), index, until_ms);
+        }
+    }
+
+    /// Takes an envelope up that was parked. False: it is not, since somebody has released or settled it meanwhile.
+    pub fn unpark(&self, id: MessageId, index: u16) -> bool {
+        self.slice(id).is_some_and(|slice| slice.books.borrow_mut().unpark(id.number(), index))
+    }
+
+    /// An envelope that waits is due then at the latest; nothing is written. False: it did not wait so long.
+    pub fn hasten(&self, id: MessageId, index: u16, due_ms: u64) -> bool {
+        let mut earlier = false;
+        self.watching_due(id, |slice| earlier = slice.books.borrow_mut().hasten(id.number(), index, due_ms));
+        earlier
+    }
+
+    /// Shows envelopes that have not ended, by message, from `from` on until about `max` messages were looked at. Returns
+    /// where to go on; `None`: that was the last. Neither allocates nor changes anything.
+    pub fn walk(&self, from: Option<MessageId>, max: usize, mut visit: impl FnMut(Listed)) -> Option<MessageId> {
+        let mut left = max;
+        let mut slices: Vec<&Rc<Slice<D>>> = self.inner.slices.iter().collect();
+        slices.sort_by_key(|slice| slice.number);
+        for slice in slices {
+            let start = match from {
+                Some(from) if from.slice() > slice.number => continue,
+                Some(from) if from.slice() == slice.number => from.number(),
+                _ => 0,
+            };
+            let books = slice.books.borrow();
+            for message in books.index.from(start) {
+                let id = MessageId::new(slice.number, message.number);
+                if left == 0 {
+                    return Some(id);
+                }
+                left -= 1;
+                message.open(id).for_each(&mut visit);
+            }
+        }
+        None
+    }
+
+    /// The envelopes of one message that have not ended, as [`Queue::walk`] shows them.
+    pub fn stand(&self, id: MessageId) -> Vec<Listed> {
+        let Some(slice) = self.slice(id) else { return Vec::new() };
+        let books = slice.books.borrow();
+        books.index.get(id.number()).map_or_else(Vec::new, |message| message.open(id).collect())
+    }
+
+    /// Whether the journal takes what becomes of envelopes; while it does not, nothing is claimed.
+    pub fn is_writing(&self) -> bool {
+        self.inner.slices.iter().all(|slice| slice.health.get() == Health::Good)
     }
 
     /// Makes all that waits due now; returns how many envelopes were not.
@@ -309,16 +382,7 @@ impl<D: Disk> Queue<D> {
         for slice in &self.inner.slices {
             let books = slice.books.borrow();
             for message in books.index.from(0) {
-                let id = MessageId::new(slice.number, message.number);
-                let envelopes = message.envelopes.all().iter().enumerate();
-                let open = envelopes.filter(|(_, envelope)| !envelope.status.is_final());
-                found.extend(open.map(|(index, envelope)| Listed {
-                    id,
-                    index: index as u16,
-                    state: envelope.status,
-                    due_ms: envelope.due_ms,
-                    attempts: envelope.attempts,
-                }));
+                found.extend(message.open(MessageId::new(slice.number, message.number)));
             }
         }
         found
@@ -334,6 +398,7 @@ impl<D: Disk> Queue<D> {
             counts.envelopes += books.tally.open;
             counts.deferred += books.tally.deferred;
             counts.in_flight += books.tally.in_flight;
+            counts.parked += books.tally.parked;
             counts.batches += slice.batches.get();
             let (used, live, _) = books.segments.sums();
             used_bytes += used;
@@ -391,9 +456,10 @@ fn check_lengths(message: &NewMessage<'_>) -> Result<(), SubmitError> {
     let fits = (1..=usize::from(u16::MAX)).contains(&count)
         && short(message.sender)
         && short(message.tag)
+        && short(message.envid)
         && message.envelopes.iter().all(|envelope| {
-            let NewEnvelope { recipient, original, action, way } = envelope;
-            [recipient, original, action, way].into_iter().all(|text| short(text))
+            let NewEnvelope { recipient, original, action, way, request } = envelope;
+            [recipient, original, action, way, request].into_iter().all(|text| short(text))
         });
     if fits { Ok(()) } else { Err(SubmitError::TooLarge) }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringpost_io::{Disk, File};
 
@@ -11,9 +12,10 @@ use crate::id::MessageId;
 use crate::index::{Chunked, Place};
 use crate::journal::Slice;
 use crate::journal::record::{
-    HEAD_BYTES, Kind, MessagePayload, Record, Records, envelope, is_envelope, record_bytes, state,
+    HEAD_BYTES, Kind, MessagePayload, Record, Records, WITH_ENVID, WITH_RELEASE, envelope, is_envelope, record_bytes,
+    state,
 };
-use crate::limits::REPLY_BYTES_MAX;
+use crate::limits::{REPLY_BYTES_MAX, RUN_BYTES, RUN_GAP_BYTES};
 use crate::queue::Queue;
 
 impl<D: Disk> Queue<D> {
@@ -26,18 +28,43 @@ impl<D: Disk> Queue<D> {
         slice.load(id).await
     }
 
-    /// A message for delivery: without what earlier attempts were told, but with its text, if that lies in one piece of at
-    /// most `text_bytes_max` bytes. One read of the disk for both.
+    /// Divides messages into runs that lie side by side, each for one [`Queue::load_run`]; what comes with them stays with
+    /// them.
+    pub fn runs<T>(&self, messages: Vec<(MessageId, T)>, text_bytes_max: u32) -> Vec<Vec<(MessageId, T)>> {
+        let span = |id: MessageId| self.slice(id).and_then(|slice| slice.span(id, text_bytes_max));
+        let mut placed: Vec<_> = messages.into_iter().map(|one| (one.0.slice(), span(one.0), one)).collect();
+        placed.sort_by_key(|(slice, span, _)| (*slice, span.as_ref().map(|span| (span.slot, span.offset))));
+        let mut runs: Vec<Vec<(MessageId, T)>> = Vec::new();
+        let mut last: Option<(u16, Span)> = None;
+        for (slice, span, one) in placed {
+            let joined = match (&last, &span) {
+                (Some((of, run)), Some(span)) if *of == slice => run.with(span),
+                _ => None,
+            };
+            match (joined, runs.last_mut()) {
+                (Some(joined), Some(run)) => {
+                    run.push(one);
+                    last = Some((slice, joined));
+                }
+                _ => {
+                    runs.push(vec![one]);
+                    last = span.map(|span| (slice, span));
+                }
+            }
+        }
+        runs
+    }
+
+    /// Messages for delivery: without what earlier attempts were told, but each with its text, if that lies in one piece of
+    /// at most `text_bytes_max` bytes. One read of the disk for all of a run that [`Queue::runs`] has made.
     ///
     /// # Errors
-    /// See [`ReadError`].
-    pub async fn load_with_text(
-        &self,
-        id: MessageId,
-        text_bytes_max: u32,
-    ) -> Result<(Stored, Option<Vec<u8>>), ReadError> {
-        let slice = self.slice(id).ok_or(ReadError::Unknown)?;
-        slice.load_parts(id, text_bytes_max).await.map(|(stored, text, _)| (stored, text))
+    /// See [`ReadError`], for each message.
+    pub async fn load_run(&self, run: &[MessageId], text_bytes_max: u32) -> Vec<Result<Loaded, ReadError>> {
+        let Some(slice) = run.first().and_then(|id| self.slice(*id)) else {
+            return run.iter().map(|_| Err(ReadError::Unknown)).collect();
+        };
+        slice.load_run(run, text_bytes_max).await
     }
 
     /// Up to `len` bytes of a message's text (its head and body) from `at`; shorter only at its end.
@@ -50,8 +77,40 @@ impl<D: Disk> Queue<D> {
     }
 }
 
-/// A message, its text, and by index of the envelope where the last reply lies.
-type Loaded = (Stored, Option<Vec<u8>>, BTreeMap<u16, Place>);
+/// A message, and its text if that was wanted and lies in one piece.
+pub type Loaded = (Stored, Option<Arc<[u8]>>);
+
+/// A message, and by index of the envelope where the last reply lies.
+type Parsed = (Stored, BTreeMap<u16, Place>);
+
+/// Where the records of a message lie that are wanted, or those of a run of messages.
+#[derive(Clone, Copy)]
+struct Span {
+    slot: u16,
+    generation: u64,
+    offset: u32,
+    bytes: u32,
+    /// Of them, up to the text of a message.
+    meta_bytes: u32,
+    /// Whether the text is among them.
+    with_text: bool,
+}
+
+impl Span {
+    /// Both, if they lie side by side and are no more than one read.
+    fn with(&self, next: &Span) -> Option<Span> {
+        let (end, next_end) = (self.offset + self.bytes, next.offset + next.bytes);
+        let bytes = next_end.max(end) - self.offset;
+        let near = self.slot == next.slot && next.offset >= self.offset && next.offset <= end + RUN_GAP_BYTES;
+        (near && self.generation == next.generation && bytes <= RUN_BYTES).then_some(Span { bytes, ..*self })
+    }
+
+    /// Its part of what was read from `offset` on.
+    fn part<'a>(&self, offset: u32, read: &'a [u8]) -> Option<&'a [u8]> {
+        let at = self.offset.checked_sub(offset)? as usize;
+        read.get(at..at + self.bytes as usize)
+    }
+}
 
 /// One run of a text's bytes on disk.
 struct Piece {
@@ -63,7 +122,9 @@ struct Piece {
 
 impl<D: Disk> Slice<D> {
     pub(crate) async fn load(&self, id: MessageId) -> Result<Stored, ReadError> {
-        let (mut stored, _, replies) = self.load_parts(id, 0).await?;
+        let span = self.span(id, 0).ok_or_else(|| self.lost(id))?;
+        let bytes = self.read_at(span.slot, span.generation, span.offset, span.bytes as usize).await?;
+        let (mut stored, replies) = self.parsed(id, &span, &bytes)?;
         for (index, place) in replies {
             // A reply is worth telling, not worth failing for.
             if let Ok(reply) = self.reply(id, place).await
@@ -75,47 +136,91 @@ impl<D: Disk> Slice<D> {
         Ok(stored)
     }
 
-    /// A message, its text if that is wanted, and where the last replies to its envelopes lie.
-    async fn load_parts(&self, id: MessageId, text_bytes_max: u32) -> Result<Loaded, ReadError> {
-        let (place, generation, meta_bytes, text_bytes) = {
-            let books = self.books.borrow();
-            let (message, chunked) = books.find(id.number()).ok_or(ReadError::Unknown)?;
-            let generation = books.segments.generation(message.place.slot);
-            let small = chunked.is_none() && (1..=text_bytes_max).contains(&message.text_bytes);
-            (message.place, generation, message.meta_bytes, small.then_some(message.text_bytes))
+    async fn load_run(&self, run: &[MessageId], text_bytes_max: u32) -> Vec<Result<Loaded, ReadError>> {
+        let spans: Vec<Option<Span>> = run.iter().map(|id| self.span(*id, text_bytes_max)).collect();
+        // Some may have gone, or lie elsewhere by now.
+        let whole = spans.iter().flatten().copied().reduce(|run, next| run.with(&next).unwrap_or(run));
+        let read = match whole {
+            Some(whole) => self.read_at(whole.slot, whole.generation, whole.offset, whole.bytes as usize).await,
+            None => Ok(Vec::new()),
         };
-        let generation = generation.ok_or(ReadError::Damaged)?;
-        let text_at = meta_bytes as usize + HEAD_BYTES;
-        let wanted = text_bytes.map_or(meta_bytes as usize, |bytes| text_at + bytes as usize);
-        let mut bytes = self.read_at(place.slot, generation, place.offset, wanted).await?;
-        let text = text_bytes.map(|_| bytes.split_off(text_at));
-        bytes.truncate(meta_bytes as usize);
-        let mut stored = parse(id, &bytes).ok_or(ReadError::Damaged)?;
-        let mut replies: BTreeMap<u16, Place> = BTreeMap::new();
-        {
-            // How the envelopes stand is looked up after the read: it may have changed meanwhile.
-            let books = self.books.borrow();
-            let (message, chunked) = books.find(id.number()).ok_or(ReadError::Unknown)?;
-            stored.body_bytes += chunked.map_or(0, chunk_bytes);
-            let known = message.envelopes.all();
-            if known.len() != stored.envelopes.len() {
-                return Err(ReadError::Damaged);
-            }
-            for (envelope, known) in stored.envelopes.iter_mut().zip(known) {
-                envelope.state = known.status;
-                envelope.due_ms = known.due_ms;
-                envelope.attempts = known.attempts;
-                if known.place.segment().is_some() {
-                    replies.insert(envelope.index, known.place);
-                }
-            }
+        let mut loaded = Vec::with_capacity(run.len());
+        for (id, span) in run.iter().zip(&spans) {
+            let part = match (span, &whole, &read) {
+                (Some(span), Some(whole), Ok(read)) if span.slot == whole.slot => span.part(whole.offset, read),
+                _ => None,
+            };
+            loaded.push(match (span, part) {
+                (Some(span), Some(part)) => self.loaded(*id, span, part),
+                _ => self.load_alone(*id, text_bytes_max).await,
+            });
         }
-        Ok((stored, text, replies))
+        loaded
     }
 
-    async fn reply(&self, id: MessageId, place: Place) -> io::Result<String> {
+    async fn load_alone(&self, id: MessageId, text_bytes_max: u32) -> Result<Loaded, ReadError> {
+        let span = self.span(id, text_bytes_max).ok_or_else(|| self.lost(id))?;
+        let bytes = self.read_at(span.slot, span.generation, span.offset, span.bytes as usize).await?;
+        self.loaded(id, &span, &bytes)
+    }
+
+    /// Where a message lies, with its text if that lies in one piece of at most `text_bytes_max` bytes. `None`: see
+    /// [`Slice::lost`].
+    fn span(&self, id: MessageId, text_bytes_max: u32) -> Option<Span> {
+        let books = self.books.borrow();
+        let (message, chunked) = books.find(id.number())?;
+        let generation = books.segments.generation(message.place.slot)?;
+        let with_text = chunked.is_none() && (1..=text_bytes_max).contains(&message.text_bytes);
+        let text_bytes = if with_text { HEAD_BYTES as u32 + message.text_bytes } else { 0 };
+        let Place { offset, slot } = message.place;
+        let meta_bytes = message.meta_bytes;
+        Some(Span { slot, generation, offset, bytes: meta_bytes + text_bytes, meta_bytes, with_text })
+    }
+
+    /// Why a message lies nowhere.
+    fn lost(&self, id: MessageId) -> ReadError {
+        match self.books.borrow().find(id.number()) {
+            Some(_) => ReadError::Damaged,
+            None => ReadError::Unknown,
+        }
+    }
+
+    /// A message from the bytes of its span.
+    fn loaded(&self, id: MessageId, span: &Span, bytes: &[u8]) -> Result<Loaded, ReadError> {
+        let (stored, _) = self.parsed(id, span, bytes)?;
+        let text = span.with_text.then(|| bytes.get(span.meta_bytes as usize + HEAD_BYTES..));
+        Ok((stored, text.flatten().map(Arc::from)))
+    }
+
+    /// A message from the bytes of its span, and where the last replies to its envelopes lie.
+    fn parsed(&self, id: MessageId, span: &Span, bytes: &[u8]) -> Result<Parsed, ReadError> {
+        let meta = bytes.get(..span.meta_bytes as usize);
+        let mut stored = meta.and_then(|meta| parse(id, meta)).ok_or(ReadError::Damaged)?;
+        self.books.borrow_mut().came(id.number(), stored.begins_ms());
+        // How the envelopes stand is looked up after the read: it may have changed meanwhile.
+        let books = self.books.borrow();
+        let (message, chunked) = books.find(id.number()).ok_or(ReadError::Unknown)?;
+        stored.body_bytes += chunked.map_or(0, chunk_bytes);
+        let known = message.envelopes.all();
+        if known.len() != stored.envelopes.len() {
+            return Err(ReadError::Damaged);
+        }
+        let mut replies: BTreeMap<u16, Place> = BTreeMap::new();
+        for (envelope, known) in stored.envelopes.iter_mut().zip(known) {
+            envelope.state = known.status;
+            envelope.due_ms = known.due_ms;
+            envelope.attempts = known.attempts;
+            if known.place.segment().is_some() {
+                replies.insert(envelope.index, known.place);
+            }
+        }
+        Ok((stored, replies))
+    }
+
+    /// What the state record there says that the last attempt was told.
+    pub(crate) async fn reply(&self, id: MessageId, place: Place) -> io::Result<String> {
         let file: Rc<D::File> = self.file(place.slot).ok_or(io::ErrorKind::NotFound)?;
-        let bytes = file.read(place.offset.into(), record_bytes(16 + REPLY_BYTES_MAX)).await?;
+        let bytes = file.read(place.offset.into(), STATE_RECORD_BYTES_MAX).await?;
         let record = Records::new(&bytes).next().and_then(Result::ok);
         // It may have been moved or superseded during the read.
         let record = record.filter(|record| record.kind == Kind::State && record.id == id);
@@ -172,6 +277,9 @@ impl<D: Disk> Slice<D> {
     }
 }
 
+/// The longest record of a state: head, reply, how far the sender was told.
+const STATE_RECORD_BYTES_MAX: usize = record_bytes(16 + REPLY_BYTES_MAX + 2);
+
 fn chunk_bytes(chunked: &Chunked) -> u64 {
     chunked.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum()
 }
@@ -190,9 +298,11 @@ fn parse(id: MessageId, bytes: &[u8]) -> Option<Stored> {
     Some(Stored {
         id,
         received_ms: payload.head.received_ms.get(),
+        release_ms: payload.release_ms,
         sender: String::from_utf8_lossy(payload.sender).into_owned(),
-        flags: Flags(payload.head.flags.get()),
+        flags: Flags(payload.head.flags.get() & !(WITH_ENVID | WITH_RELEASE)),
         tag: String::from_utf8_lossy(payload.tag).into_owned(),
+        envid: String::from_utf8_lossy(payload.envid).into_owned(),
         envelopes,
         body_bytes: payload.head.text_bytes.get(),
     })

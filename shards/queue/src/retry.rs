@@ -20,13 +20,18 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    /// These waits, then always this one.
+    pub fn of(waits: &[Duration], then: Option<Duration>, jitter_percent: u8) -> Self {
+        Self { waits: waits.iter().copied().chain(then).collect(), jitter_percent: u32::from(jitter_percent) }
+    }
+
     /// The wait after `attempts` failed attempts before this one, spread by `random`.
     pub fn next(&self, attempts: u16, random: u64) -> Duration {
         wait(&self.waits, self.jitter_percent, attempts, random)
     }
 }
 
-/// The wait of the default schedule (1 m 5 m 10 m 30 m 1 h 2 h, then every 4 h; ± 10 %) after a failed attempt, when
+/// The wait of the default schedule (1 m 5 m 15 m 30 m 1 h 2 h, then every 4 h; ± 10 %) after a failed attempt, when
 /// `attempts` attempts had failed before it.
 pub fn next(attempts: u16, random: u64) -> Duration {
     wait(&RETRY_WAITS, JITTER_PERCENT, attempts, random)
@@ -44,14 +49,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_and_then_stay_at_four_hours() {
+    fn s126_waits_grow_and_then_stay_at_four_hours() {
         let middle = |attempts| {
             let waits = Schedule { jitter_percent: 0, ..Schedule::default() };
             waits.next(attempts, 7).as_secs() / 60
         };
         let minutes: Vec<u64> = (0..9).map(middle).collect();
-        assert_eq!(minutes, [1, 5, 10, 30, 60, 120, 240, 240, 240]);
+        assert_eq!(minutes, [1, 5, 15, 30, 60, 120, 240, 240, 240]);
         assert_eq!(middle(u16::MAX), 240);
+    }
+
+    #[test]
+    fn s126_a_schedule_of_ones_own() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let schedule = Schedule::of(&[minutes(2), minutes(4)], Some(minutes(9)), 50);
+        let waits = [0, 1, 2, 7].map(|attempts| schedule.next(attempts, 0).as_secs());
+        assert_eq!(waits, [60, 120, 270, 270], "the shortest of each");
+        assert_eq!(Schedule::of(&[minutes(2)], None, 0).next(5, 1), minutes(2));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_lite::future::{block_on, or, yield_now};
 
 use ringpost_queue::{
     Body, Flags, MessageId, NewEnvelope, NewMessage, OpenError, Options, Queue, Space, State, Status, StoredAction,
-    SubmitError,
+    SubmitError, Told,
 };
 use support::{
     DIR, Leaves, MemDisk, after_polls, check, join_all, open, run_and_crash, run_and_stop, small, submit, text, until,
@@ -51,6 +52,44 @@ fn a_message_survives_a_crash_and_its_end_too() {
 }
 
 #[test]
+fn a_message_is_not_due_before_its_release_whatever_happens_to_the_server() {
+    let disk = MemDisk::new(4865);
+    let (queue, _) = open(&disk, 0, 1, &small());
+    let id = queue.next_id();
+    let (recipient, action) = ("a@example.org", "out#1");
+    let envelopes = [NewEnvelope { recipient, action, ..NewEnvelope::default() }];
+    let mut flags = Flags::EIGHTBIT;
+    flags.set_priority(-4);
+    let message = NewMessage {
+        id,
+        received_ms: 1_000,
+        release_ms: Some(9_000),
+        sender: "sender@example.org",
+        envelopes: &envelopes,
+        flags,
+        tag: "in",
+        envid: "id",
+        head: b"",
+        body: Body::Whole(&[b"Subject: x\r\n\r\n"]),
+    };
+    run_and_crash(&disk, &queue, async { queue.submit(message).await.expect("durable") });
+    for stop in [true, false] {
+        let (queue, report) = open(&disk, 0, 1, &small());
+        assert_eq!((report.messages, report.damage), (1, vec![]));
+        assert_eq!((queue.claim_due(8_999, 10), queue.next_due()), (vec![], Some(9_000)));
+        let stored = block_on(queue.load(id)).expect("there");
+        assert_eq!((stored.received_ms, stored.release_ms, stored.begins_ms()), (1_000, Some(9_000), 9_000));
+        assert_eq!((stored.envid.as_str(), stored.flags, stored.flags.priority()), ("id", flags, -4));
+        if stop {
+            // The next start has a checkpoint.
+            run_and_stop(&queue, async {});
+        } else {
+            assert_eq!(queue.claim_due(9_000, 10), [(id, vec![0])]);
+        }
+    }
+}
+
+#[test]
 fn s119_all_that_arrives_during_a_write_is_one_write() {
     let disk = MemDisk::new(2);
     disk.latency.set(50);
@@ -81,6 +120,49 @@ fn s120_a_message_costs_no_file() {
             queue.settle(id, 0, State::Delivered);
         }
         assert_eq!((disk.creations.get(), disk.writes.get() - writes), (creations, 500));
+    });
+}
+
+#[test]
+fn messages_that_lie_side_by_side_are_read_back_together() {
+    let disk = MemDisk::new(5);
+    let (queue, _) = open(&disk, 0, 1, &Options::default());
+    run_and_stop(&queue, async {
+        let mut all = Vec::new();
+        for number in 0..100 {
+            // Every tenth has a text that does not travel with it.
+            let bytes = if number % 10 == 9 { 9000 } else { 4000 };
+            all.push((submit(&queue, &["a@example.org"], bytes).await.expect("durable"), bytes));
+        }
+        let (gone, _) = all.remove(50);
+        queue.settle(gone, 0, State::Delivered);
+        // As they come from the queue they may be in any order.
+        let mut shuffled: Vec<(MessageId, usize)> = all.iter().rev().copied().collect();
+        shuffled.rotate_left(17);
+        let runs = queue.runs(shuffled, 8192);
+        assert_eq!(runs.iter().map(Vec::len).sum::<usize>(), 99);
+        assert!(runs.len() <= 4, "{} reads of 256 KiB for half a MiB", runs.len());
+        let before = disk.reads.get();
+        let mut found = Vec::new();
+        for run in &runs {
+            let ids: Vec<MessageId> = run.iter().map(|(id, _)| *id).collect();
+            for ((id, bytes), loaded) in run.iter().zip(queue.load_run(&ids, 8192).await) {
+                let (stored, body) = loaded.expect("it reads");
+                assert_eq!((stored.id, stored.body_bytes), (*id, *bytes as u64));
+                assert_eq!(stored.envelopes[0].recipient, "a@example.org");
+                let expected = (*bytes <= 8192).then(|| text(*id, *bytes));
+                assert_eq!(body.as_deref(), expected.as_deref(), "{id}");
+                found.push((*id, *bytes));
+            }
+        }
+        assert_eq!(disk.reads.get() - before, runs.len() as u64);
+        found.sort();
+        assert_eq!(found, all);
+        // What has ended meanwhile is missed alone.
+        let ids = [all[0].0, gone, all[1].0];
+        let loaded = queue.load_run(&ids, 8192).await;
+        let known: Vec<bool> = loaded.iter().map(Result::is_ok).collect();
+        assert_eq!(known, [true, false, true]);
     });
 }
 
@@ -254,15 +336,18 @@ fn a_large_text_streams_ahead_of_its_message_and_an_abandoned_one_frees_its_spac
         let message = NewMessage {
             id,
             received_ms: 1_000,
+            release_ms: None,
             sender: "sender@example.org",
             envelopes: &[NewEnvelope {
                 recipient: "a@example.org",
                 original: "list-of-a@example.org",
                 action: "out#1",
                 way: "{\"user\":1}",
+                request: support::asked(id).1,
             }],
             flags: Flags::EIGHTBIT,
             tag: "in",
+            envid: support::asked(id).0,
             head: &whole[..500],
             body: Body::Chunks(body, &[&whole[290_000..]]),
         };
@@ -305,6 +390,9 @@ fn a_few_stuck_messages_move_to_a_cold_segment() {
             if number % 20 == 0 {
                 stuck.push((id, bytes));
                 queue.settle(id, 0, State::Deferred { until_ms: 9_000_000, reply: format!("451 for {number}") });
+                if number % 40 == 0 {
+                    queue.note(id, 0, told(4)).await;
+                }
             } else {
                 queue.settle(id, 0, State::Delivered);
             }
@@ -322,11 +410,64 @@ fn a_few_stuck_messages_move_to_a_cold_segment() {
     let (queue, report) = open(&disk, 0, 1, &small());
     assert_eq!(report.damage, Vec::<String>::new());
     assert_eq!(ids(&queue), stuck.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    for (number, listed) in queue.list().into_iter().enumerate() {
+        let expected = if number % 2 == 0 { told(4) } else { Told::NOTHING };
+        assert_eq!((listed.told, listed.received_ms, listed.due_ms), (expected, Some(1_000), 9_000_000));
+    }
     for (number, (id, bytes)) in stuck.into_iter().enumerate() {
         check(&queue, id, &["a@example.org"], bytes);
         let stored = block_on(queue.load(id)).expect("there");
         assert_eq!(stored.envelopes[0].last_reply, format!("451 for {}", number * 20));
         assert_eq!(stored.envelopes[0].attempts, 1);
+    }
+}
+
+/// That the sender was told at this age.
+fn told(hours: u64) -> Told {
+    let age = Duration::from_secs(hours * 3600);
+    Told::NOTHING.due(&[age], age).expect("it is more than nothing")
+}
+
+#[test]
+fn s100_what_a_sender_was_told_survives_a_crash_a_checkpoint_and_later_states() {
+    let disk = MemDisk::new(20);
+    let (queue, _) = open(&disk, 0, 1, &small());
+    let stand = |queue: &Queue<MemDisk>| {
+        let all = queue.list();
+        all.iter().map(|listed| (listed.index, listed.told, listed.attempts, listed.due_ms)).collect::<Vec<_>>()
+    };
+    let id = run_and_crash(&disk, &queue, async {
+        let id = submit(&queue, &["a@example.org", "b@example.org", "c@example.org"], 300).await.expect("durable");
+        queue.settle(id, 0, State::Deferred { until_ms: 5_000_000, reply: "451 busy".into() });
+        // Of one whose state is not durable yet, and of one that is still in flight.
+        queue.note(id, 0, told(4)).await;
+        queue.note(id, 1, told(4)).await;
+        // What ends meanwhile has ended.
+        queue.settle(id, 2, State::Delivered);
+        queue.note(id, 2, told(4)).await;
+        assert_eq!(stand(&queue), [(0, told(4), 1, 5_000_000), (1, told(4), 0, 1_000)]);
+        queue.flush().await;
+        id
+    });
+    let (queue, report) = open(&disk, 0, 1, &small());
+    assert_eq!((report.messages, report.envelopes, report.damage), (1, 2, vec![]));
+    assert_eq!(stand(&queue), [(0, told(4), 1, 5_000_000), (1, told(4), 0, 0)]);
+    assert_eq!(block_on(queue.load(id)).expect("there").envelopes[0].last_reply, "451 busy");
+    run_and_stop(&queue, async {
+        assert_eq!(queue.claim_due(5_000_000, 10), [(id, vec![0, 1])]);
+        queue.settle(id, 0, State::Deferred { until_ms: 6_000_000, reply: "451 still busy".into() });
+        queue.note(id, 0, told(24)).await;
+        queue.note(id, 0, told(4)).await;
+        queue.settle(id, 1, State::Deferred { until_ms: 7_000_000, reply: "451 busy, too".into() });
+    });
+    for _ in 0..2 {
+        // The first start replays, or reads what `run_and_stop` has left; the second reads a checkpoint in any case.
+        let (queue, _) = open(&disk, 0, 1, &small());
+        assert_eq!(stand(&queue), [(0, told(24), 2, 6_000_000), (1, told(4), 1, 7_000_000)]);
+        let stored = block_on(queue.load(id)).expect("there");
+        let replies: Vec<&str> = stored.envelopes.iter().map(|one| one.last_reply.as_str()).collect();
+        assert_eq!(replies[..2], ["451 still busy", "451 busy, too"]);
+        run_and_stop(&queue, async {});
     }
 }
 
@@ -505,6 +646,7 @@ fn an_old_journal_still_replays() {
     let (queue, report) = open(&disk, 0, 1, &small());
     assert_eq!((report.messages, report.envelopes, report.damage), (1, 2, vec![]));
     let id = ids(&queue)[0];
+    assert!(queue.list().iter().all(|listed| listed.told == Told::NOTHING && listed.received_ms.is_some()));
     let stored = block_on(queue.load(id)).expect("there");
     let found: Vec<_> = stored.envelopes.iter().map(|one| (one.recipient.as_str(), one.action.clone())).collect();
     let expected = [("a@example.org", StoredAction::Number(0)), ("b@example.org", StoredAction::Number(1))];

@@ -5,11 +5,12 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_lite::future::{block_on, or, yield_now};
 use proptest::prelude::*;
 
-use ringpost_queue::{MessageId, Options, Plant, Queue, State, Status};
+use ringpost_queue::{Listed, MessageId, Options, Plant, Queue, State, Status, Told};
 use support::{Leaves, MemDisk, Random, after_polls, check, join_all, open, run_and_crash, run_and_stop, submit_as};
 
 const PATHS: [&str; 3] = ["first@example.org", "second@example.net", "third@example.com"];
@@ -34,6 +35,14 @@ struct Known {
     bytes: usize,
     /// By envelope: what was settled, and whether that is durable.
     settled: Vec<Option<(Settled, bool)>>,
+    /// By envelope: how far its sender was told that it waits, and whether that is durable.
+    told: Vec<(Told, bool)>,
+}
+
+impl Known {
+    fn new(recipients: usize, bytes: usize) -> Self {
+        Self { recipients, bytes, settled: vec![None; recipients], told: vec![(Told::NOTHING, true); recipients] }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -71,6 +80,7 @@ async fn client(queue: &Queue<MemDisk>, model: &Model, mut random: Random, plan:
             5 => claim_some(queue, model, &mut random, plan),
             6 if random.one_in(4) => flush(queue, model, plan).await,
             7 if random.one_in(3) => queue.check_space().await,
+            8 if random.one_in(2) => note_one(queue, model, &mut random).await,
             _ => yield_now().await,
         }
     }
@@ -90,8 +100,7 @@ async fn submit_one(queue: &Queue<MemDisk>, model: &Model, random: &mut Random, 
     model.submitted.set(model.submitted.get() + 1);
     match submit_as(queue, id, &PATHS[..recipients], bytes).await {
         Ok(_) => {
-            let known = Known { recipients, bytes, settled: vec![None; recipients] };
-            model.accepted.borrow_mut().insert(id, known);
+            model.accepted.borrow_mut().insert(id, Known::new(recipients, bytes));
             for index in 0..recipients as u16 {
                 settle_one(queue, model, random, id, index, plan);
                 if random.one_in(3) {
@@ -148,12 +157,39 @@ fn claim_some(queue: &Queue<MemDisk>, model: &Model, random: &mut Random, plan: 
         if !model.accepted.borrow().contains_key(&id) {
             // A message that was on disk but not answered when the power went: it counts as accepted from then on.
             let (recipients, bytes) = model.attempted.borrow()[&id];
-            let known = Known { recipients, bytes, settled: vec![None; recipients] };
-            model.accepted.borrow_mut().insert(id, known);
+            model.accepted.borrow_mut().insert(id, Known::new(recipients, bytes));
         }
         for index in indexes {
             settle_one(queue, model, random, id, index, plan);
         }
+    }
+}
+
+/// Notes of some envelope that its sender was told a bit more.
+async fn note_one(queue: &Queue<MemDisk>, model: &Model, random: &mut Random) {
+    let mut known: Vec<Listed> = queue.list();
+    known.retain(|listed| model.accepted.borrow().contains_key(&listed.id));
+    if known.is_empty() {
+        return;
+    }
+    let Listed { id, index, told, .. } = known[random.below(known.len() as u64) as usize];
+    let age = Duration::from_secs(1 + random.below(20));
+    let Some(told) = told.due(&[age], age) else { return };
+    // In the record of one that is in flight stands no time.
+    let forget_time = || {
+        if let Some((Settled::Deferred { until_ms, .. }, _)) =
+            &mut model.accepted.borrow_mut().get_mut(&id).expect("it stays").settled[usize::from(index)]
+        {
+            *until_ms = u64::MAX;
+        }
+    };
+    forget_time();
+    queue.note(id, index, told).await;
+    forget_time();
+    let mut accepted = model.accepted.borrow_mut();
+    let noted = &mut accepted.get_mut(&id).expect("it stays").told[usize::from(index)];
+    if noted.0 < told {
+        *noted = (told, false);
     }
 }
 
@@ -175,13 +211,19 @@ async fn flush(queue: &Queue<MemDisk>, model: &Model, plan: &Plan) {
                 *durable = true;
             }
         }
+        for (was, now) in known.told.iter().zip(&mut now.told) {
+            now.1 |= was.0 == now.0;
+        }
     }
 }
 
 /// After a start: everything that was accepted and not settled is there, nothing else, and as it was.
 fn verify(queue: &Queue<MemDisk>, model: &Model) {
     let mut listed: BTreeMap<MessageId, BTreeMap<u16, (Status, u16, u64)>> = BTreeMap::new();
+    let mut told: BTreeMap<(MessageId, u16), Told> = BTreeMap::new();
     for entry in queue.list() {
+        assert_eq!(entry.received_ms, Some(1_000), "{}", entry.id);
+        told.insert((entry.id, entry.index), entry.told);
         let envelopes = listed.entry(entry.id).or_default();
         let old = envelopes.insert(entry.index, (entry.state, entry.attempts, entry.due_ms));
         assert!(old.is_none(), "{} is listed twice", entry.id);
@@ -191,13 +233,17 @@ fn verify(queue: &Queue<MemDisk>, model: &Model) {
         let attempted = model.attempted.borrow().get(id).copied();
         let (recipients, bytes) = attempted.unwrap_or_else(|| panic!("{id} was invented"));
         // On disk, but the answer did not come through: it is there from now on.
-        accepted.entry(*id).or_insert_with(|| Known { recipients, bytes, settled: vec![None; recipients] });
+        accepted.entry(*id).or_insert_with(|| Known::new(recipients, bytes));
     }
     for (id, known) in &mut *accepted {
         let none = BTreeMap::new();
         let envelopes = listed.get(id).unwrap_or(&none);
         for (index, settled) in known.settled.iter_mut().enumerate() {
             let found = envelopes.get(&(index as u16));
+            if let Some(now) = told.get(&(*id, index as u16)) {
+                let (was, durable) = std::mem::replace(&mut known.told[index], (*now, true));
+                assert!(*now >= was || !durable, "{id} {index}: {was:?} was noted, {now:?} is known");
+            }
             match (&*settled, found) {
                 (None, None) => panic!("{id} {index} is lost"),
                 (None, Some((status, ..))) => assert_eq!(*status, Status::Waiting),

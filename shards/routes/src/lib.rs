@@ -5,14 +5,24 @@
 //! connections. Never here: I/O, clocks (`now` is an argument), what a ticket holds.
 #![forbid(unsafe_code)]
 
+mod allowance;
+mod breaker;
+mod bucket;
+mod fair;
+mod feedback;
 pub mod limits;
+mod pool;
 mod route;
 mod schedule;
 mod site;
 mod sources;
 
-pub use limits::Limits;
+pub use breaker::{Breaker, Chance, Health, Left, Patience};
+pub use fair::{FairQueue, Waiting, sender_key};
+pub use feedback::{Change, Slowed, Suspension};
+pub use limits::{Limits, Rate, Shape};
+pub use pool::{Member, Pick, Pool};
 pub use route::{Attempt, Next};
-pub use schedule::{Refused, RouteId, Routes, Totals};
-pub use site::{Channel, Encryption, Helo, Host, Site};
-pub use sources::Origin;
+pub use schedule::{Refused, RouteId, Routes, Standing, Surveyed, Totals};
+pub use site::{Channel, Encryption, Held, Helo, Host, Place, PolicyKind, Site, Speech, Tlsa};
+pub use sources::{Absence, Hold, Origin};

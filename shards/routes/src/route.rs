@@ -1,20 +1,28 @@
 //! One route: its waiting tickets, its connections, its back-off.
 
-use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::limits::{BACK_OFF_MAX, BACK_OFF_MIN, Limits};
+use crate::allowance::SYSTEM;
+use crate::bucket::Bucket;
+use crate::fair::{FairQueue, Waiting};
+use crate::feedback::Feedback;
+use crate::limits::{BACK_OFF_MAX, BACK_OFF_MIN, LOGIN_PAUSE_MAX, LOGIN_PAUSE_MIN, Rate, Shape};
 use crate::site::{Host, Site};
-use crate::sources::Turns;
+use crate::sources::{Addresses, Turns};
 
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
     /// Send this.
     Send(T),
-    /// Nothing to send: wait for work, at most [`Limits::idle`].
+    /// Nothing to send: wait for work, at most [`Shape::idle`].
     Wait,
+    /// The rate allows nothing now: ask again after so long.
+    Later(Duration),
+    /// The rate of its source allows nothing now: ask again after so long. Others may have work.
+    Spent(Duration),
     /// Take leave: the connection has carried its share, or the route is being closed.
     Close,
 }
@@ -26,18 +34,44 @@ pub enum Attempt {
     Connected,
     /// No host could be reached, or none wanted to talk.
     Failed,
+    /// A host does not take the name and the password.
+    LoginRefused,
+}
+
+/// Whether a route wants a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// At once.
+    Now,
+    /// When its rates allow it, after so long.
+    Later(Duration),
+    /// Not as things are.
+    Nothing,
 }
 
 #[derive(Debug)]
 pub(crate) struct Route<T> {
     pub(crate) site: Site,
     pub(crate) hosts: Arc<[Host]>,
-    pub(crate) ready: VecDeque<T>,
+    pub(crate) shape: Arc<Shape>,
+    /// Tokens for messages, if it has a rate, or has learnt one.
+    rate: Option<Bucket>,
+    /// What replies have said.
+    pub(crate) feedback: Feedback,
+    /// The pace of the tokens is what was learnt.
+    is_slowed: bool,
+    /// Tokens for connections, if it has a rate of them.
+    open_rate: Option<Bucket>,
+    /// It is looked at again then, since its rates allow no connection before.
+    pub(crate) later: Option<Instant>,
+    pub(crate) ready: FairQueue<T>,
     /// Connections that are being opened.
     pub(crate) opening: usize,
     /// Connections that carry a message or wait for one.
     pub(crate) open: usize,
-    /// Of these, waiting.
+    /// Of these, greeted and not asked yet what to send.
+    pub(crate) fresh: usize,
+    /// Of these, waiting for work or for a token.
     pub(crate) idle: usize,
     pub(crate) failures: u32,
     /// Not to be tried before, and why.
@@ -50,30 +84,122 @@ pub(crate) struct Route<T> {
     pub(crate) in_turn: bool,
 }
 
-impl<T> Route<T> {
-    pub(crate) fn new(site: Site, hosts: Arc<[Host]>) -> Self {
+impl<T: Waiting> Route<T> {
+    pub(crate) fn new(site: Site, hosts: Arc<[Host]>, shape: Arc<Shape>, now: Instant) -> Self {
         Self {
+            turns: Turns::new(&site, &shape),
             site,
             hosts,
-            ready: VecDeque::new(),
+            rate: shape.rate.map(|rate| Bucket::new(rate, shape.burst, now)),
+            open_rate: shape.open_rate.map(|rate| Bucket::new(rate, Some(1), now)),
+            feedback: Feedback::default(),
+            is_slowed: false,
+            shape,
+            later: None,
+            ready: FairQueue::default(),
             opening: 0,
             open: 0,
+            fresh: 0,
             idle: 0,
             failures: 0,
             pause: None,
-            turns: Turns::default(),
             begun: 0,
             in_turn: false,
         }
     }
 
-    /// Whether one more connection would help: there are more tickets than connections that will take one.
+    /// Another shape is in force; its rates begin anew.
+    pub(crate) fn reshape(&mut self, shape: &Arc<Shape>, now: Instant) {
+        if *shape != self.shape {
+            self.is_slowed = false;
+            self.rate = shape.rate.map(|rate| Bucket::new(rate, shape.burst, now));
+            self.open_rate = shape.open_rate.map(|rate| Bucket::new(rate, Some(1), now));
+        }
+        self.turns.allowance.reshape(shape);
+        self.shape = shape.clone();
+    }
+
+    /// Has the tokens come at the pace that was learnt, or at that of the shape again.
+    fn keep_pace(&mut self, now: Instant) {
+        if self.feedback.is_silent() && !self.is_slowed {
+            return;
+        }
+        let learnt = self.feedback.rate(self.shape.rate.map(Rate::a_second), now).map(Rate::of_a_second);
+        self.is_slowed = learnt.is_some();
+        self.rate = match (learnt.or(self.shape.rate), self.rate.take()) {
+            (Some(rate), Some(mut bucket)) => {
+                bucket.pace(rate, self.shape.burst, now);
+                Some(bucket)
+            }
+            (Some(rate), None) => Some(Bucket::new(rate, self.shape.burst, now)),
+            (None, _) => None,
+        };
+    }
+
+    /// Whether one more connection would help: there are more tickets than connections that will take one, and tokens for
+    /// them.
     ///
     /// A pause holds further connections back only while one works: with none left, whoever has tickets must try.
-    pub(crate) fn wants_connection(&self, limits: &Limits, now: Instant) -> bool {
+    pub(crate) fn wants_connection(&mut self, addresses: &Addresses, now: Instant) -> Wish {
+        if self.feedback.suspension(now).is_some() || self.ready.is_empty() {
+            return Wish::Nothing;
+        }
+        if let Some(rest) = self.feedback.rest(now) {
+            return Wish::Later(rest);
+        }
+        self.keep_pace(now);
         let connections = self.opening + self.open;
         let paused = connections > 0 && self.pause.as_ref().is_some_and(|(until, _)| *until > now);
-        !paused && connections < limits.connections_per_route && self.ready.len() > self.opening + self.idle
+        // One login shows whether the others are worth trying.
+        let unproven = self.site.login.is_some() && self.open == 0 && self.opening > 0;
+        let takers = self.opening + self.fresh + self.idle;
+        let most = self.feedback.most(self.shape.connections, now);
+        if paused || unproven || connections >= most || self.ready.len() <= takers {
+            return Wish::Nothing;
+        }
+        if let Some(rate) = &mut self.rate
+            && rate.tokens(now) <= takers
+        {
+            // Those that are there will ask for the next token.
+            return if takers > 0 { Wish::Nothing } else { Wish::Later(rate.wait(now)) };
+        }
+        match self.turns.wish((&self.site, &self.hosts), (connections, takers), addresses, now) {
+            Wish::Now => {}
+            other => return other,
+        }
+        match self.open_rate.as_mut().map_or(Duration::ZERO, |rate| rate.wait(now)) {
+            Duration::ZERO => Wish::Now,
+            wait => Wish::Later(wait),
+        }
+    }
+
+    /// Connections that it may have: its own bound, or those of all its sources together.
+    pub(crate) fn most(&self) -> usize {
+        let sources = if self.site.pinned.is_empty() { &self.site.sources } else { &self.site.pinned };
+        let addresses = || self.hosts.iter().flat_map(|host| &host.addresses);
+        let of_use = |source: &&IpAddr| addresses().any(|address| address.is_ipv4() == source.is_ipv4());
+        let count = sources.iter().filter(of_use).count().max(1);
+        let of_sources = self.shape.connections_per_source.map_or(usize::MAX, |most| most.saturating_mul(count));
+        self.shape.connections.min(of_sources)
+    }
+
+    /// A connection is being opened.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.opening += 1;
+        if let Some(rate) = &mut self.open_rate {
+            // Its token was there when it was asked for.
+            let _ = rate.take(now);
+        }
+    }
+
+    /// How long it has no token of its rate; zero if it has one, or no rate.
+    pub(crate) fn token_in(&mut self, now: Instant) -> Duration {
+        self.rate.as_mut().map_or(Duration::ZERO, |rate| rate.wait(now))
+    }
+
+    /// Whether time alone may let it have another connection.
+    pub(crate) fn is_rated(&self) -> bool {
+        self.rate.is_some() || !self.feedback.is_silent()
     }
 
     /// The hosts for the next connection: those of one preference take turns (RFC 5321 §5.1).
@@ -90,16 +216,57 @@ impl<T> Route<T> {
         hosts.into()
     }
 
-    pub(crate) fn next(&mut self, carried: u64, limits: &Limits) -> Next<T> {
-        if carried >= limits.messages_per_connection {
+    /// `now` is asked for only where a rate wants to know.
+    pub(crate) fn next(&mut self, carried: u64, now: impl Fn() -> Instant) -> Next<T> {
+        if carried == 0 {
+            self.fresh = self.fresh.saturating_sub(1);
+        }
+        if !self.feedback.is_silent() || self.is_slowed {
+            let now = now();
+            if self.feedback.suspension(now).is_some() {
+                return Next::Close;
+            }
+            if let Some(rest) = self.feedback.rest(now).filter(|_| !self.ready.is_empty()) {
+                return if rest <= self.shape.idle { Next::Later(rest) } else { Next::Close };
+            }
+            self.keep_pace(now);
+        }
+        // More of them than it may have: the bound is lower now than when they were opened.
+        if carried >= self.shape.messages_per_connection || self.open > self.shape.connections {
             return Next::Close;
         }
-        self.ready.pop_front().map_or(Next::Wait, Next::Send)
+        if let Some(rate) = &mut self.rate
+            && !self.ready.is_empty()
+            && let Err(wait) = rate.take(now())
+        {
+            // A server does not wait for ever; another connection is opened in time.
+            return if wait <= self.shape.idle { Next::Later(wait) } else { Next::Close };
+        }
+        self.ready.pop().map_or(Next::Wait, Next::Send)
+    }
+
+    /// Who a source is in its allowance.
+    pub(crate) fn key_of(&self, source: IpAddr) -> IpAddr {
+        if self.site.sources.is_empty() { SYSTEM } else { source }
+    }
+
+    /// What a connection does whose source has no token for so long.
+    pub(crate) fn spent(&mut self, carried: u64, wait: Duration) -> Next<T> {
+        if carried == 0 {
+            self.fresh = self.fresh.saturating_sub(1);
+        }
+        // A server does not wait for ever; another connection is opened in time.
+        let stays = wait <= self.shape.idle && carried < self.shape.messages_per_connection;
+        if stays { Next::Spent(wait) } else { Next::Close }
     }
 
     /// Counts a failure and pauses the route, longer each time. Other connections that still work end the pause.
-    pub(crate) fn fail(&mut self, now: Instant, reason: &str) {
-        let pause = (BACK_OFF_MIN * (1 << self.failures.min(8))).min(BACK_OFF_MAX);
+    pub(crate) fn fail(&mut self, attempt: Attempt, now: Instant, reason: &str) {
+        let (min, max) = match attempt {
+            Attempt::LoginRefused => (LOGIN_PAUSE_MIN, LOGIN_PAUSE_MAX),
+            Attempt::Failed | Attempt::Connected => (BACK_OFF_MIN, BACK_OFF_MAX),
+        };
+        let pause = (min * (1 << self.failures.min(8))).min(max);
         self.failures += 1;
         self.pause = Some((now + pause, reason.into()));
     }

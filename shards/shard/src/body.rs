@@ -2,6 +2,7 @@
 
 use ringpost_io::Disk;
 use ringpost_message::headers::Scanner;
+use ringpost_message::masquerade::Masquerade;
 use ringpost_queue::{Body, ChunkedBody, Queue, SubmitError};
 
 /// A message that is being received.
@@ -10,13 +11,17 @@ pub(crate) struct Incoming {
     chunks: Option<ChunkedBody>,
     bytes: u64,
     scanner: Scanner,
+    /// Until the header is over.
+    masquerade: Option<Masquerade>,
     /// The journal refused a chunk; the rest is swallowed and this is answered at the end.
     failed: Option<SubmitError>,
 }
 
 impl Incoming {
-    pub(crate) fn new() -> Self {
-        Self { tail: Vec::new(), chunks: None, bytes: 0, scanner: Scanner::new(), failed: None }
+    /// Its `From:` is made the address `masquerade`, if that is given.
+    pub(crate) fn new(masquerade: Option<&str>) -> Self {
+        let masquerade = masquerade.map(Masquerade::new);
+        Self { tail: Vec::new(), chunks: None, bytes: 0, scanner: Scanner::new(), masquerade, failed: None }
     }
 
     /// Takes a piece. What exceeds `spool_bytes` goes to the journal, so that memory stays bounded.
@@ -24,9 +29,14 @@ impl Incoming {
         if self.failed.is_some() {
             return;
         }
-        self.scanner.feed(piece);
-        self.bytes += piece.len() as u64;
-        self.tail.extend_from_slice(piece);
+        let before = self.tail.len();
+        match &mut self.masquerade {
+            Some(masquerade) => masquerade.feed(piece, &mut self.tail),
+            None => self.tail.extend_from_slice(piece),
+        }
+        self.masquerade.take_if(|masquerade| masquerade.is_done());
+        self.scanner.feed(&self.tail[before..]);
+        self.bytes += (self.tail.len() - before) as u64;
         if self.tail.len() < spool_bytes {
             return;
         }
@@ -39,7 +49,16 @@ impl Incoming {
         self.tail.clear();
     }
 
-    /// Bytes received.
+    /// No more comes.
+    pub(crate) fn end(&mut self) {
+        let Some(mut masquerade) = self.masquerade.take() else { return };
+        let before = self.tail.len();
+        masquerade.finish(&mut self.tail);
+        self.scanner.feed(&self.tail[before..]);
+        self.bytes += (self.tail.len() - before) as u64;
+    }
+
+    /// Bytes of the text.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -7,26 +7,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringpost_address::{split_address, strip_extension};
-use ringpost_conf::ActionKind;
 use ringpost_conf::expand::Way;
+use ringpost_conf::{ActionKind, Patience};
 use ringpost_io::{Class, Runtime, Signal};
-use ringpost_queue::{Flags, MessageId, Stored, StoredAction, StoredEnvelope};
+use ringpost_queue::{Flags, Loaded, MessageId, ReadError, Stored, StoredAction, StoredEnvelope};
+use ringpost_routes::sender_key;
 use ringpost_smtp::client::RemoteReply;
+use ringpost_smtp::dsn::{OfRecipient, orcpt_of};
 
 use crate::letter::{Delays, Outcome, Results};
 use crate::local::{Addressee, Target};
+use crate::reason::Progress;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
+use crate::stock::{Place, Room};
 use crate::target::{self, Aim};
-use crate::{limits, local, resolve, settle};
+use crate::{limits, local, reason, resolve, settle};
 
 /// A message whose envelopes are claimed: in memory, and nobody else's to deliver.
 pub(crate) struct Fresh {
     pub(crate) id: MessageId,
+    /// From when its time counts: it was received or, if that is later, released (RFC 4865).
     pub(crate) received_ms: u64,
     pub(crate) sender: String,
     /// The tag of the session that it came by.
     pub(crate) tag: String,
+    /// The client's name for the transaction (ENVID, RFC 3461), as it was told; else empty.
+    pub(crate) envid: String,
     pub(crate) envelopes: Rc<[Envelope]>,
     pub(crate) flags: Flags,
     pub(crate) body_bytes: u64,
@@ -45,30 +52,47 @@ pub(crate) struct Envelope {
     /// Number of the action in the configuration that the message is dispatched with; `None`: it is there no longer.
     pub(crate) action: Option<usize>,
     pub(crate) way: Way,
+    /// What the sender wants to be told of it, as the queue keeps it; usually nothing.
+    pub(crate) request: Box<str>,
     /// Attempts before this one.
     pub(crate) attempts: u16,
+    /// How far it has come, and since when; since its flight began, if that is not known better.
+    pub(crate) progress: Cell<(Progress, Option<Instant>)>,
 }
 
 impl Envelope {
-    /// A fresh one, for what the forward-path `path` has become.
-    pub(crate) fn new(index: u16, recipient: &str, path: &str, action: Option<usize>, way: Way) -> Self {
+    /// A fresh one, for what the forward-path `path` has become, of which `request` is to be told.
+    pub(crate) fn new(
+        index: u16,
+        recipient: &str,
+        (path, request): (&str, OfRecipient<'_>),
+        action: Option<usize>,
+        way: Way,
+    ) -> Self {
         let original = (recipient != path).then(|| path.to_owned());
-        Self { index, recipient: recipient.to_owned(), original, action, way, attempts: 0 }
+        Self {
+            index,
+            recipient: recipient.to_owned(),
+            original,
+            action,
+            way,
+            request: request.to_text().into_boxed_str(),
+            attempts: 0,
+            progress: Cell::new((Progress::Begun, None)),
+        }
     }
 
     /// One that was read back. `None`: how it is made cannot be read.
     fn of_stored(stored: StoredEnvelope, settings: &Settings) -> Option<Self> {
-        let action = match &stored.action {
-            StoredAction::Reference(reference) => settings.outlines.find(reference),
-            StoredAction::Number(number) => Some(usize::from(*number)),
-        };
         Some(Self {
             index: stored.index,
+            action: action_of(&stored, settings),
             recipient: stored.recipient,
             original: (!stored.original.is_empty()).then_some(stored.original),
-            action: action.filter(|action| *action < settings.config.actions.len()),
             way: Way::parse(&stored.way)?,
+            request: stored.request.into_boxed_str(),
             attempts: stored.attempts,
+            progress: Cell::new((Progress::Begun, None)),
         })
     }
 
@@ -80,10 +104,38 @@ impl Envelope {
         Addressee { index: self.index, recipient: &self.recipient, original: self.original(), extension }
     }
 
+    /// What the sender wants to be told of it.
+    pub(crate) fn request(&self) -> OfRecipient<'_> {
+        OfRecipient::parse(&self.request)
+    }
+
+    /// What the next server is to know of that: also whom the sender has written to, where the address has changed since.
+    pub(crate) fn request_onward(&self) -> Option<String> {
+        let request = self.request();
+        let orcpt = self.original.as_deref().filter(|_| request.orcpt.is_empty()).and_then(orcpt_of);
+        let onward = OfRecipient { orcpt: orcpt.as_deref().unwrap_or(request.orcpt), ..request };
+        (!onward.is_empty()).then(|| onward.to_text())
+    }
+
+    /// Whether it goes to another server.
+    pub(crate) fn leaves(&self, settings: &Settings) -> bool {
+        let kind = self.action.and_then(|action| settings.config.actions.get(action)).map(|action| &action.kind);
+        matches!((kind, &self.way), (Some(ActionKind::Relay(_)), Way::Address))
+    }
+
     /// The forward-path that has led to it.
     pub(crate) fn original(&self) -> &str {
         self.original.as_deref().unwrap_or(&self.recipient)
     }
+}
+
+/// Number of the action that a stored envelope was made for, if it is still there.
+pub(crate) fn action_of(stored: &StoredEnvelope, settings: &Settings) -> Option<usize> {
+    let action = match &stored.action {
+        StoredAction::Reference(reference) => settings.outlines.find(reference),
+        StoredAction::Number(number) => Some(usize::from(*number)),
+    };
+    action.filter(|action| *action < settings.config.actions.len())
 }
 
 /// What must be remembered of a message while parts of it are in the air.
@@ -91,6 +143,8 @@ pub(crate) struct Flight {
     pub(crate) received_ms: u64,
     pub(crate) sender: String,
     pub(crate) flags: Flags,
+    /// As [`Fresh::envid`].
+    pub(crate) envid: String,
     pub(crate) envelopes: Rc<[Envelope]>,
     /// The configuration that the numbers of actions belong to.
     pub(crate) settings: Rc<Settings>,
@@ -101,6 +155,12 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    /// The envelope with this index; usually it stands there.
+    pub(crate) fn envelope(&self, index: u16) -> Option<&Envelope> {
+        let there = self.envelopes.get(usize::from(index)).filter(|of| of.index == index);
+        there.or_else(|| self.envelopes.iter().find(|of| of.index == index))
+    }
+
     /// Takes over the envelopes of a later flight of the same message.
     fn join(&mut self, later: Flight) {
         let is_new = |index: u16| later.envelopes.iter().any(|new| new.index == index);
@@ -120,19 +180,32 @@ impl Flight {
 /// Sends a message on its way. Does not wait; what it cannot take now goes back to the queue. The numbers of its envelopes'
 /// actions are those of `settings`.
 pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, fresh: Fresh) {
-    let in_air = shard.flights.borrow().len();
+    let (in_air, bounds) = (in_air(shard), shard.stock.bounds());
     let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
-    let crowded = in_air >= limits::FLIGHTS || shard.kept_bytes.get() + bytes > limits::KEPT_BODIES_BYTES;
-    if crowded || shard.stopping.get() || settings.config.machinery.never_tries {
+    if shard.stopping.get() || settings.config.machinery.never_tries {
         let now_ms = shard.runtime.unix_ms();
         fresh.envelopes.iter().for_each(|envelope| shard.queue.release(fresh.id, envelope.index, now_ms));
         return;
+    }
+    if in_air.messages >= bounds.messages || in_air.bytes + bytes > bounds.bytes {
+        let now_ms = shard.runtime.unix_ms();
+        let until = |envelope: &Envelope| expiry_ms(settings, envelope.action, &envelope.recipient, fresh.received_ms);
+        // What has no time left is not set aside: it has its last attempt, or is given up at once.
+        if fresh.envelopes.iter().all(|envelope| until(envelope) > now_ms) {
+            let sender = sender_key(&fresh.sender, fresh.flags.priority());
+            for envelope in fresh.envelopes.iter() {
+                shard.queue.park(fresh.id, envelope.index, until(envelope));
+                shard.stock.wait_for_room(Place::new(fresh.id, envelope.index, sender, fresh.body_bytes));
+            }
+            return;
+        }
     }
     shard.kept_bytes.set(shard.kept_bytes.get() + bytes);
     let flight = Flight {
         received_ms: fresh.received_ms,
         sender: fresh.sender.clone(),
         flags: fresh.flags,
+        envid: fresh.envid.clone(),
         envelopes: fresh.envelopes.clone(),
         settings: settings.clone(),
         open: fresh.envelopes.len(),
@@ -176,8 +249,9 @@ fn take_off<W: World>(shard: &Shard<W>, id: MessageId, flight: Flight) {
 
 /// Mail that ends here.
 fn deliver<W: World>(shard: &Rc<Shard<W>>, settings: &Settings, fresh: &Rc<Fresh>, envelope: &Envelope) {
+    reason::mark(shard, fresh.id, std::iter::once(envelope.index), Progress::Local, None);
     let delimiter = settings.config.smtp.sub_address_delimiter;
-    match target::aim(settings, &shard.own, fresh, envelope) {
+    match target::aim(settings, &shard.own, shard.near.as_deref(), fresh, envelope) {
         Ok(Aim::Known(target)) => local::deliver(shard, fresh, envelope.addressee(delimiter), target),
         Ok(Aim::Store { host, port, recipient }) => {
             let (task, fresh, index) = (shard.clone(), fresh.clone(), envelope.index);
@@ -205,6 +279,7 @@ fn finish_at_once<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, via
             remote: via.to_owned(),
             link: None,
             delays: Delays::default(),
+            taken: None,
         },
     );
 }
@@ -213,27 +288,52 @@ fn discarded() -> RemoteReply {
     RemoteReply::local(250, (2, 0, 0), "discarded as configured")
 }
 
-/// Takes due envelopes out of the queue until the shard stops.
+/// What is on its way from this shard.
+pub(crate) fn in_air<W: World>(shard: &Shard<W>) -> Room {
+    Room { messages: shard.flights.borrow().len(), bytes: shard.kept_bytes.get() }
+}
+
+/// How many messages may still be taken up; 0: others have to land first. A sixteenth of the room is left to new mail.
+pub(crate) fn room<W: World>(shard: &Shard<W>) -> usize {
+    let (in_air, bounds) = (in_air(shard), shard.stock.bounds());
+    let free = bounds.messages.saturating_sub(in_air.messages);
+    match free > bounds.messages / 16 && in_air.bytes < bounds.bytes / 16 * 15 {
+        true => free,
+        false => 0,
+    }
+}
+
+/// Takes what is due out of the queue, and what has waited for its route, until the shard stops.
 pub(crate) async fn due_loop<W: World>(shard: Rc<Shard<W>>) {
     while !shard.stopping.get() {
         let changed = shard.queue.due_changed();
         let (changed, landed, stop) = (changed.raised(), shard.landed.raised(), shard.stop.raised());
-        let in_air = shard.flights.borrow().len();
-        let room = limits::FLIGHTS.saturating_sub(in_air);
-        let never_tries = shard.settings().config.machinery.never_tries;
-        let has_room =
-            !never_tries && room > limits::FLIGHTS / 8 && shard.kept_bytes.get() < limits::KEPT_BODIES_BYTES / 2;
-        if has_room {
-            let now_ms = shard.runtime.unix_ms();
-            let claimed = shard.queue.claim_due(now_ms, room.min(limits::CLAIM));
-            if !claimed.is_empty() {
-                take_up(&shard, claimed).await;
-                shard.runtime.yield_now().await;
+        let settings = shard.settings();
+        let never_tries = settings.config.machinery.never_tries;
+        let room = if never_tries { 0 } else { room(&shard) };
+        let now_ms = shard.runtime.unix_ms();
+        let at_once = settings.at_once.min(room);
+        let mut claimed = Vec::new();
+        if at_once > 0 {
+            claimed = shard.stock.next(at_once, in_air(&shard), |id, index| shard.queue.unpark(id, index));
+            claimed.extend(shard.queue.claim_due(now_ms, at_once));
+        } else if !never_tries {
+            // There is no room; but nothing stays due for long without its deadline being watched: it is set aside.
+            let overdue_ms = now_ms.saturating_sub(limits::OVERDUE.as_millis() as u64);
+            claimed = shard.queue.claim_due(overdue_ms, settings.at_once);
+        }
+        let is_empty = claimed.is_empty();
+        if !is_empty {
+            take_up(&shard, claimed).await;
+            shard.runtime.yield_now().await;
+            if at_once > 0 {
                 continue;
             }
         }
         let wait = match shard.queue.next_due() {
-            Some(due_ms) if has_room => Duration::from_millis(due_ms.saturating_sub(shard.runtime.unix_ms()).max(1)),
+            _ if !is_empty => limits::OVERDUE_LOOK,
+            Some(due_ms) if at_once > 0 => Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)),
+            Some(due_ms) if !never_tries => limits::OVERDUE.max(Duration::from_millis(due_ms.saturating_sub(now_ms))),
             _ => limits::DUE_WAIT,
         };
         let woken = futures_lite::future::or(futures_lite::future::or(changed, landed), stop);
@@ -241,16 +341,20 @@ pub(crate) async fn due_loop<W: World>(shard: Rc<Shard<W>>) {
     }
 }
 
-/// Reads claimed messages back from the journal, several at a time, and dispatches them.
+/// Reads claimed messages back from the journal, those that lie side by side together, and dispatches them.
 async fn take_up<W: World>(shard: &Rc<Shard<W>>, claimed: Vec<(MessageId, Vec<u16>)>) {
-    let work = Rc::new(RefCell::new(claimed.into_iter()));
-    let done = Rc::new((Cell::new(limits::LOAD_READERS), Signal::new()));
-    for _ in 0..limits::LOAD_READERS {
+    let runs = shard.queue.runs(claimed, limits::READ_BACK_BYTES as u32);
+    let readers = limits::LOAD_READERS.min(runs.len());
+    let ids: Vec<u64> = runs.iter().flatten().map(|(id, _)| id.0).collect();
+    shard.reading.borrow_mut().extend(&ids);
+    let work = Rc::new(RefCell::new(runs.into_iter()));
+    let done = Rc::new((Cell::new(readers), Signal::new()));
+    for _ in 0..readers {
         let (shard_of_task, work, done) = (shard.clone(), work.clone(), done.clone());
         shard.spawn_counted(Class::Delivery, async move {
             loop {
-                let Some((id, indexes)) = work.borrow_mut().next() else { break };
-                take_up_one(&shard_of_task, id, &indexes).await;
+                let Some(run) = work.borrow_mut().next() else { break };
+                take_up_run(&shard_of_task, run).await;
             }
             done.0.set(done.0.get() - 1);
             done.1.raise();
@@ -259,17 +363,37 @@ async fn take_up<W: World>(shard: &Rc<Shard<W>>, claimed: Vec<(MessageId, Vec<u1
     loop {
         let raised = done.1.raised();
         if done.0.get() == 0 {
+            let mut reading = shard.reading.borrow_mut();
+            for id in &ids {
+                reading.remove(id);
+            }
             return;
         }
         raised.await;
     }
 }
 
-async fn take_up_one<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u16]) {
-    match load(shard, id).await {
+async fn take_up_run<W: World>(shard: &Rc<Shard<W>>, run: Vec<(MessageId, Vec<u16>)>) {
+    let ids: Vec<MessageId> = run.iter().map(|(id, _)| *id).collect();
+    let loaded = shard.queue.load_run(&ids, limits::READ_BACK_BYTES as u32).await;
+    for (number, ((id, indexes), loaded)) in run.into_iter().zip(loaded).enumerate() {
+        take_up_one(shard, id, &indexes, loaded);
+        if number % limits::TAKEN_UP_IN_TURN == limits::TAKEN_UP_IN_TURN - 1 {
+            shard.runtime.yield_now().await;
+        }
+    }
+}
+
+fn take_up_one<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u16], loaded: Result<Loaded, ReadError>) {
+    match loaded {
         Ok((stored, body)) => {
+            // Whoever has made it due: an administrator who has all tried again, or a clock.
+            if let Some(at_ms) = stored.release_ms.filter(|at_ms| *at_ms > shard.runtime.unix_ms()) {
+                return indexes.iter().for_each(|index| shard.queue.release(id, *index, at_ms));
+            }
             let settings = shard.settings();
-            let Stored { received_ms, flags, body_bytes, sender, tag, envelopes: stored, .. } = stored;
+            let received_ms = stored.begins_ms();
+            let Stored { flags, body_bytes, sender, tag, envid, envelopes: stored, .. } = stored;
             let chosen = stored.into_iter().filter(|envelope| indexes.contains(&envelope.index));
             let mut envelopes = Vec::with_capacity(indexes.len());
             for stored in chosen {
@@ -285,7 +409,7 @@ async fn take_up_one<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u
             }
             if !envelopes.is_empty() {
                 let envelopes = envelopes.into();
-                let fresh = Fresh { id, received_ms, sender, tag, envelopes, flags, body_bytes, body };
+                let fresh = Fresh { id, received_ms, sender, tag, envid, envelopes, flags, body_bytes, body };
                 dispatch(shard, &settings, fresh);
             }
         }
@@ -297,18 +421,14 @@ async fn take_up_one<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u
     }
 }
 
-async fn load<W: World>(
-    shard: &Shard<W>,
-    id: MessageId,
-) -> Result<(Stored, Option<Arc<[u8]>>), ringpost_queue::ReadError> {
-    let (stored, text) = shard.queue.load_with_text(id, limits::TRAVELLING_BODY_BYTES as u32).await?;
-    Ok((stored, text.map(Arc::from)))
+/// How an envelope of this action to this recipient waits.
+pub(crate) fn patience<'s>(settings: &'s Settings, action: Option<usize>, recipient: &str) -> Patience<'s> {
+    settings.config.patience(action, split_address(recipient).map_or("", |(_, domain)| domain))
 }
 
-/// The time that a message of this action may stay queued.
-pub(crate) fn ttl(settings: &Settings, action: Option<usize>) -> Duration {
-    let own = action.and_then(|action| settings.config.actions.get(action)).map(|action| action.ttl);
-    own.unwrap_or(settings.config.queue.ttl)
+/// When such an envelope is given up, in milliseconds since the epoch.
+pub(crate) fn expiry_ms(settings: &Settings, action: Option<usize>, recipient: &str, received_ms: u64) -> u64 {
+    received_ms.saturating_add(patience(settings, action, recipient).ttl.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -322,12 +442,13 @@ mod tests {
     fn flight(settings: &Rc<Settings>, indexes: &[u16], attempts: u16) -> Flight {
         let envelope = |index: &u16| Envelope {
             attempts,
-            ..Envelope::new(*index, "b@sink.example", "b@sink.example", Some(0), Way::Address)
+            ..Envelope::new(*index, "b@sink.example", ("b@sink.example", OfRecipient::default()), Some(0), Way::Address)
         };
         Flight {
             received_ms: 1,
             sender: String::new(),
             flags: Flags::default(),
+            envid: String::new(),
             envelopes: indexes.iter().map(envelope).collect(),
             settings: settings.clone(),
             open: indexes.len(),
@@ -339,7 +460,7 @@ mod tests {
     #[test]
     fn a_later_flight_of_a_message_joins_the_one_in_the_air() {
         let config = || Arc::new(Config::quickstart(Path::new("state"), &Quickstart::default()));
-        let settings = Rc::new(Settings::new(config(), &Default::default(), "host.example"));
+        let settings = Rc::new(Settings::new(config(), &Default::default(), "host.example", 1));
         // Envelope 1 was refused for now, and is due again while 0 is still in the air.
         let mut both = flight(&settings, &[0, 1], 0);
         both.open = 1;
@@ -348,7 +469,7 @@ mod tests {
         let known: Vec<(u16, u16, Option<usize>)> =
             both.envelopes.iter().map(|one| (one.index, one.attempts, one.action)).collect();
         assert_eq!(known, [(0, 0, Some(0)), (1, 1, Some(0)), (2, 1, Some(0))]);
-        both.join(flight(&Rc::new(Settings::new(config(), &Default::default(), "host.example")), &[3], 0));
+        both.join(flight(&Rc::new(Settings::new(config(), &Default::default(), "host.example", 1)), &[3], 0));
         let actions: Vec<Option<usize>> = both.envelopes.iter().map(|one| one.action).collect();
         assert_eq!(actions, [None, None, None, Some(0)], "numbers of a configuration that has been replaced");
     }

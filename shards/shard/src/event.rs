@@ -1,15 +1,27 @@
 //! What a shard tells the log: one event, one line of `key=value`, stable names.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ringpost_io::Peer;
 use ringpost_queue::MessageId;
+use ringpost_routes::{Change, PolicyKind};
 use ringpost_smtp::client::RemoteReply;
-use ringpost_tls::Secured;
+use ringpost_tls::{Secured, Shown};
 
 use crate::letter::{Delays, Link, Security};
+
+/// What the certificate of a server proves.
+#[derive(Clone, Copy, Debug)]
+pub enum Proof<'a> {
+    /// An authority that is trusted vouches for it.
+    Authority,
+    /// It is one that DNSSEC vouches for (RFC 7672).
+    Dane,
+    /// Nothing, and why; nothing was demanded.
+    Nothing(&'a str),
+}
 
 /// One event. Borrowed: who keeps it writes it down.
 #[derive(Debug)]
@@ -38,6 +50,15 @@ pub enum Event<'a> {
         from: Origin,
         /// With what.
         secured: &'a Secured,
+    },
+    /// A client has logged in.
+    LoggedIn {
+        /// Session.
+        session: u64,
+        /// Peer.
+        from: Origin,
+        /// Who it is.
+        user: &'a str,
     },
     /// A client's TLS handshake has failed, and its connection is over.
     HandshakeFailed {
@@ -82,8 +103,51 @@ pub enum Event<'a> {
         version: &'a str,
         /// Cipher suite.
         cipher: &'a str,
-        /// Why its certificate proves nothing, where that was not demanded.
-        doubt: Option<&'a str>,
+        /// What its certificate proves.
+        proof: Proof<'a>,
+    },
+    /// A host that mail is sent to was of no use.
+    Outbound {
+        /// Its name.
+        host: &'a str,
+        /// Its address.
+        address: SocketAddr,
+        /// Ours, if it is known.
+        source: Option<IpAddr>,
+        /// The mail site.
+        route: &'a str,
+        /// What was awaited.
+        stage: &'static str,
+        /// What the host said, or why nothing came.
+        why: &'a str,
+        /// The host is left alone for this time.
+        pause: Option<Duration>,
+        /// What is done now.
+        next: &'a str,
+        /// How many of the kind had no line.
+        more: u64,
+    },
+    /// A reply has changed how much a site is given.
+    Paced {
+        /// The mail site.
+        route: &'a str,
+        /// From what to what.
+        pace: Pace,
+        /// The reply.
+        reply: &'a RemoteReply,
+    },
+    /// What came of a connection to a server that its domain has a policy about (RFC 8460).
+    Held {
+        /// Whose policy.
+        domain: &'a str,
+        /// Which.
+        kind: PolicyKind,
+        /// The server.
+        host: &'a str,
+        /// Its address and ours, if it was reached.
+        addresses: Option<(IpAddr, IpAddr)>,
+        /// What was wrong, in the words of RFC 8460 §4.3.
+        failure: Option<&'a str>,
     },
     /// What became of one delivery.
     Delivery {
@@ -105,11 +169,46 @@ pub enum Event<'a> {
         age: Duration,
         /// The parts of the last attempt.
         delays: Delays,
+        /// What its refusal means, in a word (grammar §4.7).
+        class: Option<&'a str>,
         /// What the other side said, if it did.
         reply: Option<&'a RemoteReply>,
     },
     /// Something an administrator should look at.
     Warning(&'a str),
+}
+
+/// What a reply has changed for its site.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// What its route may do.
+    Changed(Change),
+    /// It has no mail for so long.
+    Suspended {
+        /// How long.
+        time: Duration,
+        /// Messages that waited at its route, and wait at home now.
+        tickets: usize,
+    },
+    /// A source address is not used for it for so long.
+    SourceRetired {
+        /// The address.
+        source: IpAddr,
+        /// How long.
+        time: Duration,
+    },
+}
+
+impl Display for Pace {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed(Change::Rate { from, to }) => write!(f, "rate={from:.3}/s->{to:.3}/s"),
+            Self::Changed(Change::Connections { from, to }) => write!(f, "connections={from}->{to}"),
+            Self::Changed(Change::Rest(time)) => write!(f, "rest={}s", time.as_secs()),
+            Self::Suspended { time, tickets } => write!(f, "suspended={}s deferred={tickets}", time.as_secs()),
+            Self::SourceRetired { source, time } => write!(f, "src={source} retired={}s", time.as_secs()),
+        }
+    }
 }
 
 /// Where a delivery goes.
@@ -195,12 +294,23 @@ impl Display for Event<'_> {
                 write!(f, "smtp   s={session:016x} refused from={from} why=\"{why}\"")
             }
             Event::Encrypted { session, from, secured } => {
-                let Secured { version, cipher, server_name, resumed, .. } = secured;
+                let Secured { version, cipher, server_name, resumed, client, .. } = secured;
                 write!(f, "smtp   s={session:016x} tls from={from} version={version} cipher={cipher}")?;
                 if let Some(name) = server_name {
                     write!(f, " sni={name}")?;
                 }
-                write!(f, " resumed={} verify=none", if *resumed { "yes" } else { "no" })
+                write!(f, " resumed={}", if *resumed { "yes" } else { "no" })?;
+                match client {
+                    Shown::NotAsked | Shown::Nothing => f.write_str(" verify=none"),
+                    Shown::Good(subject) => write!(f, " peer={} verify=ok", subject.called()),
+                    Shown::Bad { subject, why } => {
+                        let (peer, why) = (subject.called(), why.replace('"', "'"));
+                        write!(f, " peer={peer} verify=failed reason=\"{why}\"")
+                    }
+                }
+            }
+            Event::LoggedIn { session, from, user } => {
+                write!(f, "smtp   s={session:016x} login from={from} user=\"{}\"", user.escape_debug())
             }
             Event::HandshakeFailed { session, from, why } => {
                 write!(f, "smtp   s={session:016x} tls-failed from={from} why=\"{why}\"")
@@ -213,14 +323,14 @@ impl Display for Event<'_> {
                 "queue  id={id} s={session:016x} from=<{sender}> nrcpt={recipients} size={bytes} commit={:.2}ms",
                 commit.as_secs_f64() * 1000.0
             ),
-            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply } => {
+            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, class, reply } => {
                 let before = age.saturating_sub(delays.wait + delays.connect + delays.talk);
                 write!(f, "{}  id={id} to=<{recipient}>", course.word())?;
                 if original != recipient {
                     write!(f, " orig=<{original}>")?;
                 }
                 write!(f, " result={result:?} relay={via}")?;
-                if let Some(Link { source, security }) = link {
+                if let Some(Link { source, security, .. }) = link {
                     write!(f, " src={source}")?;
                     if let Some(Security { version, verified }) = security {
                         write!(f, " tls={version}/{}", if *verified { "verified" } else { "unverified" })?;
@@ -236,15 +346,41 @@ impl Display for Event<'_> {
                     delays.talk.as_secs_f64(),
                 )?;
                 let Some(reply) = reply else { return Ok(()) };
-                let (class, subject, detail) = reply.status_or_default();
-                write!(f, " dsn={class}.{subject}.{detail} stat=\"{reply}\"")
-            }
-            Event::Secured { remote, version, cipher, doubt } => {
-                write!(f, "tls    to={remote} version={version} cipher={cipher} verify=")?;
-                match doubt {
-                    None => f.write_str("ok"),
-                    Some(why) => write!(f, "failed reason=\"{}\"", why.replace('"', "'")),
+                if let Some(class) = class {
+                    write!(f, " class={class}")?;
                 }
+                let (severity, subject, detail) = reply.status_or_default();
+                write!(f, " dsn={severity}.{subject}.{detail} stat=\"{reply}\"")
+            }
+            Event::Secured { remote, version, cipher, proof } => {
+                write!(f, "tls    to={remote} version={version} cipher={cipher} verify=")?;
+                match proof {
+                    Proof::Authority => f.write_str("ok"),
+                    Proof::Dane => f.write_str("dane"),
+                    Proof::Nothing(why) => write!(f, "failed reason=\"{}\"", why.replace('"', "'")),
+                }
+            }
+            Event::Outbound { host, address, source, route, stage, why, pause, next, more } => {
+                let (ip, port) = (address.ip(), address.port());
+                write!(f, "smtp-out: host={host} address={ip} port={port}")?;
+                if let Some(source) = source {
+                    write!(f, " src={source}")?;
+                }
+                write!(f, " route={route} stage={stage} why=\"{}\"", why.replace('"', "'"))?;
+                if let Some(pause) = pause {
+                    write!(f, " pause={}s", pause.as_secs())?;
+                }
+                if *more > 0 {
+                    write!(f, " more={more}")?;
+                }
+                write!(f, " next=\"{next}\"")
+            }
+            Event::Paced { route, pace, reply } => {
+                write!(f, "pace   route={route} {pace} reply=\"{}\"", reply.to_string().replace('"', "'"))
+            }
+            Event::Held { domain, kind, host, failure, .. } => {
+                let (kind, what) = (if *kind == PolicyKind::Dane { "tlsa" } else { "sts" }, failure.unwrap_or("ok"));
+                write!(f, "tls    to={host} domain={domain} policy={kind} result={what}")
             }
             Event::Warning(text) => write!(f, "warn   {text}"),
         }
@@ -256,14 +392,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_reply_has_changed_is_told_with_the_reply() {
+        let reply = RemoteReply::local(451, (4, 7, 0), "slow \"down\"");
+        let line = |pace| Event::Paced { route: "mx:25", pace, reply: &reply }.to_string();
+        let (minute, source) = (Duration::from_secs(60), [192, 0, 2, 1].into());
+        for (pace, says) in [
+            (Pace::Changed(Change::Rate { from: 120.0, to: 102.0 }), "rate=120.000/s->102.000/s"),
+            (Pace::Changed(Change::Connections { from: 11, to: 9 }), "connections=11->9"),
+            (Pace::Changed(Change::Rest(minute)), "rest=60s"),
+            (Pace::Suspended { time: minute, tickets: 7 }, "suspended=60s deferred=7"),
+            (Pace::SourceRetired { source, time: minute }, "src=192.0.2.1 retired=60s"),
+        ] {
+            assert_eq!(line(pace), format!("pace   route=mx:25 {says} reply=\"451 4.7.0 slow 'down'\""));
+        }
+    }
+
+    #[test]
     fn deliveries_say_whether_they_leave_this_host() {
         let reply = RemoteReply::local(250, (2, 0, 0), "ok");
         let second = Duration::from_secs(1);
         let line = |course, original, via, link| {
             let delays = Delays { wait: second, connect: Duration::ZERO, talk: second };
             let (id, recipient, reply) = (MessageId(7), "b@d.example", Some(&reply));
-            let (result, age) = (Result::Ok, 3 * second);
-            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, reply }.to_string()
+            let (result, age, class) = (Result::Ok, 3 * second, None);
+            Event::Delivery { course, id, recipient, original, result, via, link, age, delays, class, reply }
+                .to_string()
         };
         let times = "delay=3.000 delays=1.000/1.000/0.000/1.000 dsn=2.0.0 stat=\"250 2.0.0 ok\"";
         assert_eq!(
@@ -273,7 +426,8 @@ mod tests {
                 "mx.d.example[192.0.2.1]:25",
                 Some(Link {
                     source: [192, 0, 2, 9].into(),
-                    security: Some(Security { version: "TLS1.3", verified: true })
+                    security: Some(Security { version: "TLS1.3", verified: true }),
+                    reports: false,
                 })
             ),
             format!(

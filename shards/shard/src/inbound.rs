@@ -7,13 +7,16 @@ use bumpalo::Bump;
 use futures_lite::future::or;
 use ringpost_io::{Peer, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
+use ringpost_smtp::limits::RELEASE_MAX;
 use ringpost_smtp::server::{Session, Step};
 use ringpost_smtp::{Reply, Transaction};
 
 use crate::ask::Ask;
 use crate::body::Incoming;
+use crate::certified;
 use crate::event::{Event, Origin};
 use crate::limits;
+use crate::login;
 use crate::recipient::{Client, First, Recipients};
 use crate::replies;
 use crate::secure;
@@ -65,9 +68,22 @@ pub(crate) async fn serve<W: World>(
         used: 0,
         out: Vec::new(),
         arrived: now,
-        client: Client { origin: Origin::of(peer), local: local.ip(), listener, session: session_id, secured: None },
+        client: Client {
+            origin: Origin::of(peer),
+            local: local.ip(),
+            listener,
+            session: session_id,
+            secured: None,
+            user: None,
+            proceeding: None,
+            is_unsure: false,
+        },
         settings,
     };
+    if connection.client.origin.address().is_none_or(|from| connection.settings.is_local(from, local.ip())) {
+        connection.session.on_local();
+    }
+    connection.session.offer_release(shard.runtime.unix_ms() / 1000 + RELEASE_MAX.as_secs());
     if tls_first && !encrypt(shard, &mut connection).await {
         return;
     }
@@ -105,8 +121,22 @@ async fn transaction<W: World>(
                     return End::Connection;
                 }
             }
+            // Boxed: most connections never log in.
+            Step::Auth => Box::pin(log_in(shard, connection)).await,
             Step::Mail => {
-                let verdict = may_send(shard);
+                let mut verdict = may_send(shard);
+                if verdict.is_ok() && connection.client.is_unsure {
+                    verdict = Box::pin(certify(shard, connection)).await;
+                }
+                let Connection { session, out, client, .. } = connection;
+                if client.user.as_deref() != session.user() {
+                    client.user = session.user().map(Box::from);
+                }
+                let senders = &connection.settings.policies[client.listener].senders;
+                if let (Ok(()), Some(senders), Some(user)) = (&verdict, senders, &client.user) {
+                    let asks = login::may_be(shard, &connection.settings, senders, user, tx.reverse_path());
+                    verdict = Box::pin(asks).await;
+                }
                 session.on_mail(verdict, out);
             }
             Step::Recipient(path) => {
@@ -121,11 +151,13 @@ async fn transaction<W: World>(
                 session.on_recipient(verdict, &mut tx, out);
             }
             Step::Data => {
-                message = Some(Receiving::begin(now));
+                message = Some(Receiving::begin(now, masquerade(&connection.settings, &connection.client, &tx)));
                 session.on_data(if shard.stopping.get() { Err(replies::stopping()) } else { Ok(()) }, out);
             }
             Step::Body(piece) => {
-                let receiving = message.get_or_insert_with(|| Receiving::begin(now));
+                let receiving = message.get_or_insert_with(|| {
+                    Receiving::begin(now, masquerade(&connection.settings, &connection.client, &tx))
+                });
                 receiving.incoming.append(&shard.queue, piece, connection.settings.spool_bytes).await;
             }
             Step::Commit => {
@@ -155,6 +187,15 @@ async fn transaction<W: World>(
     }
 }
 
+/// Has a login judged, and forgets what was typed.
+async fn log_in<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) {
+    let Connection { wire, session, client, settings, input, used, out, .. } = connection;
+    input[..*used].fill(0);
+    let proof = session.take_proof();
+    let judgement = login::judge(shard, &settings.policies[client.listener], client, wire.binding(), proof).await;
+    session.on_auth(judgement, out);
+}
+
 /// Answers STARTTLS. False: the connection is over.
 async fn start_tls<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> bool {
     let verdict = if shard.ask.can_sign() { Ok(()) } else { Err(replies::too_many_handshakes()) };
@@ -174,11 +215,42 @@ async fn encrypt<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W:
     let server = settings.policies[client.listener].tls.clone();
     let secured = Box::pin(secure::handshake(shard, wire, server, client, input)).await;
     if secured.is_some() {
+        let is_bindable = secured.as_ref().is_some_and(|secured| secured.version == "TLS1.3");
         connection.client.secured = secured;
         connection.session.on_encrypted();
+        if is_bindable {
+            connection.session.on_bindable();
+        }
+        // Told at MAIL, if nobody knows now.
+        let _ = certify(shard, connection).await;
         connection.arrived = shard.runtime.now();
     }
     connection.client.secured.is_some()
+}
+
+/// Logs the client in, if the listener says whom its certificate stands for.
+///
+/// # Errors
+/// The reply that says that nobody knows now.
+async fn certify<W: World>(
+    shard: &Rc<Shard<W>>,
+    connection: &mut Connection<<W::R as Runtime>::Stream>,
+) -> Result<(), Reply> {
+    let Connection { session, client, settings, .. } = connection;
+    let user = certified::user(shard, settings, client).await;
+    client.is_unsure = user.is_err();
+    if let Ok(Some(user)) = &user {
+        let (id, from) = (client.session, client.origin);
+        shard.event(&Event::LoggedIn { session: id, from, user });
+        session.on_certificate(user);
+    }
+    user.map(|_| ()).map_err(|_| replies::certificate_unknown())
+}
+
+/// The address that `From:` is to be: for users whose listener says so. A null sender has none to give.
+fn masquerade<'t>(settings: &Settings, client: &Client, tx: &'t Transaction<'_>) -> Option<&'t str> {
+    let is_asked = settings.policies[client.listener].senders.as_ref().is_some_and(|senders| senders.masquerade);
+    (is_asked && client.user.is_some()).then(|| tx.reverse_path()).filter(|sender| !sender.is_empty())
 }
 
 struct Receiving {
@@ -188,8 +260,8 @@ struct Receiving {
 
 impl Receiving {
     /// Boxed: an idle connection's task must not hold room for it.
-    fn begin(now: Instant) -> Box<Self> {
-        Box::new(Self { incoming: Incoming::new(), began: now })
+    fn begin(now: Instant, masquerade: Option<&str>) -> Box<Self> {
+        Box::new(Self { incoming: Incoming::new(masquerade), began: now })
     }
 }
 
@@ -208,8 +280,9 @@ async fn commit<W: World>(
     connection: &mut Connection<<W::R as Runtime>::Stream>,
     tx: &Transaction<'_>,
     recipients: Recipients,
-    receiving: Receiving,
+    mut receiving: Receiving,
 ) {
+    receiving.incoming.end();
     shard.stages.record(Stage::DataReceive, shard.runtime.now() - receiving.began);
     let session = &connection.session;
     let submitted =

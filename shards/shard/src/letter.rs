@@ -6,8 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringpost_routes::{Host, Site};
+use ringpost_conf::OnReply;
+use ringpost_routes::{Host, Shape, Site, Suspension, Waiting};
 use ringpost_smtp::client::RemoteReply;
+use ringpost_smtp::dsn::Ret;
+
+use crate::stock::Taken;
+use crate::wake;
 
 /// One message for one route: all its recipients there share a transaction.
 #[derive(Clone, Debug)]
@@ -24,6 +29,10 @@ pub struct Ticket {
     pub site: Site,
     /// The hosts of the site, best first.
     pub hosts: Arc<[Host]>,
+    /// What the route may do.
+    pub shape: Arc<Shape>,
+    /// What its shape says of replies.
+    pub on_reply: Arc<[OnReply]>,
     /// Size of the message in bytes, without dot-stuffing.
     pub body_bytes: u64,
     /// The message, if it is small; else it is fetched from home.
@@ -32,8 +41,32 @@ pub struct Ticket {
     pub eightbit: bool,
     /// Internationalised addresses (RFC 6531).
     pub smtputf8: bool,
+    /// Nobody may have it without TLS (RFC 8689).
+    pub requires_tls: bool,
+    /// How urgent it is, from -9 to 9 (RFC 6710).
+    pub priority: i8,
+    /// How much a report of failure is to return (RFC 3461).
+    pub ret: Option<Ret>,
+    /// The client's name for the transaction (RFC 3461); else empty.
+    pub envid: String,
+    /// What the sender wants to be told of recipients, by the index of their envelope, ascending; of many messages nothing.
+    pub requests: Vec<(u16, String)>,
     /// When it became ready.
     pub ready: Instant,
+    /// It goes home when it has waited until then: its message is about to expire.
+    pub until: Instant,
+    /// Its part of the memory that its home lets out; comes back with the results.
+    pub(crate) taken: Taken,
+}
+
+impl Waiting for Box<Ticket> {
+    fn sender(&self) -> u32 {
+        self.taken.sender
+    }
+
+    fn bytes(&self) -> u64 {
+        self.body_bytes
+    }
 }
 
 /// What became of one recipient of a ticket.
@@ -54,6 +87,10 @@ pub enum Outcome {
     },
     /// Not tried: the route has too much to do, or the shard stops. Not an attempt.
     Untried,
+    /// Not tried: limits have changed. It is sent on its way anew at once; not an attempt.
+    Recalled,
+    /// Not tried: the route has its share of the memory. It waits at home; not an attempt.
+    Waits,
     /// Not tried: the site could not be reached a short time ago.
     Paused {
         /// It will be tried again after this time.
@@ -61,6 +98,24 @@ pub enum Outcome {
         /// What happened then.
         reply: RemoteReply,
     },
+    /// Not tried: the site has no mail for a time, as the configuration says of one of its replies.
+    Suspended {
+        /// Since when, and until when.
+        suspension: Suspension,
+        /// In the form of a reply.
+        reply: RemoteReply,
+    },
+}
+
+impl Outcome {
+    /// Whether the site itself was at fault, and for now.
+    pub(crate) fn is_about_site(&self) -> bool {
+        match self {
+            Self::Transient(reply) => wake::is_about_site(reply),
+            Self::Paused { .. } | Self::Suspended { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// What became of a ticket.
@@ -76,6 +131,8 @@ pub struct Results {
     pub link: Option<Link>,
     /// Waiting at the route, connecting, talking.
     pub delays: Delays,
+    /// What its ticket had, if there was one.
+    pub(crate) taken: Option<Taken>,
 }
 
 /// A connection to another server, as the log tells it.
@@ -85,6 +142,8 @@ pub struct Link {
     pub source: IpAddr,
     /// How it is encrypted.
     pub security: Option<Security>,
+    /// The server reports to the sender itself what it is asked to (DSN, RFC 3461).
+    pub reports: bool,
 }
 
 /// How a connection is encrypted.
@@ -114,6 +173,8 @@ pub enum Letter {
     Ticket(Box<Ticket>),
     /// Back home.
     Results(Box<Results>),
+    /// To every home: a site that took nothing has taken a message.
+    Awake(Box<Site>),
     /// Asks home for a piece of a body.
     Fetch {
         /// Of which message.
@@ -130,7 +191,7 @@ pub enum Letter {
         /// Of which question.
         question: u64,
         /// The bytes.
-        bytes: Option<Vec<u8>>,
+        bytes: Option<Arc<Vec<u8>>>,
     },
 }
 

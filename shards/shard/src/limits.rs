@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Domains of which it is remembered that their backup is odd: told once, each.
+pub const ODD_BACKUPS: usize = 1000;
+/// A proxy says that fast whom it speaks for: the header is the first thing that it sends.
+pub const PROXY_HEADER: Duration = Duration::from_secs(5);
+/// Connections of strangers to a listener for proxies are told once in that time.
+pub const STRANGERS_TOLD: Duration = Duration::from_secs(60);
 /// Bytes taken from a socket in one read.
 pub const READ_BYTES: usize = 64 * 1024;
 /// Bytes of replies taken in one read: an outgoing session says little.
@@ -10,28 +16,92 @@ pub const REPLY_READ_BYTES: usize = 4096;
 pub const WIRE_READ_BYTES: usize = 17 * 1024;
 /// How long a TLS handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(60);
+/// How long a login may take: it may have to wait its turn, then a table's time, then a hash that is slow on purpose.
+pub const LOGIN: Duration = Duration::from_secs(45);
 /// Usual room for the trace fields of a message.
 pub const TRACE_BYTES: usize = 384;
-/// Messages up to this size travel with their ticket to the owner of the route; larger ones are fetched in pieces.
-pub const TRAVELLING_BODY_BYTES: u64 = 64 * 1024;
+/// Messages up to this size travel with their ticket to the owner of the route; larger ones are fetched in pieces. As much as
+/// is in memory anyway when a message has come (`spool-memory`): it need not be read back at once.
+pub const TRAVELLING_BODY_BYTES: u64 = 256 * 1024;
+/// Of messages that are read back to be tried, texts up to this size are read with them, [`CLAIM`] at a time.
+pub const READ_BACK_BYTES: u64 = 64 * 1024;
 /// Piece in which a large body is fetched.
 pub const BODY_PIECE_BYTES: u64 = 256 * 1024;
+/// Bytes of such pieces that a shard keeps for the other sites of their messages: a text of some megabytes, for hundreds.
+pub const KEPT_PIECES_BYTES: usize = 16 << 20;
+/// Messages that a sender may have out for a route whatever others have, as long as there is something of the reserve.
+pub const SENDER_SURE: u32 = 4;
+/// The share of a route against what is kept beyond it for senders that have next to nothing out: a quarter.
+pub const SHARE_PER_RESERVE: usize = 4;
 /// Bodies kept in memory by one shard between commit and delivery; the rest is read back from the journal.
 pub const KEPT_BODIES_BYTES: usize = 64 << 20;
 /// Messages of one shard that are on their way at once; the others stay in the index until some return.
 pub const FLIGHTS: usize = 20_000;
 /// Due envelopes taken out of the queue in one go, so that the first is on its way before the last is read.
 pub const CLAIM: usize = 256;
-/// Messages read back from the journal at once: the disk's queue is deep, a shard's other work must not starve.
+/// Due envelopes for which there is no room are set aside after this time, so that their expiry is watched.
+pub const OVERDUE: Duration = Duration::from_secs(10);
+/// Pause after [`CLAIM`] of them: they are read for it, and whoever is on the way needs the disk, too.
+pub const OVERDUE_LOOK: Duration = Duration::from_millis(100);
+/// How often the auditor looks at a part of the queue.
+pub const AUDIT_TURN: Duration = Duration::from_secs(1);
+/// It goes round the queue in so many of these turns …
+pub const AUDIT_ROUND_TURNS: usize = 10;
+/// … but looks at no more messages than this in one (some 2 ms): a queue of a million takes 40 s.
+pub const AUDIT_MESSAGES: usize = 25_000;
+/// Messages (some 50 µs) after which others have their turn.
+pub const AUDIT_STEP: usize = 500;
+/// Envelopes that seem stranded are looked at again after this time before it is believed.
+pub const AUDIT_DOUBT: Duration = Duration::from_secs(5);
+/// How many of them are remembered; more are found in the next round.
+pub const AUDIT_DOUBTS: usize = 10_000;
+/// The shortest pause between two looks for mail of whose waiting the sender is to be told.
+pub const NOTICE_LOOK: Duration = Duration::from_secs(1);
+/// The longest, since wall clocks are set and configurations change.
+pub const NOTICE_LOOK_MAX: Duration = Duration::from_secs(30);
+/// Messages looked at before such a pause (some 2 ms): a queue of a million takes 40 s.
+pub const NOTICE_MESSAGES: usize = 25_000;
+/// Messages (some 50 µs) after which others have their turn.
+pub const NOTICE_STEP: usize = 500;
+/// Notices that are written at once, since each waits for a commit and they share it.
+pub const NOTICES_AT_ONCE: usize = 16;
+/// Tickets that wait at routes have their deadlines looked at this often.
+pub const ROUTE_SWEEP: Duration = Duration::from_secs(10);
+/// A message that is still waiting for its last attempt so long after its expiry is given up without.
+pub const LAST_ATTEMPT: Duration = Duration::from_secs(20);
+/// Deferred envelopes of a site that its next success wakes, unless `mta max-deferred` says otherwise.
+pub const SLEEPERS_PER_SITE: usize = 10_000;
+/// Of all sites, some 5 MB a shard. Beyond it the site that has most is forgotten: its mail waits for its time.
+pub const SLEEPERS: usize = 200_000;
+/// Sites of a shard's routes that are known to take nothing; of more it is not noticed that they are back.
+pub const TROUBLED: usize = 50_000;
+/// Suspended sites of which a shard can say that its mail waits for them; of more it says only until when.
+pub const SUSPENDED_SITES: usize = 1_000;
+/// Of those that are woken, so many are due at once …
+pub const WOKEN_AT_ONCE: usize = 10;
+/// … and one more each time that this has passed: 50 a second for a server that was away.
+pub const WAKE_STEP: Duration = Duration::from_millis(20);
+/// How long a site's mail is not woken again; doubles while that was in vain.
+pub const WAKE_PAUSE: Duration = Duration::from_secs(60);
+/// The longest such pause.
+pub const WAKE_PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Reads from the journal at once, each of messages that lie side by side: the disk's queue is deep, a shard's other work
+/// must not starve.
 pub const LOAD_READERS: usize = 16;
+/// Messages that were read back after which others have their turn (some 100 µs).
+pub const TAKEN_UP_IN_TURN: usize = 16;
 /// Readers that make a listing.
 pub const LIST_READERS: usize = 32;
 /// The longest sleep of the loop that looks for due envelopes; wall clocks are set back and forth.
 pub const DUE_WAIT: Duration = Duration::from_secs(30);
-/// Pause before a message that cannot be read, or a bounce that cannot be queued, is tried again.
+/// Pause before a report that cannot be queued is tried again: short, since its message has expired.
+pub const BOUNCE_AGAIN: Duration = Duration::from_secs(10);
+/// Pause before a message that cannot be read is tried again.
 pub const UNREADABLE: Duration = Duration::from_secs(300);
 /// Recipients in one transaction: as many as any server must take (RFC 5321 §4.5.3.1.8).
 pub const RECIPIENTS_PER_TICKET: usize = 100;
+/// Shapes of routes that are kept, each made of a few of the configuration's; beyond it they are made anew.
+pub const SHAPES_KEPT: usize = 1_000;
 /// How long a ticket stays at home that found its route with too much to do: long beside what reading it back costs.
 pub const ROUTE_BUSY: Duration = Duration::from_secs(5);
 /// Tickets that wait for a site to be tried again come back spread over this time.
@@ -58,12 +128,22 @@ pub const STORE_MESSAGES: u32 = 1000;
 pub const STORE_AWAY: Duration = Duration::from_secs(30);
 /// Bytes of a message's text that a bounce's header part is taken from.
 pub const BOUNCED_HEADER_BYTES: usize = 64 * 1024;
+/// Largest message that a report of failure returns as a whole (`RET=FULL`, RFC 3461); of a larger one it shows the header.
+pub const RETURNED_MESSAGE_BYTES: usize = 256 * 1024;
 /// Bytes of a message's text that `queue show` prints.
 pub const SHOWN_BYTES: usize = 1 << 20;
 /// Time to open a connection to one address (RFC 5321 names none; Postfix uses 30 s).
 pub const CONNECT: Duration = Duration::from_secs(30);
 /// Addresses tried for one connection; a site with more is tried again later (Postfix stops after 5).
 pub const ADDRESSES_PER_ATTEMPT: usize = 8;
+/// Lines of the log about one fault at one address in [`FAULTS_TOLD_IN`]: enough to see that it goes on.
+pub const FAULTS_TOLD: u32 = 5;
+/// The time for which these count.
+pub const FAULTS_TOLD_IN: Duration = Duration::from_secs(60);
+/// Faults that are counted so; further ones have no line until some are old.
+pub const FAULTS_KEPT: usize = 1_000;
+/// Hosts that a reply names when none of a site could be reached.
+pub const HOSTS_NAMED: usize = 4;
 /// Source addresses tried for one destination address, where this machine does not have the first ones.
 pub const SOURCES_PER_ADDRESS: usize = 8;
 /// How long a delivery waits for the tables that say where it goes; each has a shorter time of its own.
@@ -72,6 +152,12 @@ pub const DIRECTION: Duration = Duration::from_secs(60);
 pub const WRITE: Duration = Duration::from_secs(300);
 /// RFC 5321 §4.5.3.2.5: a server that takes no piece of a message for this long is gone.
 pub const BODY_WRITE: Duration = Duration::from_secs(180);
+/// When the connection breaks under a message, a server that has said why has said it by then.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a server is spoken to one command after the other that has lost some of several that came together.
+pub const ONE_BY_ONE: Duration = Duration::from_secs(24 * 3600);
+/// Servers of which that is remembered by a shard; the oldest are forgotten beyond it.
+pub const ONE_BY_ONE_SERVERS: usize = 1000;
 /// Time for a QUIT.
 pub const QUIT: Duration = Duration::from_secs(5);
 /// How long a client may take for a TLS handshake: four trips over the slowest of networks, and two signatures.
@@ -114,4 +200,5 @@ pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(60);
 pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(DELIVERIES_PER_MESSAGE <= u16::MAX as usize, "an envelope's index must hold it");
+const _: () = assert!(ROUTE_SWEEP.as_secs() + LAST_ATTEMPT.as_secs() < 60, "nothing outlives its expiry by a minute");
 const _: () = assert!(FILE_ANSWER.as_secs() < EXPANSION.as_secs());

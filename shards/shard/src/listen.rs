@@ -8,7 +8,7 @@ use ringpost_perf::{Counter, Stage};
 
 use crate::event::{Event, Origin};
 use crate::shard::{Shard, World};
-use crate::{inbound, limits, replies};
+use crate::{inbound, limits, proxied, replies};
 
 /// Accepts until the shard stops.
 pub(crate) async fn accept<W: World>(shard: Rc<Shard<W>>, listener: <W::R as Runtime>::Listener, number: usize) {
@@ -20,7 +20,7 @@ pub(crate) async fn accept<W: World>(shard: Rc<Shard<W>>, listener: <W::R as Run
         let accepted = or(async { Some(listener.accept().await) }, stop).await;
         match accepted {
             None => break,
-            Some(Ok((stream, peer))) => admit(&shard, stream, peer, number),
+            Some(Ok((stream, peer))) => arrive(&shard, stream, peer, number),
             Some(Err(error)) => {
                 // Out of descriptors: those in use will be closed. The client waits in the backlog meanwhile.
                 shard.warn(&format!("cannot accept on {}: {error}", listener.local_addr()));
@@ -30,16 +30,44 @@ pub(crate) async fn accept<W: World>(shard: Rc<Shard<W>>, listener: <W::R as Run
     }
 }
 
-fn admit<W: World>(shard: &Rc<Shard<W>>, stream: <W::R as Runtime>::Stream, peer: Peer, number: usize) {
-    let accepted = shard.runtime.now();
+fn arrive<W: World>(shard: &Rc<Shard<W>>, mut stream: <W::R as Runtime>::Stream, peer: Peer, number: usize) {
     let session = shard.next_session.get();
     shard.next_session.set(session + 1);
     shard.counters.add(Counter::ConnectionsAccepted, 1);
+    let settings = shard.settings();
+    let proxies = settings.policies.get(number).and_then(|policy| policy.proxies.as_ref());
+    let (Some(proxies), Peer::Address(address)) = (proxies, peer) else {
+        return admit(shard, stream, peer, number, session);
+    };
+    if !proxied::is_proxy(proxies, address.ip()) || shard.sessions.get() >= settings.sessions_max {
+        shard.counters.add(Counter::ConnectionsRefused, 1);
+        return proxied::turn_away(shard, peer, session);
+    }
+    shard.sessions.set(shard.sessions.get() + 1);
+    let task_shard = shard.clone();
+    shard.spawn_counted(Class::Session, async move {
+        let client = proxied::client(&task_shard, &mut stream, peer, session).await;
+        task_shard.sessions.set(task_shard.sessions.get() - 1);
+        match client {
+            Some(client) => admit(&task_shard, stream, client, number, session),
+            None => task_shard.counters.add(Counter::ConnectionsRefused, 1),
+        }
+    });
+}
+
+fn admit<W: World>(shard: &Rc<Shard<W>>, stream: <W::R as Runtime>::Stream, peer: Peer, number: usize, session: u64) {
+    let accepted = shard.runtime.now();
     let origin = Origin::of(peer);
     if let Some(reply) = refusal(shard, origin) {
         shard.counters.add(Counter::ConnectionsRefused, 1);
         shard.event(&Event::Refused { session, from: origin, why: reply });
-        shard.spawn_counted(Class::Session, turn_away(shard.clone(), stream, reply));
+        // Where all is encrypted, a word in clear is no answer; a handshake for it would cost what there is too little of.
+        let settings = shard.settings();
+        let tls_first =
+            settings.policies.get(settings.listener_of(peer, number)).is_some_and(|policy| policy.tls_first);
+        if !tls_first {
+            shard.spawn_counted(Class::Session, turn_away(shard.clone(), stream, reply));
+        }
         return;
     }
     shard.sessions.set(shard.sessions.get() + 1);

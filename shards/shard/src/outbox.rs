@@ -1,6 +1,6 @@
 //! Letters that wait for room on a ring. The task that reads a shard's ring must never wait for another ring, or two
 //! shards that write to each other would stand still for ever; so it puts its letters here, and one task for each
-//! peer carries them off. Bounded by the tickets that may be out ([`limits::TICKETS_OUT`](crate::limits::TICKETS_OUT)).
+//! peer carries them off. Bounded by the messages that may be on their way ([`limits::FLIGHTS`](crate::limits::FLIGHTS)).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,223 +1,242 @@
-//! Reaching a site: its hosts in order, and their addresses, from the next source address and under its name, encrypted as
-//! the site demands.
+//! Reaching a site: its hosts by preference, those first that do well, until one takes us.
 
-use std::fmt::{self, Display, Formatter};
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use ringpost_conf::ActionKind;
-use ringpost_conf::expand::{Question, Told};
-use ringpost_io::{Runtime, Stream};
-use ringpost_routes::{Encryption, Helo, Host, Origin, RouteId, Site};
-use ringpost_smtp::client::{Event as Said, Session, StartTls};
+use ringpost_io::Runtime;
+use ringpost_routes::limits::SOURCE_PAUSE;
+use ringpost_routes::{Attempt, Chance, Host, Left, Patience, Place, RouteId, Site, Speech};
+use ringpost_smtp::client::{Login, RemoteReply};
 
-use crate::event::Event;
-use crate::letter::{Link, Security};
-use crate::outbound::{Broken, Connection, converse};
+use crate::faults::{self, Fault};
+use crate::greet::{self, Goal, Unopened, Whose};
+use crate::outbound::Connection;
 use crate::shard::{Shard, World};
-use crate::wire::Wire;
-use crate::{limits, lookups};
+use crate::{credentials, limits};
 
-/// Tries the hosts in order, and their addresses, until one greets us.
+/// Why no host of a site can be used.
+pub(crate) struct Unreached {
+    /// What the route makes of it.
+    pub(crate) attempt: Attempt,
+    /// What each of them was like.
+    pub(crate) why: String,
+    /// The last one, of which the log does not know yet.
+    pub(crate) last: Option<Fault>,
+    /// What the last one that has said something has said, and the address that it was tried from.
+    pub(crate) reply: Option<(RemoteReply, Option<IpAddr>)>,
+}
+
+/// An address of a host.
+struct Candidate<'a> {
+    host: &'a Host,
+    address: SocketAddr,
+    /// What is known of it; `None`: a local socket.
+    place: Option<Place>,
+    /// It has had its turn, or is out of the question.
+    over: bool,
+}
+
+/// What an attempt has found so far.
+struct Search<'a> {
+    route: RouteId,
+    site: &'a Site,
+    candidates: Vec<Candidate<'a>>,
+    patience: Patience,
+    tried: usize,
+    attempt: Attempt,
+    reasons: Vec<String>,
+    /// Of which the log is told when it is known what follows.
+    last: Option<Fault>,
+    reply: Option<(RemoteReply, Option<IpAddr>)>,
+}
+
+/// Tries the hosts of the best preference, those that do well before others; then the next preference. Hosts that are broken are
+/// left alone, unless there is nothing else. Ends when one greets us and, where that is wanted, takes our name and password.
 ///
 /// # Errors
-/// Why the last of them did not.
+/// Why none of them did. Credentials that a host has refused are not tried at another.
 pub(crate) async fn reach<W: World>(
     shard: &Rc<Shard<W>>,
     route: RouteId,
     site: &Site,
     hosts: &[Host],
-) -> Result<Connection<W>, String> {
-    let mut why = String::from(match site.sources.is_empty() {
-        true => "the site has no address",
-        false => "the site has no address of a family that there is a source address of",
-    });
-    let mut tried = 0;
-    for host in hosts {
-        for address in &host.addresses {
-            if tried == limits::ADDRESSES_PER_ATTEMPT {
-                return Err(why);
+) -> Result<Connection<W>, Unreached> {
+    let mut search = Search::new(route, site, hosts);
+    search.patience = shard.routes.borrow().shape(route).patience;
+    while let Some(number) = search.next(shard) {
+        let Candidate { host, address, ref place, .. } = search.candidates[number];
+        let place = place.clone();
+        search.candidates[number].over = true;
+        let login = match credentials::at(shard, site, host).await {
+            Ok(login) => login,
+            Err(error) => {
+                search.give_up(host, format!("{}: cannot log in: {error}", host.name));
+                continue;
             }
-            match open(shard, route, site, host, *address).await {
-                None => continue,
-                Some(Ok(connection)) => return Ok(connection),
-                Some(Err(error)) => why = named(host, *address, &error),
-            }
-            tried += 1;
-        }
-    }
-    Err(why)
-}
-
-fn named(host: &Host, address: SocketAddr, error: &str) -> String {
-    format!("{}[{}]:{}: {error}", host.name, address.ip(), address.port())
-}
-
-/// Connects from the route's next source; from the one after it, if this machine does not have that address. `None`: there
-/// is no source of the address's family.
-async fn connect<W: World>(
-    shard: &Rc<Shard<W>>,
-    route: RouteId,
-    site: &Site,
-    address: SocketAddr,
-) -> Option<Result<<W::R as Runtime>::Stream, String>> {
-    let mut why = None;
-    for _ in 0..site.sources.len().clamp(1, limits::SOURCES_PER_ADDRESS) {
-        let origin = shard.routes.borrow_mut().origin(route, address.is_ipv4(), shard.runtime.now());
-        let source = match origin {
-            Origin::System => None,
-            Origin::Address(source) => Some(source),
-            Origin::Nowhere => break,
         };
-        match (shard.runtime.connect(address, source, limits::CONNECT).await, source) {
-            (Ok(stream), _) => return Some(Ok(stream)),
-            (Err(error), Some(source)) if error.kind() == ErrorKind::AddrNotAvailable => {
-                shard.routes.borrow_mut().mark_unusable(source, shard.runtime.now());
-                shard.warn(&format!("source address {source} cannot be used: {error}"));
-                why = Some(Err(format!("source address {source}: {error}")));
+        let goal = Goal { route, site, host, address };
+        if let Some(last) = search.last.take() {
+            faults::tell(shard, &site.name, &last, &format!("{} is tried", goal.named()));
+        }
+        match open(shard, goal, place.as_ref(), login.as_ref(), search.patience).await {
+            None => {}
+            Some(Ok(mut connection)) => {
+                let better = search.better_again(shard, host.preference);
+                connection.until = better.into_iter().chain(search.strays(shard, &connection)).min();
+                connection.place = place;
+                return Ok(connection);
             }
-            (Err(error), _) if error.kind() == ErrorKind::TimedOut => {
-                return Some(Err("connection timed out".to_owned()));
-            }
-            (Err(error), _) => return Some(Err(error.to_string())),
+            Some(Err((unopened, pause))) => search.note(shard, goal, &unopened, pause),
         }
     }
-    why
+    Err(search.over(shard))
 }
 
-/// Connects and is greeted, as the host's channel demands. `None`: there is no source of the address's family.
+/// Opens a connection, and has the breaker know what came of it. The error has with it for how long the host is left alone.
 async fn open<W: World>(
     shard: &Rc<Shard<W>>,
-    route: RouteId,
-    site: &Site,
-    host: &Host,
-    address: SocketAddr,
-) -> Option<Result<Connection<W>, String>> {
-    let attempt = |address, how| async move {
-        let stream = match connect(shard, route, site, address).await? {
-            Ok(stream) => stream,
-            Err(error) => return Some(Err(Unopened::Unreached(error))),
+    goal: Goal<'_>,
+    place: Option<&Place>,
+    login: Option<&Login>,
+    patience: Patience,
+) -> Option<Result<Connection<W>, (Unopened, Option<Duration>)>> {
+    let Some(place) = place else {
+        return greet::open(shard, goal, login).await.map(|opened| opened.map_err(|unopened| (unopened, None)));
+    };
+    shard.breaker.borrow_mut().begin(place, shard.runtime.now());
+    let opened = greet::open(shard, goal, login).await;
+    let (mut breaker, now) = (shard.breaker.borrow_mut(), shard.runtime.now());
+    let Some(opened) = opened else {
+        breaker.withdrawn(place);
+        return None;
+    };
+    Some(match opened {
+        Ok(connection) => {
+            breaker.worked(place, now);
+            Ok(connection)
+        }
+        Err(unopened) if matches!(unopened.whose, Whose::Ours | Whose::Login) => {
+            breaker.withdrawn(place);
+            Err((unopened, None))
+        }
+        Err(unopened) => {
+            let pause = breaker.failed(place, &unopened.text(), patience, now);
+            Err((unopened, pause))
+        }
+    })
+}
+
+impl<'a> Search<'a> {
+    fn new(route: RouteId, site: &'a Site, hosts: &'a [Host]) -> Self {
+        let mut candidates = Vec::new();
+        for host in hosts {
+            let is_socket = matches!(host.speech, Speech::LmtpAt(_));
+            candidates.extend(host.addresses.iter().map(|address| Candidate {
+                host,
+                address: *address,
+                place: (!is_socket).then(|| host.place(*address, &site.terms)),
+                over: false,
+            }));
+        }
+        let (patience, attempt) = (Patience::default(), Attempt::Failed);
+        Self { route, site, candidates, patience, tried: 0, attempt, reasons: Vec::new(), last: None, reply: None }
+    }
+
+    fn chance<W: World>(&self, shard: &Shard<W>, candidate: &Candidate<'_>) -> Chance {
+        let now = shard.runtime.now();
+        candidate.place.as_ref().map_or(Chance::Open, |place| shard.breaker.borrow().chance(place, self.patience, now))
+    }
+
+    /// Who is tried next.
+    fn next<W: World>(&mut self, shard: &Shard<W>) -> Option<usize> {
+        if self.tried == limits::ADDRESSES_PER_ATTEMPT {
+            return None;
+        }
+        let mut best = None;
+        let mut last_resort = None;
+        for (number, candidate) in self.candidates.iter().enumerate().filter(|(_, candidate)| !candidate.over) {
+            let rank = match self.chance(shard, candidate) {
+                Chance::Open => (candidate.host.preference, 0),
+                Chance::Crowded => (candidate.host.preference, 1),
+                Chance::Left(Left { until, .. }) => {
+                    if last_resort.is_none_or(|(earliest, _)| until < earliest) {
+                        last_resort = Some((until, number));
+                    }
+                    continue;
+                }
+            };
+            if best.is_none_or(|(found, _)| rank < found) {
+                best = Some((rank, number));
+            }
+        }
+        // Mail that has nowhere else to go may find out whether a host is back.
+        let last_resort = last_resort.filter(|_| self.tried == 0).map(|(_, number)| number);
+        best.map(|(_, number)| number).or(last_resort)
+    }
+
+    fn note<W: World>(&mut self, shard: &Shard<W>, goal: Goal<'_>, unopened: &Unopened, pause: Option<Duration>) {
+        self.tried += 1;
+        if let Some(reply) = &unopened.reply {
+            self.reply = Some((reply.clone(), unopened.source));
+        }
+        self.reasons.push(format!("{}: {}", goal.named(), unopened.text()));
+        self.last = Some(Fault { pause, ..goal.fault(unopened) });
+        if unopened.whose == Whose::Login {
+            self.attempt = Attempt::LoginRefused;
+            shard.warn(&format!("relay: {}: {}; not tried again for some minutes", goal.named(), unopened.text()));
+            let label = goal.host.speech.label();
+            let same = self.candidates.iter_mut().filter(|one| one.host.speech.label() == label);
+            same.for_each(|candidate| candidate.over = true);
+        }
+    }
+
+    /// Nothing can be done with a host.
+    fn give_up(&mut self, host: &Host, why: String) {
+        let same = self.candidates.iter_mut().filter(|candidate| std::ptr::eq(candidate.host, host));
+        same.for_each(|candidate| candidate.over = true);
+        self.reasons.push(why);
+    }
+
+    /// When a host that is better than those of this preference may be back.
+    fn better_again<W: World>(&self, shard: &Shard<W>, preference: u16) -> Option<Instant> {
+        let soon = shard.runtime.now() + self.patience.pause;
+        let better = self.candidates.iter().filter(|candidate| candidate.host.preference < preference);
+        let until = better.map(|candidate| match self.chance(shard, candidate) {
+            Chance::Left(left) => left.until,
+            Chance::Open | Chance::Crowded => soon,
+        });
+        until.min()
+    }
+
+    /// When a connection is to be left that is not from the source that the route's mail keeps to.
+    fn strays<W: World>(&self, shard: &Shard<W>, connection: &Connection<W>) -> Option<Instant> {
+        let source = connection.link?.source.to_canonical();
+        let theirs = self.site.pinned.iter().find(|pinned| pinned.is_ipv4() == source.is_ipv4())?;
+        (*theirs != source).then(|| shard.runtime.now() + SOURCE_PAUSE)
+    }
+
+    /// None of them was of use.
+    fn over<W: World>(self, shard: &Shard<W>) -> Unreached {
+        let mut reasons = self.reasons;
+        for candidate in self.candidates.iter().filter(|candidate| !candidate.over) {
+            let Candidate { host, address, place: Some(place), .. } = candidate else { continue };
+            let known = shard.breaker.borrow().health(place, shard.runtime.now());
+            if let Some(health) = known.filter(|health| health.failures > 0) {
+                let named = Goal { route: self.route, site: self.site, host, address: *address }.named();
+                reasons.push(format!("{named}: left alone, {}", health.why));
+            }
+        }
+        let more = reasons.len().saturating_sub(limits::HOSTS_NAMED);
+        reasons.truncate(limits::HOSTS_NAMED);
+        let mut why = match (reasons.is_empty(), self.site.sources.is_empty()) {
+            (false, _) => reasons.join("; "),
+            (true, true) => "the site has no address".to_owned(),
+            (true, false) => "the site has no address of a family that there is a free source address of".to_owned(),
         };
-        Some(greet(shard, site, host, address, Wire::new(stream), how).await)
-    };
-    let opened = match host.channel.encryption {
-        Encryption::Never => attempt(address, How::Clear(StartTls::Never)).await?,
-        Encryption::StartTls => attempt(address, How::Clear(StartTls::Required)).await?,
-        Encryption::Implicit => attempt(address, How::Encrypted).await?,
-        Encryption::IfOffered => match attempt(address, How::Clear(StartTls::IfOffered)).await? {
-            // What was offered does not work. Clear text is no worse than what a server gets that offers nothing.
-            Err(Unopened::Insecure(_)) => attempt(address, How::Clear(StartTls::Never)).await?,
-            other => other,
-        },
-        Encryption::StartTlsOrImplicit { port } => match attempt(address, How::Clear(StartTls::Required)).await? {
-            Err(first) => {
-                let second = attempt(SocketAddr::new(address.ip(), port), How::Encrypted).await?;
-                second.map_err(|second| Unopened::Unreached(format!("{first}; at port {port}: {second}")))
-            }
-            other => other,
-        },
-    };
-    Some(opened.map_err(|why| why.to_string()))
-}
-
-/// How a connection begins.
-#[derive(Clone, Copy)]
-enum How {
-    Clear(StartTls),
-    Encrypted,
-}
-
-/// Why a server cannot be spoken to.
-enum Unopened {
-    Unreached(String),
-    /// The handshake, or what it showed.
-    Insecure(String),
-}
-
-impl Display for Unopened {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreached(why) => f.write_str(why),
-            Self::Insecure(why) => write!(f, "TLS: {why}"),
+        if more > 0 {
+            why += &format!("; and {more} more");
         }
+        Unreached { attempt: self.attempt, why, last: self.last, reply: self.reply }
     }
-}
-
-async fn greet<W: World>(
-    shard: &Rc<Shard<W>>,
-    site: &Site,
-    host: &Host,
-    address: SocketAddr,
-    stream: Wire<<W::R as Runtime>::Stream>,
-    how: How,
-) -> Result<Connection<W>, Unopened> {
-    let source = stream.local_addr().ip();
-    let helo = match &site.helo {
-        Helo::Name(name) => name.clone(),
-        Helo::BySource { action } => name_at(shard, action, source).await.map_err(Unopened::Unreached)?,
-    };
-    let remote = format!("{}[{}]:{}", host.name, address.ip(), address.port());
-    let mut connection = Connection::new(stream, Session::new(helo), remote);
-    connection.link = Some(Link { source, security: None });
-    match how {
-        How::Clear(starttls) => connection.session = connection.session.asking_for(starttls),
-        How::Encrypted => secure(shard, host, &mut connection).await?,
-    }
-    loop {
-        match converse(shard, &mut connection).await {
-            Ok(Said::Ready) => return Ok(connection),
-            Ok(Said::StartTls) => {
-                secure(shard, host, &mut connection).await?;
-                connection.session.secured(&mut connection.out);
-            }
-            Ok(Said::Failed(reply)) => return Err(Unopened::Unreached(format!("greeted with {reply}"))),
-            Ok(_) => return Err(Unopened::Unreached("the server's greeting makes no sense".to_owned())),
-            Err(Broken(why)) => return Err(Unopened::Unreached(why)),
-        }
-    }
-}
-
-/// The handshake, and a line in the log of what came of it.
-async fn secure<W: World>(shard: &Rc<Shard<W>>, host: &Host, connection: &mut Connection<W>) -> Result<(), Unopened> {
-    let verify = host.channel.verify;
-    let insecure = |why: String| Unopened::Insecure(why);
-    let channel = shard.connector.connect(&host.name, verify).map_err(|refused| insecure(refused.0))?;
-    let done = shard.runtime.timeout(limits::HANDSHAKE, connection.stream.secure(channel)).await;
-    match done {
-        Some(Ok(())) => {}
-        Some(Err(error)) => return Err(insecure(error.to_string())),
-        None => return Err(insecure(format!("the handshake is not done after {} s", limits::HANDSHAKE.as_secs()))),
-    }
-    let Some((channel, secured)) = connection.stream.channel().and_then(|channel| Some((channel, channel.secured()?)))
-    else {
-        return Err(insecure("nothing was agreed on".to_owned()));
-    };
-    let doubt = if verify { None } else { shard.connector.judge(channel, &host.name).err().map(|refused| refused.0) };
-    let (version, cipher) = (secured.version, &secured.cipher);
-    let security = Some(Security { version, verified: doubt.is_none() });
-    connection.link = connection.link.map(|link| Link { security, ..link });
-    (shard.events)(&Event::Secured { remote: &connection.remote, version, cipher, doubt: doubt.as_deref() });
-    Ok(())
-}
-
-/// The name of an address that `helo-src` of an action has: by the configuration in force here, which may be newer than the
-/// one that the ticket was made with.
-async fn name_at<W: World>(shard: &Rc<Shard<W>>, action: &str, source: IpAddr) -> Result<String, String> {
-    let settings = shard.settings();
-    let action = settings.outlines.find(action).and_then(|number| settings.config.actions.get(number));
-    let Some(ActionKind::Relay(relay)) = action.map(|action| &action.kind) else {
-        return Err("the relay action is not in the configuration any more".to_owned());
-    };
-    let told = match relay.name_question(source) {
-        None => None,
-        Some(question) => Some(ask(shard, &settings.config, Question::Lookup(question)).await),
-    };
-    Ok(relay.name_at(&settings.config, source, told)?.unwrap_or_else(|| settings.hostname.clone()))
-}
-
-async fn ask<W: World>(shard: &Rc<Shard<W>>, config: &ringpost_conf::Config, question: Question) -> Told {
-    let deadline = shard.runtime.now() + limits::DIRECTION;
-    let mut answers = lookups::all(shard, config, vec![question], deadline).await;
-    answers.pop().map_or_else(|| Told::Failed("no answer".to_owned()), |(_, told)| told)
 }

@@ -9,12 +9,14 @@ use ringpost_conf::expand::{Delivery, Expansion, Identity, Question, Refusal, St
 use ringpost_conf::tables::{Answer, ServiceKind};
 use ringpost_conf::{Decision, Facts, FormatValues, Lookup, TableId};
 use ringpost_io::Runtime;
+use ringpost_smtp::dsn::OfRecipient;
 use ringpost_smtp::{Reply, Transaction};
 use ringpost_tls::Secured;
 
 use crate::ask::NameAnswer;
 use crate::dispatch::Envelope;
 use crate::event::{Event, Origin};
+use crate::login::Proceeding;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::{client_name, limits, lookups, replies};
@@ -28,6 +30,12 @@ pub(crate) struct Client {
     pub(crate) session: u64,
     /// What encrypts the session.
     pub(crate) secured: Option<Box<Secured>>,
+    /// Who has logged in, as the session says at MAIL.
+    pub(crate) user: Option<Box<str>>,
+    /// A login of several steps is under way.
+    pub(crate) proceeding: Option<Proceeding>,
+    /// Nobody could say yet whom its certificate stands for.
+    pub(crate) is_unsure: bool,
 }
 
 /// What the accepted recipients have become, in the transaction's order.
@@ -76,10 +84,12 @@ impl Recipients {
         recipient: &str,
     ) -> First {
         let name = client_name_of(shard, client, settings);
-        let facts = facts(client, settings, helo, tx, recipient, name.as_deref());
+        let facts = facts(shard, client, settings, helo, tx, recipient, name.as_deref());
         let nobody = &mut |_: TableId, _: ServiceKind, _: &str| Answer::<()>::Pending;
         let refusal = match settings.config.decide_with(&facts, nobody) {
-            Decision::Action(action) if settings.config.actions[action].is_plain() => {
+            Decision::Action(action)
+                if settings.config.actions[action].is_plain() && !settings.config.is_srs(&facts) =>
+            {
                 if let Err(reply) = self.make_room(1) {
                     return First::Verdict(Err(reply));
                 }
@@ -106,7 +116,7 @@ impl Recipients {
         recipient: &str,
     ) -> Result<(), Reply> {
         let name = client_name_of(shard, client, settings);
-        let facts = facts(client, settings, helo, tx, recipient, name.as_deref());
+        let facts = facts(shard, client, settings, helo, tx, recipient, name.as_deref());
         let refusal = match expand(shard, settings, facts).await {
             Ok(deliveries) => match self.make_room(deliveries.len()) {
                 Ok(()) => {
@@ -145,14 +155,16 @@ impl Recipients {
     pub(crate) fn envelopes(self, settings: &Settings, tx: &Transaction<'_>, tag: &str) -> Vec<Envelope> {
         let paths = tx.recipients().iter().copied();
         if let ([Accepted::Plain(action)], &[path]) = (&self.accepted[..], tx.recipients()) {
-            return vec![Envelope::new(0, path, path, Some(*action), Way::Address)];
+            return vec![Envelope::new(0, path, (path, tx.request(0)), Some(*action), Way::Address)];
         }
         let mut unique = Unique::new(settings, tx.reverse_path(), tag);
-        for (path, accepted) in paths.zip(self.accepted) {
+        for (place, (path, accepted)) in paths.zip(self.accepted).enumerate() {
+            // Each of those whom an alias stands for is told as if it had been named (RFC 3461 §5.2.7): there is no `expanded`.
+            let asked = (path, tx.request(place));
             match accepted {
-                Accepted::Plain(action) => unique.add(path, path, action, Way::Address),
+                Accepted::Plain(action) => unique.add(asked, path, action, Way::Address),
                 Accepted::Expanded(all) => {
-                    all.into_iter().for_each(|one| unique.add(path, &one.address, one.action, one.way));
+                    all.into_iter().for_each(|one| unique.add(asked, &one.address, one.action, one.way));
                 }
             }
         }
@@ -175,13 +187,14 @@ impl<'s> Unique<'s> {
         Self { settings, values, seen: HashSet::new(), envelopes: Vec::new() }
     }
 
-    /// Adds what the forward-path `path` has become.
-    pub(crate) fn add(&mut self, path: &str, address: &str, action: usize, way: Way) {
+    /// Adds what the forward-path `asked.0` has become, with what is asked of it.
+    pub(crate) fn add(&mut self, asked: (&str, OfRecipient<'_>), address: &str, action: usize, way: Way) {
+        let (path, _) = asked;
         let values = FormatValues { recipient: path, destination: path, ..self.values };
         let identity = Identity::of(action, address, &way, &self.settings.config, &values);
         if self.seen.insert((self.settings.outlines.canonical(action), identity)) {
             let index = u16::try_from(self.envelopes.len()).expect("bounded by DELIVERIES_PER_MESSAGE");
-            self.envelopes.push(Envelope::new(index, address, path, Some(action), way));
+            self.envelopes.push(Envelope::new(index, address, asked, Some(action), way));
         }
     }
 }
@@ -226,8 +239,10 @@ pub(crate) async fn expand<W: World>(
     outcome
 }
 
-fn facts<'a>(
-    client: &Client,
+#[allow(clippy::too_many_arguments)]
+fn facts<'a, W: World>(
+    shard: &Shard<W>,
+    client: &'a Client,
     settings: &'a Settings,
     helo: &'a str,
     tx: &'a Transaction<'_>,
@@ -243,6 +258,8 @@ fn facts<'a>(
         sender: tx.reverse_path(),
         recipient,
         tls: client.secured.is_some(),
-        ..Facts::default()
+        certificate: client.secured.as_ref().and_then(|secured| secured.client.names()),
+        authenticated: client.user.as_deref(),
+        now_ms: if settings.config.srs.key.is_some() { shard.runtime.unix_ms() } else { 0 },
     }
 }

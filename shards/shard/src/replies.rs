@@ -43,6 +43,31 @@ pub(crate) fn too_many_handshakes() -> Reply {
     Reply::new(454, "4.7.0", "too many TLS handshakes at the moment, try again later")
 }
 
+/// Whoever knows the users does not answer, or there are more logins than can be checked (RFC 4954 §6).
+pub(crate) fn login_unknown() -> Reply {
+    Reply::new(454, "4.7.0", "cannot check passwords at the moment, try again later")
+}
+
+/// Too many logins have failed, from this address or of this user.
+pub(crate) fn too_many_logins() -> Reply {
+    Reply::new(421, "4.7.0", "too many failed logins, try again later")
+}
+
+/// The table that says whom certificates stand for does not answer (RFC 4954 §6).
+pub(crate) fn certificate_unknown() -> Reply {
+    Reply::new(454, "4.7.0", "cannot tell whom your certificate stands for at the moment, try again later")
+}
+
+/// A user may not be this sender.
+pub(crate) fn not_your_address() -> Reply {
+    Reply::new(553, "5.7.1", "this user may not send with this address")
+}
+
+/// The table that says who may be what does not answer.
+pub(crate) fn senders_unknown() -> Reply {
+    Reply::new(451, "4.3.0", "temporary lookup failure, try again later")
+}
+
 /// The shard stops.
 pub(crate) fn stopping() -> Reply {
     Reply::new(421, "4.3.2", "server is stopping, try again later")

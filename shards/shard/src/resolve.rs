@@ -4,27 +4,42 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ringpost_address::split_address;
 use ringpost_conf::expand::{self, Told};
 use ringpost_conf::{ActionKind, Config, Direction, Host as ConfHost, Lookup, Relay, RelayHost, RelayTls, Scheme};
 use ringpost_io::{Class, Mesh, Runtime};
 use ringpost_queue::Flags;
-use ringpost_routes::{Channel, Encryption, Helo, Host, Site};
+use ringpost_routes::{Channel, Encryption, Helo, Host, Pick, Pool, Site, Speech, sender_key};
 use ringpost_smtp::client::RemoteReply;
+use ringpost_smtp::dsn::Ret;
 
-use crate::ask::{Ask, Exchanger, MxAnswer, Question};
-use crate::dispatch::Fresh;
+use crate::ask::{Ask, Dane, Exchanger, MxAnswer, Policy, Question};
+use crate::dispatch::{self, Envelope, Fresh};
+use crate::event::Event;
+use crate::exchangers::{Ground, Unfit};
 use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
 use crate::local::Store;
-use crate::settings::Settings;
+use crate::reason::Progress;
+use crate::settings::{Settings, Shaped};
 use crate::shard::{Shard, World};
-use crate::{limits, lookups, outbound, settle};
+use crate::stock::Place;
+use crate::vouch::{self, Barred, Care, Wish};
+use crate::{backup, limits, lookups, outbound, reason, settle};
 
 /// Forward-paths with the index of their envelope.
 type Indexed = Vec<(u16, String)>;
 
-/// What must be asked to reach recipients, and what the connection to those found must be.
-type Wanted = Vec<(Question, Channel)>;
+/// What must be asked to reach recipients, and how those found are spoken to.
+type Wanted = Vec<(Question, Manner)>;
+
+/// What a connection must be, and what is spoken on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Manner {
+    channel: Channel,
+    speech: Speech,
+}
 
 /// An answer as routes use it.
 pub(crate) enum Resolved {
@@ -44,12 +59,46 @@ pub(crate) fn route<W: World>(
     recipients: &[(u16, &str)],
 ) {
     let ActionKind::Relay(relay) = &settings.config.actions[action].kind else { return };
-    let plan = Plan::new(settings, relay, action, &fresh.sender);
-    let recipients: Indexed = recipients.iter().map(|(index, recipient)| (*index, (*recipient).to_owned())).collect();
+    let indexed = |recipients: &[(u16, &str)]| -> Indexed {
+        recipients.iter().map(|(index, recipient)| (*index, (*recipient).to_owned())).collect()
+    };
+    if !relay.srs {
+        let plan = Plan::new(settings, relay, action, &fresh.sender, &fresh.sender);
+        return by_plan(shard, settings, fresh, action, plan, indexed(recipients));
+    }
+    // Whoever has forwarded it gives the sender's address.
+    let mut by_sender: BTreeMap<Option<String>, Vec<(u16, &str)>> = BTreeMap::new();
+    for (index, recipient) in recipients {
+        let envelope = fresh.envelopes.iter().find(|one| one.index == *index);
+        let sender = envelope.and_then(|envelope| forwarded(settings, fresh, envelope));
+        by_sender.entry(sender).or_default().push((*index, recipient));
+    }
+    for (sender, recipients) in by_sender {
+        let plan = Plan::new(settings, relay, action, sender.as_deref().unwrap_or(&fresh.sender), &fresh.sender);
+        by_plan(shard, settings, fresh, action, plan, indexed(&recipients));
+    }
+}
+
+/// The reverse-path of what is forwarded, by the domain that it came to first; `None`: it is not forwarded, or needs no other.
+fn forwarded(settings: &Settings, fresh: &Fresh, envelope: &Envelope) -> Option<String> {
+    let original = envelope.original.as_deref()?;
+    settings.config.srs.forwarded(&fresh.sender, split_address(original)?.1, fresh.received_ms)
+}
+
+fn by_plan<W: World>(
+    shard: &Rc<Shard<W>>,
+    settings: &Rc<Settings>,
+    fresh: &Rc<Fresh>,
+    action: usize,
+    plan: Plan,
+    recipients: Indexed,
+) {
+    let ActionKind::Relay(relay) = &settings.config.actions[action].kind else { return };
     if relay.is_near() {
         return head(shard, settings, fresh, relay, &plan, recipients, &HashMap::new());
     }
     let (task_shard, settings, fresh) = (shard.clone(), settings.clone(), fresh.clone());
+    reason::mark(shard, fresh.id, recipients.iter().map(|(index, _)| *index), Progress::Tables, None);
     shard.spawn_counted(Class::Delivery, async move {
         let ActionKind::Relay(relay) = &settings.config.actions[action].kind else { return };
         let domains: BTreeSet<String> =
@@ -75,13 +124,21 @@ fn head<W: World>(
     told: &HashMap<expand::Question, Told>,
 ) {
     let look = |lookup: &Lookup| told.get(&expand::Question::Lookup(lookup.clone())).cloned();
-    let mut wanted: BTreeMap<(Wanted, Vec<IpAddr>), Indexed> = BTreeMap::new();
+    let wish = Wish::of(fresh.flags);
+    let mut wanted: BTreeMap<(Wanted, Vec<IpAddr>, String), Indexed> = BTreeMap::new();
+    let tells_domains = settings.shapes_domains() || plan.keeps_domains();
     for (index, recipient) in recipients {
         let domain = Direction::domain_of(&recipient);
         match relay.direction(&settings.config, &domain, &look) {
-            Ok(Direction { hosts, sources }) => {
-                let questions = questions(&settings.config, relay.tls, &hosts, domain);
-                wanted.entry((questions, sources.into_owned())).or_default().push((index, recipient));
+            Ok(Direction { hosts, .. }) if wish == Wish::Tls && hosts.iter().any(|host| is_clear(host.scheme)) => {
+                let why = "the message requires TLS all the way, and its way here has a host without";
+                let outcome = Outcome::Permanent(RemoteReply::local(550, (5, 7, 30), why));
+                refuse(shard, fresh, &[(index, recipient)], &outcome);
+            }
+            Ok(Direction { hosts, sources, .. }) => {
+                let apart = if tells_domains { domain.clone() } else { String::new() };
+                let questions = questions(&settings.config, relay, wish, &hosts, domain);
+                wanted.entry((questions, sources.into_owned(), apart)).or_default().push((index, recipient));
             }
             Err(why) => {
                 let outcome = Outcome::Transient(RemoteReply::local(451, (4, 3, 0), &why));
@@ -89,70 +146,171 @@ fn head<W: World>(
             }
         }
     }
-    let mut by_site: BTreeMap<Site, (Arc<[Host]>, Indexed)> = BTreeMap::new();
-    for ((questions, sources), recipients) in wanted {
+    let mut by_site: BTreeMap<Site, (Way, Indexed)> = BTreeMap::new();
+    for ((questions, sources, domain), recipients) in wanted {
         let now = shard.runtime.now();
-        let known = questions.iter().map(|(question, channel)| Some((shard.cache.get(now, question)?, *channel)));
-        let known: Option<Vec<(Rc<Resolved>, Channel)>> = known.collect();
+        let known = questions.iter().map(|(question, manner)| Some((shard.cache.get(now, question)?, manner.clone())));
+        let known: Option<Vec<(Rc<Resolved>, Manner)>> = known.collect();
         match known {
             Some(answers) => match combine(&answers) {
                 Resolved::Hosts(hosts) => {
-                    let site = Site::new(&hosts, &sources, plan.helo.clone());
-                    by_site.entry(site).or_insert_with(|| (hosts, Vec::new())).1.extend(recipients);
+                    let (site, way) = plan.way(settings, &domain, hosts, &sources);
+                    by_site.entry(site).or_insert_with(|| (way, Vec::new())).1.extend(recipients);
                 }
                 Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
             },
             None => {
-                let (task_shard, fresh, plan) = (shard.clone(), fresh.clone(), plan.clone());
+                let (task_shard, settings, fresh, plan) =
+                    (shard.clone(), settings.clone(), fresh.clone(), plan.clone());
+                reason::mark(shard, fresh.id, recipients.iter().map(|(index, _)| *index), Progress::Names, Some(now));
                 shard.spawn_counted(Class::Delivery, async move {
-                    ask_and_send(&task_shard, &fresh, &plan, questions, &sources, recipients).await;
+                    let asked = (questions, &sources[..], &domain[..]);
+                    ask_and_send(&task_shard, &settings, &fresh, &plan, asked, recipients).await;
                 });
             }
         }
     }
-    for (site, (hosts, recipients)) in by_site {
-        send(shard, fresh, plan, site, hosts, recipients);
+    for (site, (way, recipients)) in by_site {
+        send(shard, fresh, plan, site, way, recipients);
     }
+}
+
+/// How mail gets to a site.
+struct Way {
+    hosts: Arc<[Host]>,
+    shaped: Shaped,
 }
 
 /// What the action says beside hosts and sources.
 #[derive(Clone)]
 struct Plan {
     helo: Helo,
+    /// Where labels are looked up.
+    login: Option<String>,
     /// The reverse-path that is told.
     sender: String,
+    /// The pool that the sources are of, and the key of the sender that the message came with.
+    pool: Option<(Arc<Pool>, u64)>,
+    /// What connections are encrypted with, if that is not the usual.
+    terms: String,
+    /// `shaping NAME`.
+    shaping: Option<String>,
+    /// Number of the action, and the configuration that it is of.
+    action: usize,
+    settings: Rc<Settings>,
 }
 
 impl Plan {
-    fn new(settings: &Settings, relay: &Relay, action: usize, sender: &str) -> Self {
+    fn new(settings: &Rc<Settings>, relay: &Relay, action: usize, sender: &str, original: &str) -> Self {
+        let first = || settings.outlines.reference(settings.outlines.canonical(action)).to_owned();
         let helo = match relay.helo_by_source {
-            Some(_) => {
-                let first = settings.outlines.canonical(action);
-                Helo::BySource { action: settings.outlines.reference(first).to_owned() }
-            }
+            Some(_) => Helo::BySource { action: first() },
             None => Helo::Name(relay.helo.clone().unwrap_or_else(|| settings.hostname.clone())),
         };
-        Self { helo, sender: relay.reverse_path(sender).into_owned() }
+        let login = relay.auth.is_some().then(first);
+        let pool = relay.pool.as_ref().and_then(|name| settings.pools.get(name));
+        let pool = pool.map(|pool| (pool.clone(), Pool::key(original)));
+        let (sender, terms, settings) = (relay.reverse_path(sender).into_owned(), relay.terms(), settings.clone());
+        Self { helo, login, sender, pool, terms, shaping: relay.shaping.clone(), action, settings }
+    }
+
+    /// The site that hosts make for mail to this domain, and the way there.
+    fn way(&self, settings: &Settings, domain: &str, hosts: Arc<[Host]>, sources: &[IpAddr]) -> (Site, Way) {
+        let (shaped, apart) = settings.shape(self.shaping.as_deref(), domain, &hosts);
+        let hosts = match shaped.tls {
+            None => hosts,
+            Some(tls) => {
+                let raised = |host: &Host| Host { channel: vouch::at_least(host.channel, tls), ..host.clone() };
+                hosts.iter().map(raised).collect()
+            }
+        };
+        let mut site = self.site(&hosts, sources).shaped(apart);
+        if let Some((pool, sender)) = &self.pool {
+            let pinned = match pool.pick {
+                Pick::Cycle | Pick::LeastUsed => Vec::new(),
+                Pick::StickySender => pool.pinned(*sender),
+                Pick::StickyDomain => pool.pinned(Pool::key(domain)),
+            };
+            site = site.of_pool(pool.clone(), pinned);
+        }
+        let hosts = match shaped.shape.only_ipv4 {
+            None => hosts,
+            Some(ipv4) => {
+                let addresses = |host: &Host| host.addresses.iter().copied().filter(|a| a.is_ipv4() == ipv4).collect();
+                hosts.iter().map(|host| Host { addresses: addresses(host), ..host.clone() }).collect()
+            }
+        };
+        (site, Way { hosts, shaped })
+    }
+
+    /// Whether mail to two domains over the same hosts may leave from two addresses.
+    fn keeps_domains(&self) -> bool {
+        self.pool.as_ref().is_some_and(|(pool, _)| pool.pick == Pick::StickyDomain)
+    }
+
+    fn site(&self, hosts: &[Host], sources: &[IpAddr]) -> Site {
+        let site = Site::new(hosts, sources, self.helo.clone()).on(&self.terms);
+        match &self.login {
+            Some(action) if hosts.iter().any(|host| host.speech.label().is_some()) => site.logging_in(action.clone()),
+            _ => site,
+        }
     }
 }
 
 /// One question for each host that is named, or one for the domain's mail exchangers.
-fn questions(config: &Config, tls: RelayTls, hosts: &[RelayHost], domain: String) -> Wanted {
+fn questions(config: &Config, relay: &Relay, wish: Wish, hosts: &[RelayHost], domain: String) -> Wanted {
+    let care = |scheme, by_mx| care(relay.tls, wish, scheme, by_mx);
+    let tls = match relay.tls {
+        RelayTls::Opportunistic | RelayTls::Encrypted if wish == Wish::Tls => RelayTls::Verified,
+        tls => tls,
+    };
     let channel = |scheme| channel(config, tls, scheme);
     if hosts.is_empty() {
-        return vec![(Question::Exchangers(domain, config.mx_port()), channel(Scheme::Opportunistic))];
+        let manner = Manner { channel: channel(Scheme::Opportunistic), speech: Speech::Smtp };
+        let (port, care) = (config.mx_port(), care(Scheme::Opportunistic, true));
+        let question = match &relay.backup {
+            Some(than) => Question::Better { domain, port, care, than: than.to_ascii_lowercase() },
+            None => Question::Exchangers(domain, port, care),
+        };
+        return vec![(question, manner)];
     }
     let questions = hosts.iter().map(|relay| {
+        let named = care(relay.scheme, false);
         let question = match &relay.host {
-            ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port),
-            ConfHost::Name(name) => Question::Addresses(name.to_string(), relay.port),
-            ConfHost::Mx(domain) => Question::RelayExchangers(domain.to_string(), relay.port),
-            // Of LMTP alone, with which a server does not start yet (`Config::not_yet`).
-            ConfHost::Socket(path) => Question::Addresses(path.display().to_string(), relay.port),
+            ConfHost::Address(address) => Question::Addresses(address.to_string(), relay.port, named),
+            ConfHost::Name(name) => Question::Addresses(name.to_string(), relay.port, named),
+            ConfHost::Mx(domain) => Question::RelayExchangers(domain.to_string(), relay.port, care(relay.scheme, true)),
+            ConfHost::Socket(path) => Question::Socket(path.clone()),
         };
-        (question, channel(relay.scheme))
+        (question, Manner { channel: channel(relay.scheme), speech: speech(relay) })
     });
     questions.collect()
+}
+
+/// Who must vouch for the hosts that an action and a URL lead to: names that the DNS alone has given need it more than those
+/// that the administrator has.
+fn care(tls: RelayTls, wish: Wish, scheme: Scheme, by_mx: bool) -> Care {
+    match (tls, scheme) {
+        _ if is_clear(scheme) => Care::Nobody,
+        (RelayTls::Dane, _) => Care::Dnssec,
+        _ if by_mx && wish == Wish::Tls => Care::Somebody,
+        (RelayTls::Opportunistic, Scheme::Opportunistic) if by_mx && wish == Wish::Nothing => Care::Whoever,
+        _ => Care::Nobody,
+    }
+}
+
+/// Whether nothing is ever encrypted over it.
+fn is_clear(scheme: Scheme) -> bool {
+    matches!(scheme, Scheme::Plain | Scheme::Lmtp)
+}
+
+fn speech(relay: &RelayHost) -> Speech {
+    match (relay.scheme, &relay.host, &relay.label) {
+        (Scheme::Lmtp, ConfHost::Socket(path), _) => Speech::LmtpAt(path.as_path().into()),
+        (Scheme::Lmtp, ..) => Speech::Lmtp,
+        (_, _, Some(label)) => Speech::SmtpAs(label.as_str().into()),
+        (_, _, None) => Speech::Smtp,
+    }
 }
 
 /// What a relay action and the URL of a host demand together. What the URL demands is never less for what the action says,
@@ -163,6 +321,8 @@ fn channel(config: &Config, tls: RelayTls, scheme: Scheme) -> Channel {
         Scheme::Opportunistic if tls == RelayTls::Opportunistic => return Channel::default(),
         Scheme::Opportunistic | Scheme::StartTls => Encryption::StartTls,
         Scheme::Smtps => Encryption::Implicit,
+        // Records are for one port (RFC 7672 §2.2.3).
+        Scheme::StartTlsOrSmtps if tls == RelayTls::Dane => Encryption::StartTls,
         Scheme::StartTlsOrSmtps => Encryption::StartTlsOrImplicit { port: config.smtps_port() },
     };
     Channel { encryption, verify: tls != RelayTls::Encrypted }
@@ -170,25 +330,25 @@ fn channel(config: &Config, tls: RelayTls, scheme: Scheme) -> Channel {
 
 async fn ask_and_send<W: World>(
     shard: &Rc<Shard<W>>,
+    settings: &Settings,
     fresh: &Rc<Fresh>,
     plan: &Plan,
-    questions: Wanted,
-    sources: &[IpAddr],
+    (questions, sources, domain): (Wanted, &[IpAddr], &str),
     recipients: Indexed,
 ) {
     let mut answers = Vec::new();
-    for (question, channel) in questions {
+    for (question, manner) in questions {
         let known = shard.cache.get(shard.runtime.now(), &question);
         let answer = match known {
             Some(known) => known,
             None => ask(shard, question).await,
         };
-        answers.push((answer, channel));
+        answers.push((answer, manner));
     }
     match combine(&answers) {
         Resolved::Hosts(hosts) => {
-            let site = Site::new(&hosts, sources, plan.helo.clone());
-            send(shard, fresh, plan, site, hosts, recipients);
+            let (site, way) = plan.way(settings, domain, hosts, sources);
+            send(shard, fresh, plan, site, way, recipients);
         }
         Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
     }
@@ -199,7 +359,7 @@ async fn ask_and_send<W: World>(
 /// # Errors
 /// It cannot be known now; the host is the administrator's, so that is temporary.
 pub(crate) async fn store<W: World>(shard: &Rc<Shard<W>>, host: &str, port: u16) -> Result<Store, Outcome> {
-    let question = Question::Addresses(host.to_owned(), port);
+    let question = Question::Addresses(host.to_owned(), port, Care::Nobody);
     let known = shard.cache.get(shard.runtime.now(), &question);
     let resolved = match known {
         Some(known) => known,
@@ -218,26 +378,84 @@ pub(crate) async fn store<W: World>(shard: &Rc<Shard<W>>, host: &str, port: u16)
 }
 
 async fn ask<W: World>(shard: &Rc<Shard<W>>, question: Question) -> Rc<Resolved> {
-    // The administrator named the host.
-    let fixed = !matches!(question, Question::Exchangers(..));
-    let (answer, port) = match &question {
-        Question::Exchangers(domain, port) | Question::RelayExchangers(domain, port) => match literal(domain) {
-            Some(address) => (one_address(domain, address), *port),
-            None => (shard.ask.exchangers(domain).await, *port),
-        },
-        Question::Addresses(name, port) => match name.parse() {
-            Ok(address) => (one_address(name, address), *port),
-            Err(_) => (shard.ask.addresses(name).await, *port),
-        },
+    let (name, port, care) = question.parts();
+    let tlsa_port = (care != Care::Nobody).then_some(port);
+    let address = match &question {
+        Question::Addresses(name, ..) => name.parse().ok(),
+        // It has no address; nobody connects to the one that stands here.
+        Question::Socket(_) => Some(IpAddr::from([0, 0, 0, 0])),
+        _ => literal(&name),
+    };
+    let answer = match (&question, address) {
+        (_, Some(address)) => one_address(&name, address),
+        (Question::Addresses(..), None) => shard.ask.addresses(&name, tlsa_port).await,
+        (_, None) => shard.ask.exchangers(&name, tlsa_port).await,
+    };
+    let policy = match (&question, &answer) {
+        // RFC 8461 §2: where DNSSEC speaks, the policy is silent.
+        (Question::Exchangers(..) | Question::Better { .. }, MxAnswer::Hosts { hosts, .. })
+            if matches!(care, Care::Whoever | Care::Somebody)
+                && address.is_none()
+                && !hosts.iter().all(|host| matches!(host.dane, Dane::Records(_))) =>
+        {
+            shard.ask.policy(&name).await
+        }
+        _ => None,
+    };
+    if let MxAnswer::Hosts { hosts, .. } = &answer {
+        for host in hosts {
+            let held = vouch::held(care, &name, host, policy.as_ref());
+            if let (Some(held), Some(fault)) = (held, vouch::fault(host, policy.as_ref())) {
+                let (domain, kind) = (&*held.domain, held.kind);
+                let event = Event::Held { domain, kind, host: &host.name, addresses: None, failure: Some(fault) };
+                (shard.events)(&event);
+            }
+        }
+    }
+    let answer = match &question {
+        Question::Better { domain, than, .. } => backup::better(answer, than).map_err(|odd| {
+            backup::tell(shard, domain, than, odd);
+            Resolved::Refused(Outcome::Transient(RemoteReply::local(451, (4, 4, 4), odd.text(than))))
+        }),
+        _ => Ok(answer),
+    };
+    let answer = match (answer, &question) {
+        // Names that the DNS alone has given.
+        (Ok(answer), Question::Exchangers(..) | Question::Better { .. }) => sift(shard, answer, port),
+        (answer, _) => answer,
     };
     let ttl = match &answer {
-        MxAnswer::Hosts { ttl, .. } => (*ttl).clamp(limits::DNS_TTL_MIN, limits::DNS_TTL_MAX),
-        MxAnswer::NullMx | MxAnswer::NoSuchDomain => limits::DNS_NEGATIVE_TTL,
-        MxAnswer::Temporary(_) => limits::DNS_FAILURE_TTL,
+        Ok(MxAnswer::Hosts { ttl, .. }) => (*ttl).clamp(limits::DNS_TTL_MIN, limits::DNS_TTL_MAX),
+        Ok(MxAnswer::NullMx | MxAnswer::NoSuchDomain) | Err(_) => limits::DNS_NEGATIVE_TTL,
+        Ok(MxAnswer::Temporary(_)) => limits::DNS_FAILURE_TTL,
     };
-    let resolved = Rc::new(understand(answer, port, fixed, &shard.hostname, shard.runtime.random_u64()));
+    let seed = shard.runtime.random_u64();
+    let resolved = match answer {
+        Ok(answer) => understand(answer, &question, policy.as_ref(), seed),
+        Err(refused) => refused,
+    };
+    let resolved = Rc::new(resolved);
     shard.cache.keep(shard.runtime.now(), question, resolved.clone(), ttl);
     resolved
+}
+
+/// Without exchangers that mail must not go to.
+fn sift<W: World>(shard: &Shard<W>, answer: MxAnswer, port: u16) -> Result<MxAnswer, Resolved> {
+    let settings = shard.settings();
+    let (config, hostname) = (&*settings.config, &*shard.hostname);
+    let told = config.machinery.exchangers.as_deref();
+    let inner = told.or_else(|| shard.ask.names_are_strangers().then_some(&[][..]));
+    Ground { config, hostname, inner }.sift(answer, port).map_err(|unfit| {
+        if let Unfit::Inner { host, address } = &unfit
+            && shard.told.admit(SocketAddr::new(*address, port), "exchangers", "", shard.runtime.now()).is_some()
+        {
+            shard.warn(&format!(
+                "relay: the mail exchanger {host}[{address}] has no public address; where that is right, \
+                 `mta allow-exchangers` has to name its network"
+            ));
+        }
+        Resolved::Refused(unfit.outcome())
+    })
 }
 
 /// `[192.0.2.1]` and `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).
@@ -247,11 +465,15 @@ fn literal(domain: &str) -> Option<IpAddr> {
 }
 
 fn one_address(name: &str, address: IpAddr) -> MxAnswer {
-    let host = Exchanger { preference: 0, name: name.to_owned(), addresses: vec![address] };
-    MxAnswer::Hosts { hosts: vec![host], ttl: limits::DNS_TTL_MAX }
+    let dane = Dane::Insecure("an address");
+    let host = Exchanger { preference: 0, name: name.to_owned(), addresses: vec![address], dane };
+    MxAnswer::Hosts { hosts: vec![host], ttl: limits::DNS_TTL_MAX, missing: None }
 }
 
-fn understand(answer: MxAnswer, port: u16, fixed: bool, hostname: &str, seed: u64) -> Resolved {
+fn understand(answer: MxAnswer, question: &Question, policy: Option<&Policy>, seed: u64) -> Resolved {
+    let (name, port, care) = question.parts();
+    // The administrator named the host.
+    let fixed = !matches!(question, Question::Exchangers(..) | Question::Better { .. });
     let refused = |permanent: bool, status: (u8, u16, u16), text: &str| {
         let code = if permanent { 550 } else { 451 };
         let reply = RemoteReply::local(code, status, text);
@@ -268,25 +490,27 @@ fn understand(answer: MxAnswer, port: u16, fixed: bool, hostname: &str, seed: u6
         MxAnswer::Hosts { mut hosts, .. } => {
             // Equal preferences are spread at random, RFC 5321 §5.1.
             hosts.sort_by_cached_key(|host| (host.preference, mix(seed, &host.name)));
-            // What points to ourselves, and all that is not better, would come back to us.
-            if let Some(own) = hosts.iter().find(|host| !fixed && host.name.eq_ignore_ascii_case(hostname)) {
-                let preference = own.preference;
-                hosts.retain(|host| host.preference < preference);
-                if hosts.is_empty() {
-                    return refused(
-                        true,
-                        (5, 4, 6),
-                        "the best mail exchanger of the domain is this server, which has no mailbox for it",
-                    );
+            let (mut usable, mut barred) = (Vec::new(), None);
+            for host in hosts.into_iter().filter(|host| !host.addresses.is_empty()) {
+                let held = vouch::held(care, &name, &host, policy).filter(|_| vouch::fault(&host, policy).is_none());
+                match vouch::demand(care, &name, &host, policy) {
+                    Ok((channel, tlsa)) => usable.push(Host {
+                        preference: host.preference,
+                        name: host.name,
+                        addresses: host.addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
+                        channel,
+                        tlsa,
+                        held: held.map(Arc::new),
+                        speech: Speech::Smtp,
+                    }),
+                    Err(why) => barred = barred.or(Some(why)),
                 }
             }
-            let hosts = hosts.into_iter().map(|host| Host {
-                preference: host.preference,
-                name: host.name,
-                addresses: host.addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
-                channel: Channel::default(),
-            });
-            Resolved::Hosts(hosts.filter(|host| !host.addresses.is_empty()).collect())
+            match barred {
+                Some(Barred::Now(why)) if usable.is_empty() => refused(false, (4, 7, 5), &why),
+                Some(Barred::Unproven(why)) if usable.is_empty() => refused(true, (5, 7, 30), &why),
+                _ => Resolved::Hosts(usable.into()),
+            }
         }
     }
 }
@@ -297,10 +521,10 @@ fn mix(seed: u64, name: &str) -> u64 {
 }
 
 /// Several relay hosts are equals, and take turns; one that cannot be resolved is left out while another can.
-fn combine(answers: &[(Rc<Resolved>, Channel)]) -> Resolved {
+fn combine(answers: &[(Rc<Resolved>, Manner)]) -> Resolved {
     // As most are, and then nothing is copied.
-    if let [(only, channel)] = answers
-        && *channel == Channel::default()
+    if let [(only, manner)] = answers
+        && *manner == Manner::default()
     {
         return match &**only {
             Resolved::Hosts(hosts) => Resolved::Hosts(hosts.clone()),
@@ -309,9 +533,16 @@ fn combine(answers: &[(Rc<Resolved>, Channel)]) -> Resolved {
     }
     let mut hosts = Vec::new();
     let mut refused = None;
-    for (answer, channel) in answers {
+    for (answer, Manner { channel, speech }) in answers {
         match &**answer {
-            Resolved::Hosts(more) => hosts.extend(more.iter().map(|host| Host { channel: *channel, ..host.clone() })),
+            // What nobody demands here may be what somebody vouches for.
+            Resolved::Hosts(more) if *channel == Channel::default() => {
+                hosts.extend(more.iter().map(|host| Host { speech: speech.clone(), ..host.clone() }));
+            }
+            Resolved::Hosts(more) => {
+                let ours = more.iter().map(|host| Host { channel: *channel, speech: speech.clone(), ..host.clone() });
+                hosts.extend(ours);
+            }
             Resolved::Refused(outcome) => refused = Some(outcome.clone()),
         }
     }
@@ -325,36 +556,73 @@ fn combine(answers: &[(Rc<Resolved>, Channel)]) -> Resolved {
 
 fn refuse<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, recipients: &[(u16, String)], outcome: &Outcome) {
     let recipients = recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
-    let results =
-        Results { message: fresh.id.0, recipients, remote: "none".into(), link: None, delays: Delays::default() };
+    let results = Results {
+        message: fresh.id.0,
+        recipients,
+        remote: "none".into(),
+        link: None,
+        delays: Delays::default(),
+        taken: None,
+    };
     settle::settle(shard, results);
 }
 
 /// Makes tickets, each with at most as many recipients as any server must take (RFC 5321 §4.5.3.1.8).
-fn send<W: World>(
-    shard: &Rc<Shard<W>>,
-    fresh: &Fresh,
-    plan: &Plan,
-    site: Site,
-    hosts: Arc<[Host]>,
-    mut recipients: Indexed,
-) {
+fn send<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, plan: &Plan, site: Site, way: Way, mut recipients: Indexed) {
     let owner = site.owner(shard.mesh.peers());
     let ready = shard.runtime.now();
+    let now_ms = shard.runtime.unix_ms();
+    let sender = sender_key(&fresh.sender, fresh.flags.priority());
+    let most = way.shaped.shape.recipients.unwrap_or(usize::MAX).min(limits::RECIPIENTS_PER_TICKET);
     while !recipients.is_empty() {
-        let rest = recipients.split_off(recipients.len().min(limits::RECIPIENTS_PER_TICKET));
+        let rest = recipients.split_off(recipients.len().min(most));
+        let expiry =
+            |recipient: &str| dispatch::expiry_ms(&plan.settings, Some(plan.action), recipient, fresh.received_ms);
+        let expiry_ms = recipients.iter().map(|(_, recipient)| expiry(recipient)).min().unwrap_or(0);
+        let until = ready + Duration::from_millis(expiry_ms.saturating_sub(now_ms)) + limits::LAST_ATTEMPT;
+        let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
+        let Some(taken) = shard.stock.take(&site, sender, bytes, dispatch::in_air(shard)) else {
+            let outcome = if now_ms < expiry_ms { Outcome::Waits } else { Outcome::Untried };
+            if now_ms < expiry_ms {
+                for (index, _) in &recipients {
+                    shard.queue.park(fresh.id, *index, expiry_ms);
+                    shard.stock.wait(&site, Place::new(fresh.id, *index, sender, fresh.body_bytes));
+                }
+            }
+            refuse(shard, fresh, &recipients, &outcome);
+            recipients = rest;
+            continue;
+        };
+        let indexes = recipients.iter().map(|(index, _)| *index);
+        reason::mark(shard, fresh.id, indexes, Progress::Route(taken), Some(ready));
+        // In the order of their indexes, as the envelopes are.
+        let in_ticket = |index: u16| recipients.iter().any(|(of, _)| *of == index);
+        let asking = fresh.envelopes.iter().filter(|one| one.original.is_some() || !one.request.is_empty());
+        let requests = asking
+            .filter(|one| in_ticket(one.index))
+            .filter_map(|one| Some((one.index, one.request_onward()?)))
+            .collect();
         let ticket = Box::new(Ticket {
             home: shard.me(),
             message: fresh.id.0,
             sender: plan.sender.clone(),
             recipients,
             site: site.clone(),
-            hosts: hosts.clone(),
+            hosts: way.hosts.clone(),
+            shape: way.shaped.shape.clone(),
+            on_reply: way.shaped.on_reply.clone(),
             body_bytes: fresh.body_bytes,
             body: fresh.body.clone(),
             eightbit: fresh.flags.contains(Flags::EIGHTBIT),
             smtputf8: fresh.flags.contains(Flags::SMTPUTF8),
+            requires_tls: fresh.flags.contains(Flags::REQUIRES_TLS),
+            priority: fresh.flags.priority(),
+            ret: ret(fresh.flags),
+            envid: fresh.envid.clone(),
+            requests,
             ready,
+            until,
+            taken,
         });
         recipients = rest;
         if owner == shard.me() {
@@ -362,5 +630,14 @@ fn send<W: World>(
         } else {
             shard.outbox.post(owner, Letter::Ticket(ticket));
         }
+    }
+}
+
+/// RET, as it was told.
+fn ret(flags: Flags) -> Option<Ret> {
+    if flags.contains(Flags::RET_FULL) {
+        Some(Ret::Full)
+    } else {
+        flags.contains(Flags::RET_HEADERS).then_some(Ret::Headers)
     }
 }

@@ -1,6 +1,7 @@
 //! TLS of a client's connection: the handshake, whose one slow step is taken elsewhere (`ask.rs`), and from then on a wire
 //! that encrypts. What TLS is, `ringpost_tls` knows; when it begins, the session.
 
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use futures_lite::future::or;
 use ringpost_io::{Runtime, Stream};
 use ringpost_perf::Counter;
-use ringpost_tls::{Channel, Failure, Flight, Hello, Rejected, Secured, Server};
+use ringpost_tls::{Channel, Connector, Failure, Flight, Hello, Rejected, Secured, Server, Shown};
 
 use crate::ask::Ask;
 use crate::event::Event;
@@ -17,8 +18,14 @@ use crate::recipient::Client;
 use crate::shard::{Shard, World};
 use crate::wire::Wire;
 
-/// What handshakes are made with, by the number of the listener; `None` where there is no TLS.
-pub type Servers = Arc<[Option<Server>]>;
+/// What handshakes are made with. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Servers {
+    /// By the number of the listener; `None` where there is no TLS.
+    pub listeners: Arc<[Option<Server>]>,
+    /// By [`ringpost_conf::Relay::terms`], where those are not the usual ones.
+    pub relays: Arc<HashMap<String, Connector>>,
+}
 
 /// Makes the handshake; from then on the wire encrypts. What the client has sent behind it is appended to `plain`. Counted
 /// and logged, however it ends.
@@ -68,8 +75,8 @@ async fn in_time<W: World>(
             return Err(Failure::peer(format!("the handshake was not finished within {seconds} s")));
         }
     };
-    let secured = channel.secured().ok_or_else(|| Failure::ours("the handshake has settled nothing"))?;
-    wire.encrypt(channel);
+    let secured = server.secured(&channel)?;
+    wire.encrypt(channel, Vec::new());
     Ok(secured)
 }
 
@@ -88,11 +95,34 @@ async fn shake<W: World>(
             Err(refused) => return Err(refuse(stream, refused).await),
         }
     };
-    let mut channel = signed(shard, stream, first).await?;
+    // A client that comes again needs no signature, and so no other thread.
+    let channel = match first.resume() {
+        Some(Ok(channel)) => channel,
+        Some(Err(refused)) => return Err(refuse(stream, refused).await),
+        None => {
+            if let Some((shelf, name)) = first.wants() {
+                // Boxed: most servers have all their certificates.
+                Box::pin(shard.ask.find_certificate(&shelf, &name)).await;
+            }
+            signed(shard, stream, first).await?
+        }
+    };
+    conclude(shard, stream, channel, plain).await
+}
+
+/// Brings a handshake to its end, of either side; the steps that need the private key are taken elsewhere. What has come behind
+/// it is appended to `plain`.
+pub(crate) async fn conclude<W: World>(
+    shard: &Rc<Shard<W>>,
+    stream: &mut <W::R as Runtime>::Stream,
+    mut channel: Channel,
+    plain: &mut Vec<u8>,
+) -> Result<Channel, Failure> {
     loop {
         let mut answer = Vec::new();
         channel.take_output(&mut answer);
         stream.write_all(&answer).await.map_err(gone)?;
+        channel.take_early(plain);
         if !channel.is_handshaking() {
             return Ok(channel);
         }
@@ -111,6 +141,22 @@ async fn shake<W: World>(
     }
 }
 
+/// The client's side of a handshake in which a certificate of ours may be shown. Who waits for this limits its time.
+///
+/// # Errors
+/// The connection broke, or the peer is not who it must be. It is of no use any more.
+pub(crate) async fn show<W: World>(
+    shard: &Rc<Shard<W>>,
+    wire: &mut Wire<<W::R as Runtime>::Stream>,
+    channel: Channel,
+) -> io::Result<()> {
+    let mut plain = Vec::new();
+    let channel = conclude(shard, wire.stream(), channel, &mut plain).await;
+    let channel = channel.map_err(|failure| io::Error::new(io::ErrorKind::InvalidData, failure.text))?;
+    wire.encrypt(channel, plain);
+    Ok(())
+}
+
 async fn signed<W: World>(
     shard: &Rc<Shard<W>>,
     stream: &mut <W::R as Runtime>::Stream,
@@ -125,7 +171,7 @@ async fn signed<W: World>(
 async fn read(stream: &mut impl Stream) -> Result<Vec<u8>, Failure> {
     let mut raw = Vec::new();
     match stream.read(&mut raw, limits::REPLY_READ_BYTES).await {
-        Ok(0) => Err(Failure::peer("the client has closed the connection")),
+        Ok(0) => Err(Failure::peer("the connection was closed in the handshake")),
         Ok(_) => Ok(raw),
         Err(error) => Err(gone(error)),
     }
@@ -141,8 +187,14 @@ fn gone(error: io::Error) -> Failure {
     Failure::peer(format!("the connection is lost: {error}"))
 }
 
-/// What `Received:` tells of it: version, cipher, bits of its key, whether a client's certificate was verified.
+/// What `Received:` tells of it: version, cipher, bits of its key; `YES` for a client's certificate that is good, `FAIL` for one
+/// that is not, `NO` where there is none.
 pub(crate) fn in_trace(secured: &Secured) -> String {
-    let Secured { version, cipher, bits, .. } = secured;
-    format!("{version}:{cipher}:{bits}:NO")
+    let Secured { version, cipher, bits, client, .. } = secured;
+    let verified = match client {
+        Shown::NotAsked | Shown::Nothing => "NO",
+        Shown::Good(_) => "YES",
+        Shown::Bad { .. } => "FAIL",
+    };
+    format!("{version}:{cipher}:{bits}:{verified}")
 }

@@ -1,34 +1,42 @@
 //! One shard: opens its slice of the queue, starts its loops, and ends when it is told to and all is durable.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ringpost_conf::Config;
 use ringpost_conf::expand::User;
 use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
 use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
-use ringpost_routes::Routes;
+use ringpost_routes::{Breaker, Routes, Site};
 use ringpost_tls::Connector;
+use slab::Slab;
 
 use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::dispatch::Flight;
 use crate::event::{Event, Origin};
+use crate::faults::Told;
+use crate::feedback::Suspended;
 use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
 use crate::local::Locals;
 use crate::lookups::Lookups;
-use crate::outbound::Idle;
+use crate::outbound::{Idle, Overtaxed};
 use crate::outbox::Outbox;
+use crate::pieces::{Piece, Pieces};
+use crate::reason::Carrier;
 use crate::resolve::Resolved;
 use crate::secure::Servers;
 use crate::settings::Settings;
-use crate::{dispatch, inspect, limits, listen, outbound, settle};
+use crate::stock::{Room, Stock};
+use crate::wake::Sleepers;
+use crate::{audit, dispatch, inspect, limits, listen, notices, outbound, overview, reason, settle};
 
 /// The executor, the rings and the coordinator of one engine, as types.
 pub trait World: 'static {
@@ -56,6 +64,8 @@ pub struct Start<W: World> {
     pub connector: Connector,
     /// The user that this server is, or an unprivileged one where it is root: for files and programs of aliases.
     pub own: User,
+    /// Directories below which this process may make files; `None`: wherever its user may.
+    pub near: Option<Arc<[PathBuf]>>,
     /// Sockets with the number of the listener in `config.listeners` that they belong to.
     pub listeners: Vec<(<W::R as Runtime>::Listener, usize)>,
     /// What the administrator wants.
@@ -103,8 +113,9 @@ pub(crate) struct Shard<W: World> {
     pub(crate) mesh: W::M,
     pub(crate) ask: W::A,
     pub(crate) hand: W::H,
-    pub(crate) connector: Connector,
+    connector: RefCell<Connector>,
     pub(crate) own: User,
+    pub(crate) near: Option<Arc<[PathBuf]>>,
     pub(crate) queue: Queue<<W::R as Runtime>::Disk>,
     pub(crate) settings: RefCell<Rc<Settings>>,
     pub(crate) hostname: String,
@@ -116,18 +127,44 @@ pub(crate) struct Shard<W: World> {
     pub(crate) client_names: Cache<IpAddr, NameAnswer>,
     pub(crate) lookups: Lookups,
     pub(crate) routes: RefCell<Routes<Box<Ticket>>>,
+    /// How the hosts of the routes do.
+    pub(crate) breaker: RefCell<Breaker>,
+    /// What the log knows of them.
+    pub(crate) told: Told,
     pub(crate) idle: Idle,
+    /// When a task looks for connections that the rates of routes allow.
+    pub(crate) opens_at: RefCell<BTreeSet<Instant>>,
+    pub(crate) overtaxed: Overtaxed,
+    pub(crate) pieces: Pieces,
     pub(crate) flights: RefCell<HashMap<u64, Flight>>,
+    /// Messages that are being read back from the journal.
+    pub(crate) reading: RefCell<HashSet<u64>>,
+    /// Envelopes that have failed, and whose report is being queued.
+    pub(crate) reporting: RefCell<HashSet<(u64, u16)>>,
+    /// What is deferred for sites that took nothing.
+    pub(crate) sleepers: RefCell<Sleepers>,
+    /// Sites that it has mail for, and that are suspended.
+    pub(crate) suspended: RefCell<Suspended>,
+    /// Sites of its routes that took nothing last.
+    pub(crate) troubled: RefCell<HashSet<Site>>,
+    /// The connections of its routes.
+    pub(crate) carriers: RefCell<Slab<Carrier>>,
     pub(crate) locals: Locals,
     /// Bytes of bodies that are kept between commit and delivery.
     pub(crate) kept_bytes: Cell<usize>,
+    /// What of it each route has.
+    pub(crate) stock: Stock,
     /// Raised when flights end, so that more of the queue may start.
     pub(crate) landed: Signal,
-    pub(crate) fetches: RefCell<HashMap<u64, futures_channel::oneshot::Sender<Option<Vec<u8>>>>>,
+    pub(crate) fetches: RefCell<HashMap<u64, futures_channel::oneshot::Sender<Option<Piece>>>>,
     pub(crate) next_fetch: Cell<u64>,
     pub(crate) next_session: Cell<u64>,
     pub(crate) sessions: Cell<usize>,
+    /// Backups of which it was told that they are odd, by domain.
+    pub(crate) odd_backups: RefCell<HashSet<String>>,
     pub(crate) by_origin: RefCell<HashMap<Origin, usize>>,
+    /// When it was last told that a stranger came to a listener for proxies.
+    pub(crate) stranger_told: Cell<Option<Instant>>,
     /// Connections, deliveries and other tasks that must end before the queue may be closed.
     pub(crate) running: Cell<usize>,
     pub(crate) ended: Signal,
@@ -175,6 +212,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         hand,
         connector,
         own,
+        near,
         listeners,
         config,
         servers,
@@ -186,8 +224,8 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         ready,
         plant,
     } = start;
-    let settings = Rc::new(Settings::new(config, &servers, &hostname));
     let (me, peers) = (mesh.me(), mesh.peers());
+    let settings = Rc::new(Settings::new(config, &servers, &hostname, peers));
     let dir = state.join("queue");
     let free_bytes = free_bytes(runtime.disk(), &state).await;
     let options = settings.queue_options(free_bytes, runtime.random_u64(), plant);
@@ -201,7 +239,6 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
     };
     let shard = Rc::new(Shard {
         routes: RefCell::new(Routes::new(ringpost_routes::Limits::default())),
-        settings: RefCell::new(settings),
         queue,
         hostname,
         events,
@@ -211,16 +248,31 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         cache: Cache::new(),
         client_names: Cache::new(),
         lookups: Lookups::default(),
+        breaker: RefCell::default(),
+        told: Told::default(),
         idle: Idle::default(),
+        opens_at: RefCell::default(),
+        overtaxed: Overtaxed::default(),
+        pieces: Pieces::default(),
         flights: RefCell::default(),
+        reading: RefCell::default(),
+        reporting: RefCell::default(),
+        sleepers: RefCell::default(),
+        suspended: RefCell::default(),
+        troubled: RefCell::default(),
+        carriers: RefCell::default(),
         locals: Locals::default(),
         kept_bytes: Cell::new(0),
+        stock: Stock::new(Room { messages: settings.flights_max, bytes: limits::KEPT_BODIES_BYTES }),
+        settings: RefCell::new(settings),
         landed: Signal::new(),
         fetches: RefCell::default(),
         next_fetch: Cell::new(0),
         next_session: Cell::new(1 << 63 | (me as u64) << 48),
         sessions: Cell::new(0),
+        odd_backups: RefCell::default(),
         by_origin: RefCell::default(),
+        stranger_told: Cell::new(None),
         running: Cell::new(0),
         ended: Signal::new(),
         stopping: Cell::new(false),
@@ -230,8 +282,9 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         mesh,
         ask,
         hand,
-        connector,
+        connector: RefCell::new(connector),
         own,
+        near,
     });
     shard.locals.follow(&shard.settings().config.machinery);
     Ok((shard, Begin { listeners, orders, ready, report }))
@@ -269,6 +322,9 @@ impl<W: World> Shard<W> {
         }
         self.runtime.spawn(Class::Delivery, Self::read_ring(self.clone()));
         self.runtime.spawn(Class::Delivery, dispatch::due_loop(self.clone()));
+        self.runtime.spawn(Class::Background, audit::run(self.clone()));
+        self.runtime.spawn(Class::Background, notices::run(self.clone()));
+        self.runtime.spawn(Class::Background, outbound::sweep(self.clone()));
         self.runtime.spawn(Class::Background, Self::watch_space(self.clone()));
     }
 
@@ -277,6 +333,7 @@ impl<W: World> Shard<W> {
             match letter {
                 Letter::Ticket(ticket) => outbound::take_ticket(&shard, ticket),
                 Letter::Results(results) => settle::settle(&shard, *results),
+                Letter::Awake(site) => settle::wake(&shard, &site),
                 Letter::Fetch { message, at, len, question } => {
                     outbound::answer_fetch(&shard, from, MessageId(message), at, len, question);
                 }
@@ -298,18 +355,47 @@ impl<W: World> Shard<W> {
         }
     }
 
+    /// What has waited at home for room at its route may go another way now.
+    fn release_parked(&self) {
+        let now_ms = self.runtime.unix_ms();
+        for (id, index) in self.stock.drain() {
+            if self.queue.unpark(id, index) {
+                self.queue.release(id, index, now_ms);
+            }
+        }
+        self.landed.raise();
+    }
+
     /// Obeys the coordinator until it says stop, or is gone.
     async fn obey(self: &Rc<Self>, orders: Mailbox<Order>) {
         while let Some(order) = orders.receive().await {
             match order {
                 Order::Reload(config, servers) => {
-                    *self.settings.borrow_mut() = Rc::new(Settings::new(config, &servers, &self.hostname));
+                    let settings = Settings::new(config, &servers, &self.hostname, self.peers());
+                    settings.limit(self.settings().overrides());
+                    self.stock.allow(settings.flights_max);
+                    *self.settings.borrow_mut() = Rc::new(settings);
                     self.lookups.forget();
+                    // What exchangers may be used is said there, too.
+                    self.cache.forget();
+                    self.odd_backups.borrow_mut().clear();
+                    self.routes.borrow_mut().resume_logins();
                     self.locals.follow(&self.settings().config.machinery);
                     // What nothing was tried of may be tried now.
-                    self.landed.raise();
+                    self.release_parked();
                 }
-                Order::ForgetTable(name) => self.lookups.forget_table(&name),
+                Order::Limit(overrides, answer) => {
+                    self.settings().limit(overrides);
+                    self.release_parked();
+                    // The coordinator may have waited long enough.
+                    let _ = answer.send(());
+                }
+                Order::Recall(changed) => outbound::recall(self, &changed).await,
+                Order::Trust(connector) => *self.connector.borrow_mut() = connector,
+                Order::ForgetTable(name) => {
+                    self.lookups.forget_table(&name);
+                    self.routes.borrow_mut().resume_logins();
+                }
                 Order::Stop => return,
                 Order::Stats(answer) => drop(answer.send(self.report())),
                 Order::List(answer) => {
@@ -324,13 +410,42 @@ impl<W: World> Shard<W> {
                         drop(answer.send(inspect::show(&shard, MessageId(id)).await));
                     });
                 }
+                Order::Why(selector, answer) => {
+                    let shard = self.clone();
+                    self.runtime.spawn(Class::Background, async move {
+                        drop(answer.send(inspect::why(&shard, &selector).await));
+                    });
+                }
+                Order::AtRoutes(messages, answer) => {
+                    let at = |(message, site): &(u64, _)| reason::at_route(self, *message, site);
+                    // Whoever asked may be gone.
+                    let _ = answer.send(messages.iter().map(at).collect());
+                }
+                Order::Overview(answer) => {
+                    let shard = self.clone();
+                    self.runtime.spawn(Class::Background, async move {
+                        drop(answer.send(overview::overview(&shard).await));
+                    });
+                }
+                Order::Resume(answer) => {
+                    self.resume();
+                    // Whoever asked may be gone.
+                    let _ = answer.send(());
+                }
                 Order::Retry(answer) => {
-                    self.routes.borrow_mut().resume_all();
+                    self.resume();
                     // Whoever asked may be gone.
                     let _ = answer.send(self.queue.make_due(self.runtime.unix_ms()));
                 }
             }
         }
+    }
+
+    /// Nothing rests, whatever has failed or was said.
+    fn resume(&self) {
+        self.routes.borrow_mut().resume_all();
+        self.breaker.borrow_mut().forgive();
+        self.suspended.borrow_mut().forget();
     }
 
     fn report(&self) -> inspect::ShardReport {
@@ -384,6 +499,16 @@ impl<W: World> Shard<W> {
 
     pub(crate) fn me(&self) -> usize {
         self.mesh.me()
+    }
+
+    /// How many shards there are.
+    pub(crate) fn peers(&self) -> usize {
+        self.mesh.peers()
+    }
+
+    /// What encrypts connections to other servers.
+    pub(crate) fn connector(&self) -> Connector {
+        self.connector.borrow().clone()
     }
 
     pub(crate) fn settings(&self) -> Rc<Settings> {

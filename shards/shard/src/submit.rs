@@ -8,6 +8,7 @@ use ringpost_io::Runtime;
 use ringpost_message::received::{self, Received, write_date, write_message_id};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::{Flags, MessageId, NewEnvelope, NewMessage, SubmitError};
+use ringpost_smtp::dsn::Ret;
 use ringpost_smtp::server::Session;
 use ringpost_smtp::{Reply, Transaction};
 
@@ -42,6 +43,13 @@ pub(crate) async fn submit<W: World>(
     let mut flags = Flags::default();
     flags.set(Flags::EIGHTBIT, tx.is_eightbit());
     flags.set(Flags::SMTPUTF8, tx.smtputf8());
+    flags.set(Flags::REQUIRES_TLS, tx.requires_tls());
+    // RFC 8689 §3: the parameter is stronger.
+    flags.set(Flags::WAIVES_TLS, incoming.scanner().waives_tls() && !tx.requires_tls());
+    let asked = tx.asked_of_message();
+    flags.set(Flags::RET_FULL, asked.ret == Some(Ret::Full));
+    flags.set(Flags::RET_HEADERS, asked.ret == Some(Ret::Headers));
+    flags.set_priority(tx.priority());
     let tag = &settings.policies[client.listener].tag;
     let envelopes: Rc<[Envelope]> = recipients.envelopes(settings, tx, tag).into();
     let travelling = incoming.whole().filter(|_| bytes <= limits::TRAVELLING_BODY_BYTES).map(|text| {
@@ -56,8 +64,19 @@ pub(crate) async fn submit<W: World>(
     let body = incoming.finish(&pieces).map_err(reply)?;
     let noted = Noted::new(&envelopes, settings);
     let noted = noted.all();
-    let message =
-        NewMessage { id, received_ms, sender: tx.reverse_path(), envelopes: &noted, flags, tag, head: &head, body };
+    let release_ms = tx.release().and_then(|release| release.of(received_ms));
+    let message = NewMessage {
+        id,
+        received_ms,
+        release_ms,
+        sender: tx.reverse_path(),
+        envelopes: &noted,
+        flags,
+        tag,
+        envid: asked.envid,
+        head: &head,
+        body,
+    };
     shard.queue.submit(message).await.map_err(reply)?;
     shard.counters.add(Counter::CommitBatchMessages, 1);
     let commit = shard.runtime.now() - started;
@@ -70,6 +89,10 @@ pub(crate) async fn submit<W: World>(
         bytes,
         commit,
     });
+    if let Some(at_ms) = release_ms {
+        envelopes.iter().for_each(|envelope| shard.queue.release(id, envelope.index, at_ms));
+        return Ok(id);
+    }
     dispatch::dispatch(
         shard,
         settings,
@@ -78,6 +101,7 @@ pub(crate) async fn submit<W: World>(
             received_ms,
             sender: tx.reverse_path().to_owned(),
             tag: tag.clone(),
+            envid: asked.envid.to_owned(),
             envelopes,
             flags,
             body_bytes: bytes,
@@ -106,6 +130,7 @@ impl<'e> Noted<'e> {
             original: envelope.original.as_deref().unwrap_or(""),
             action: envelope.action.map_or("", |action| self.settings.outlines.reference(action)),
             way,
+            request: &envelope.request,
         });
         noted.collect()
     }
@@ -146,14 +171,16 @@ fn trace<W: World>(
         client: teller,
         by: session.hostname(),
         protocol: session.protocol_name(tx),
+        user: client.user.as_deref().filter(|_| policy.received_auth),
         tls: client.secured.as_deref().map(secure::in_trace).as_deref(),
         id: &id.to_string(),
         recipient: only_recipient,
+        priority: tx.priority(),
         at_ms: received_ms,
     }
     .write(&mut head);
     let is_own = client.origin.address().is_none_or(|address| address.is_loopback());
-    let submitted = is_own || policy.submission;
+    let submitted = is_own || policy.submission || client.user.is_some();
     if submitted && !incoming.scanner().has_date() {
         write_date(&mut head, received_ms);
     }

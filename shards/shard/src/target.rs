@@ -27,11 +27,18 @@ pub(crate) enum Aim {
     },
 }
 
-/// Where this copy goes. `own` is the server's own user.
+/// Where this copy goes. `own` is the server's own user, `near` the directories below which this process may write itself,
+/// if it may not everywhere.
 ///
 /// # Errors
 /// Why there is no place for it now.
-pub(crate) fn aim(settings: &Settings, own: &User, fresh: &Fresh, envelope: &Envelope) -> Result<Aim, RemoteReply> {
+pub(crate) fn aim(
+    settings: &Settings,
+    own: &User,
+    near: Option<&[PathBuf]>,
+    fresh: &Fresh,
+    envelope: &Envelope,
+) -> Result<Aim, RemoteReply> {
     let config = &settings.config;
     let action = envelope.action.and_then(|number| config.actions.get(number)).ok_or_else(no_action)?;
     let id = fresh.id.to_string();
@@ -55,7 +62,11 @@ pub(crate) fn aim(settings: &Settings, own: &User, fresh: &Fresh, envelope: &Env
         }
         // What needs nobody else's rights needs no other process.
         (Way::User(user), ActionKind::Maildir(maildir)) if (user.uid, user.gid) == (own.uid, own.gid) => {
-            Target::Maildir { dir: filled.path(&maildir.path).map_err(unusable)?, junk: maildir.junk }
+            let (dir, junk) = (filled.path(&maildir.path).map_err(unusable)?, maildir.junk);
+            match near.is_none_or(|near| near.iter().any(|place| dir.starts_with(place))) {
+                true => Target::Maildir { dir, junk },
+                false => Target::User { user: record(user), how: How::Maildir { path: dir, junk } },
+            }
         }
         (Way::User(user), ActionKind::Lmtp(lmtp)) => {
             return filled.store(lmtp, user).map_err(unusable)?.ok_or_else(|| {
@@ -150,6 +161,8 @@ mod tests {
     use ringpost_conf::{LocalOptions, Maildir, Mda};
     use ringpost_queue::{Flags, MessageId};
 
+    use ringpost_smtp::dsn::OfRecipient;
+
     use super::*;
 
     fn gilles() -> User {
@@ -168,19 +181,20 @@ mod tests {
         let wrapper = wrapper.map(|text| Command::parse(text).expect("a command"));
         config.actions[0].kind = kind;
         config.actions[0].local = LocalOptions { wrapper, ..LocalOptions::default() };
-        let settings = Settings::new(Arc::new(config), &Default::default(), "here.example");
-        let envelope = Envelope::new(2, "Gilles+x@b.example", "list@b.example", Some(0), way);
+        let settings = Settings::new(Arc::new(config), &Default::default(), "here.example", 1);
+        let envelope = Envelope::new(2, "Gilles+x@b.example", ("list@b.example", OfRecipient::default()), Some(0), way);
         let fresh = Fresh {
             id: MessageId(0x12),
             received_ms: 0,
             sender: "s@a.example".into(),
             tag: "T".into(),
+            envid: String::new(),
             envelopes: Rc::new([]),
             flags: Flags::default(),
             body_bytes: 0,
             body: None,
         };
-        aim(&settings, &own(), &fresh, &envelope).map_err(|reply| (reply.code(), reply.text().to_owned()))
+        aim(&settings, &own(), None, &fresh, &envelope).map_err(|reply| (reply.code(), reply.text().to_owned()))
     }
 
     fn format(text: &str) -> Format {

@@ -47,9 +47,15 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    /// Encrypts all that follows, after a handshake that has been made on [`Wire::stream`].
-    pub(crate) fn encrypt(&mut self, channel: Channel) {
-        self.secure = Some(Secure::of(channel));
+    /// Encrypts all that follows, after a handshake that has been made on [`Wire::stream`]; `plain` has come behind it and is not
+    /// read yet.
+    pub(crate) fn encrypt(&mut self, channel: Channel, plain: Vec<u8>) {
+        self.secure = Some(Box::new(Secure { plain, ..*Secure::of(channel) }));
+    }
+
+    /// What only the two ends of its encryption know.
+    pub(crate) fn binding(&self) -> Option<[u8; 32]> {
+        self.secure.as_ref()?.channel.binding()
     }
 
     /// What is below the encryption.

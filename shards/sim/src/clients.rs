@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringpost_io::{Runtime, Stream};
 use ringpost_smtp::Stuffer;
-use ringpost_smtp::client::{Envelope, Event, RecipientResult, Session};
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, Requests, Session};
 
 use crate::coordinator::{domain, list};
 use crate::limits;
@@ -98,8 +98,16 @@ async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaig
     let text = text(number);
     let paths: Vec<&str> = recipients.iter().map(String::as_str).collect();
     let sender = promises::sender(number);
-    let envelope =
-        Envelope { sender: &sender, recipients: &paths, size: text.len() as u64, eightbit: false, smtputf8: false };
+    let envelope = Envelope {
+        sender: &sender,
+        recipients: &paths,
+        size: text.len() as u64,
+        eightbit: false,
+        smtputf8: false,
+        requiretls: false,
+        priority: 0,
+        requests: Requests::default(),
+    };
     talk.session.begin(&envelope, &mut talk.out).map_err(|_| Lost)?;
     loop {
         match talk.next().await? {

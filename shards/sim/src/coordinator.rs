@@ -11,7 +11,9 @@ use std::time::Duration;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::Runtime;
-use ringpost_shard::{Ask, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, NameAnswer, Said, UserRecord};
+use ringpost_shard::{
+    Ask, Dane, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, NameAnswer, Said, UserRecord,
+};
 
 use crate::limits::{DOMAINS, RECEIVERS};
 
@@ -55,7 +57,7 @@ pub(crate) struct Names<R: Runtime> {
 }
 
 impl<R: Runtime> Ask for Names<R> {
-    async fn exchangers(&self, name: &str) -> MxAnswer {
+    async fn exchangers(&self, name: &str, _: Option<u16>) -> MxAnswer {
         self.runtime.sleep(Duration::from_micros(200 + self.runtime.random_u64() % 20_000)).await;
         let one_in = self.fails_one_in.get();
         if one_in > 0 && self.runtime.random_u64().is_multiple_of(one_in) {
@@ -68,15 +70,17 @@ impl<R: Runtime> Ask for Names<R> {
             preference,
             name: format!("mx{receiver}.sim"),
             addresses: vec![receiver_address(receiver)],
+            dane: Dane::Absent,
         };
         MxAnswer::Hosts {
             hosts: vec![host(20, (first + 1) % RECEIVERS), host(10, first)],
             ttl: Duration::from_secs(60),
+            missing: None,
         }
     }
 
-    async fn addresses(&self, host: &str) -> MxAnswer {
-        self.exchangers(host).await
+    async fn addresses(&self, host: &str, tlsa_port: Option<u16>) -> MxAnswer {
+        self.exchangers(host, tlsa_port).await
     }
 
     async fn client_name(&self, _address: std::net::IpAddr) -> NameAnswer {

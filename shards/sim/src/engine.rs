@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_channel::oneshot;
 use ringpost_conf::expand::User;
 use ringpost_conf::tables::{DomainSet, MemoryTable, ServiceKind};
 use ringpost_conf::{
@@ -15,7 +17,7 @@ use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
 use ringpost_io::{Class, Mailbox, Runtime, Sender};
 use ringpost_perf::Counters;
 use ringpost_queue::Plant;
-use ringpost_shard::{Letter, Order, Start, World};
+use ringpost_shard::{Event, Letter, Order, Start, World};
 
 use crate::coordinator::{LISTS, MEMBERS, Names, Nobody};
 use crate::limits;
@@ -49,10 +51,14 @@ pub(crate) struct Site {
     pub(crate) names_fail_one_in: Rc<Cell<u64>>,
     pub(crate) plant: Plant,
     pub(crate) trace: bool,
+    /// By how much the message outlived its expiry that did so most, if one did by more than it may.
+    pub(crate) overdue: Rc<Cell<Option<Duration>>>,
+    /// Of all shards, over all lives.
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// A configuration that relays everything by MX, lists to their members, with small segments.
-pub(crate) fn config(address: IpAddr) -> Arc<Config> {
+pub(crate) fn config(address: IpAddr, ttl: Option<Duration>) -> Arc<Config> {
     let state = Path::new("/state");
     let listen = Quickstart { listen: vec![(address, 25).into()], page: None };
     let mut config = Config::quickstart(state, &listen);
@@ -62,6 +68,10 @@ pub(crate) fn config(address: IpAddr) -> Arc<Config> {
     lists.name = "lists".into();
     lists.mapping = Some(Mapping::Virtual(Keyed::Remote(TableId(0))));
     config.actions = vec![relay, lists];
+    if let Some(ttl) = ttl {
+        config.queue.ttl = ttl;
+        config.actions.iter_mut().for_each(|action| action.ttl = ttl);
+    }
     config.tables.push(Table {
         name: MEMBERS.into(),
         backend: Backend::Redis { path: "/members.conf".into() },
@@ -92,6 +102,7 @@ impl Engine {
             orders.push(sender);
             let listener = runtime.listen(site.address).expect("the node is alive");
             let (note, trace, clock) = (failed.clone(), site.trace, runtime.clone());
+            let (overdue, ttl) = (site.overdue.clone(), site.config.queue.ttl);
             let start: Start<Simulated> = Start {
                 runtime: runtime.clone(),
                 mesh,
@@ -99,6 +110,7 @@ impl Engine {
                 hand: Nobody,
                 connector: Default::default(),
                 own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into(), in_table: false },
+                near: None,
                 listeners: vec![(listener, 0)],
                 config: site.config.clone(),
                 servers: Default::default(),
@@ -109,8 +121,16 @@ impl Engine {
                     if trace {
                         eprintln!("{} {event}", clock.unix_ms());
                     }
+                    // What a server was told meanwhile may take as long as it takes.
+                    if let Event::Delivery { age, delays, .. } = event {
+                        let waited = age.saturating_sub(delays.connect + delays.talk);
+                        let by = waited.saturating_sub(ttl);
+                        if by > limits::EXPIRY_GRACE && overdue.get().is_none_or(|most| by > most) {
+                            overdue.set(Some(by));
+                        }
+                    }
                 }),
-                counters: Arc::new(Counters::default()),
+                counters: site.counters.clone(),
                 ready: Box::new(move |result| {
                     if let Err(why) = result {
                         *note.borrow_mut() = Some(why);
@@ -134,6 +154,21 @@ impl Engine {
             // A shard that has failed to start has no mailbox any more.
             let _ = orders.try_send(Order::Stop);
         }
+    }
+
+    /// Messages in the queue of all shards.
+    pub(crate) fn queued(&self, world: &SimWorld) -> u64 {
+        let mut messages = 0;
+        for orders in &self.orders {
+            let (answer, mut wait) = oneshot::channel();
+            // A shard that has failed to start has told why.
+            let _ = orders.try_send(Order::Stats(answer));
+            world.run_for(Duration::from_secs(1));
+            if let Ok(Some(report)) = wait.try_recv() {
+                messages += report.queue.messages;
+            }
+        }
+        messages
     }
 
     /// Whether all shards have returned.

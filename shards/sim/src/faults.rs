@@ -21,6 +21,8 @@ pub struct Faults {
     pub lying_disk: bool,
     /// Planted: the journal leaves the generation out of its checksum.
     pub no_generation: bool,
+    /// Planted, for the test of the auditor: some envelopes that are due are taken out of the queue and dropped.
+    pub forgets_claims: bool,
 }
 
 impl Faults {
@@ -37,12 +39,16 @@ impl Faults {
         names: false,
         lying_disk: false,
         no_generation: false,
+        forgets_claims: false,
     };
 }
 
 /// The name of no fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown fault '{0}': known are crash, disk, full, net, peers, names, none, all, lying-disk, no-generation")]
+#[error(
+    "unknown fault '{0}': known are crash, disk, full, net, peers, names, none, all, lying-disk, no-generation, \
+         forgets-claims"
+)]
 pub struct UnknownFault(pub String);
 
 impl FromStr for Faults {
@@ -60,9 +66,11 @@ impl FromStr for Faults {
                 "names" => faults.names = true,
                 "lying-disk" => faults.lying_disk = true,
                 "no-generation" => faults.no_generation = true,
+                "forgets-claims" => faults.forgets_claims = true,
                 "none" => {}
                 "all" => {
-                    faults = Self { lying_disk: faults.lying_disk, no_generation: faults.no_generation, ..Self::ALL }
+                    let Self { lying_disk, no_generation, forgets_claims, .. } = faults;
+                    faults = Self { lying_disk, no_generation, forgets_claims, ..Self::ALL }
                 }
                 unknown => return Err(UnknownFault(unknown.to_owned())),
             }

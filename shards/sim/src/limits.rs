@@ -30,5 +30,7 @@ pub const STATE_GRACE: Duration = Duration::from_secs(2);
 pub const DISK_RECOVERY: Duration = Duration::from_secs(8);
 /// Virtual time that the queue gets to become empty after the last crash and fault: several retries.
 pub const SETTLE: Duration = Duration::from_secs(12 * 3600);
+/// How much later than its time a message may be given up (promise 6).
+pub const EXPIRY_GRACE: Duration = Duration::from_secs(60);
 /// A client gives up waiting for a reply after this.
 pub const CLIENT_PATIENCE: Duration = Duration::from_secs(400);

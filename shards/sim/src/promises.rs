@@ -35,6 +35,21 @@ pub enum Broken {
         /// Forward-path.
         recipient: String,
     },
+    /// Envelopes waited for nothing, as the auditor has found.
+    Stranded {
+        /// How many.
+        envelopes: u64,
+    },
+    /// A message was in the queue long after its expiry.
+    Outlived {
+        /// By how much it was late.
+        by: Duration,
+    },
+    /// Messages are in the queue long after the expiry of the last one.
+    Left {
+        /// How many.
+        messages: u64,
+    },
     /// The engine did not start again after a crash.
     Stuck {
         /// What it said.
@@ -52,6 +67,13 @@ impl Display for Broken {
             Broken::Changed { number } => write!(f, "changed: message {number} arrived with another text"),
             Broken::Repeated { number, recipient } => {
                 write!(f, "repeated: message {number} for <{recipient}> arrived twice with nothing to excuse it")
+            }
+            Broken::Stranded { envelopes } => write!(f, "stranded: {envelopes} envelopes waited for nothing"),
+            Broken::Outlived { by } => {
+                write!(f, "outlived: a message was given up {} s after its expiry", by.as_secs())
+            }
+            Broken::Left { messages } => {
+                write!(f, "left: {messages} messages are in the queue though all have expired")
             }
             Broken::Stuck { why } => write!(f, "stuck: the engine does not start: {why}"),
         }
@@ -100,9 +122,38 @@ pub(crate) struct Ledger {
     /// When the disk began to misbehave or to behave, in order.
     disk: Vec<(Instant, Disk)>,
     broken: Vec<Broken>,
+    /// Messages have little time; what does not arrive has expired.
+    expires: bool,
 }
 
 impl Ledger {
+    /// Of a run in which messages have little time, or not.
+    pub(crate) fn new(expires: bool) -> Self {
+        Self { expires, ..Self::default() }
+    }
+
+    /// The auditor has found so many.
+    pub(crate) fn stranded(&mut self, envelopes: u64) {
+        self.broken.push(Broken::Stranded { envelopes });
+    }
+
+    /// A message was given up so much later than it expired.
+    pub(crate) fn outlived(&mut self, by: Duration) {
+        self.broken.push(Broken::Outlived { by });
+    }
+
+    /// So many messages are in the queue when all have expired.
+    pub(crate) fn left(&mut self, messages: u64) {
+        if messages > 0 {
+            self.broken.push(Broken::Left { messages });
+        }
+    }
+
+    /// Recipients that were answered 250 and have not arrived, where that is no loss.
+    pub(crate) fn expired(&self) -> u64 {
+        if self.expires { self.missing().count() as u64 } else { 0 }
+    }
+
     /// A client begins to send a message.
     pub(crate) fn sending(&mut self, number: u64, recipients: Vec<String>) {
         let acked = vec![false; recipients.len()];
@@ -194,7 +245,8 @@ impl Ledger {
     /// The verdict, when all has come to rest.
     pub(crate) fn judge(&self) -> Vec<Broken> {
         let mut broken = self.broken.clone();
-        broken.extend(self.missing().map(|(number, recipient)| Broken::Lost { number, recipient }));
+        let lost = self.missing().filter(|_| !self.expires);
+        broken.extend(lost.map(|(number, recipient)| Broken::Lost { number, recipient }));
         for ((number, recipient), arrivals) in &self.arrivals {
             let repeated = arrivals.windows(2).any(|pair| !self.is_excused(pair[0]));
             if repeated {

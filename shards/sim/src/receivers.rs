@@ -100,8 +100,8 @@ async fn transaction<R: Runtime>(receiver: &mut Receiver<R>, shared: &Receivers,
                 };
                 session.on_recipient(verdict, &mut tx, out);
             }
-            // Nothing is encrypted here, and so nothing of the kind is offered.
-            Step::StartTls | Step::Injected => return Err(Gone),
+            // Nothing is encrypted here, and nobody logs in, and so nothing of the kind is offered.
+            Step::Auth | Step::StartTls | Step::Injected => return Err(Gone),
             Step::Data => session.on_data(Ok(()), out),
             Step::Body(piece) => body.extend_from_slice(piece),
             Step::Commit => {
@@ -127,6 +127,10 @@ fn note<R: Runtime>(shared: &Receivers, runtime: &R, tx: &Transaction<'_>, body:
     let mut ledger = shared.ledger.borrow_mut();
     let lossy = String::from_utf8_lossy(body);
     if tx.reverse_path().is_empty() {
+        // A notice of delay promises nothing: the message must still arrive, or be given up.
+        if lossy.contains("\r\nAction: delayed\r\n") {
+            return Vec::new();
+        }
         for line in lossy.lines().filter_map(|line| line.strip_prefix("Final-Recipient: ")) {
             ledger.bounced(line.rsplit(';').next().unwrap_or("").trim());
         }

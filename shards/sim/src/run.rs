@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost_io::sim::{DiskFaults, NetFaults, Random, SimWorld};
 use ringpost_io::{Class, Runtime};
+use ringpost_perf::{Counter, Counters};
 use ringpost_queue::Plant;
 
 use crate::clients::{self, Campaign};
@@ -26,6 +28,8 @@ pub struct Plan {
     pub traffic: Duration,
     /// What may go wrong.
     pub faults: Faults,
+    /// How long a message may stay queued. With it, what expires is not lost, and it is judged that all expires in time.
+    pub ttl: Option<Duration>,
     /// Prints every event of the engine.
     pub trace: bool,
 }
@@ -47,6 +51,10 @@ pub struct Outcome {
     pub crashes: u32,
     /// Virtual time that passed.
     pub elapsed: Duration,
+    /// Times that the auditor of a shard has looked at all of its queue.
+    pub audits: u64,
+    /// Recipients that were given up since their time was over.
+    pub expired: u64,
     /// The same for two runs of a seed, unless the program is not deterministic.
     pub fingerprint: u64,
 }
@@ -60,6 +68,7 @@ struct Run {
     campaign: Rc<Campaign>,
     receivers: Rc<Receivers>,
     faults: Faults,
+    ttl: Option<Duration>,
     crashes: u32,
 }
 
@@ -68,6 +77,13 @@ pub fn run(plan: &Plan) -> Outcome {
     let mut run = Run::new(plan);
     run.traffic(plan.traffic);
     run.settle();
+    let stranded = run.site.counters.get(Counter::AuditStranded);
+    if stranded > 0 {
+        run.ledger.borrow_mut().stranded(stranded);
+    }
+    if let Some(by) = run.site.overdue.get() {
+        run.ledger.borrow_mut().outlived(by);
+    }
     let ledger = run.ledger.borrow();
     let (sent, acked, delivered) = ledger.counts();
     Outcome {
@@ -78,6 +94,8 @@ pub fn run(plan: &Plan) -> Outcome {
         delivered,
         crashes: run.crashes,
         elapsed: run.world.elapsed(),
+        audits: run.site.counters.get(Counter::AuditRounds),
+        expired: ledger.expired(),
         fingerprint: run.world.fingerprint(),
     }
 }
@@ -87,13 +105,19 @@ impl Run {
         let world = SimWorld::new(plan.seed);
         let address = SocketAddr::from(([10, 0, 1, 1], 25));
         let site = Site {
-            config: engine::config(address.ip()),
+            config: engine::config(address.ip(), plan.ttl),
+            overdue: Rc::new(Cell::new(None)),
+            counters: Arc::new(Counters::default()),
             address,
             names_fail_one_in: Rc::new(Cell::new(0)),
-            plant: if plan.faults.no_generation { Plant::GenerationOutsideCrc } else { Plant::None },
+            plant: match plan.faults {
+                Faults { no_generation: true, .. } => Plant::GenerationOutsideCrc,
+                Faults { forgets_claims: true, .. } => Plant::ForgetsClaims,
+                _ => Plant::None,
+            },
             trace: plan.trace,
         };
-        let ledger = Rc::new(RefCell::new(Ledger::default()));
+        let ledger = Rc::new(RefCell::new(Ledger::new(plan.ttl.is_some())));
         let receivers = Rc::new(Receivers { ledger: ledger.clone(), manners: Cell::new(Manners::default()) });
         for number in 0..limits::RECEIVERS {
             let runtime = world.node_at(&format!("receiver{number}"), receiver_address(number));
@@ -113,7 +137,18 @@ impl Run {
             runtime.spawn(Class::Session, task);
         }
         let random = world.random();
-        Self { world, random, site, engine, ledger, campaign, receivers, faults: plan.faults, crashes: 0 }
+        Self {
+            world,
+            random,
+            site,
+            engine,
+            ledger,
+            campaign,
+            receivers,
+            faults: plan.faults,
+            ttl: plan.ttl,
+            crashes: 0,
+        }
     }
 
     /// Phases of random length, each with its own faults, most of them ended by a crash.
@@ -220,6 +255,12 @@ impl Run {
         self.world.run_for(Duration::from_secs(5));
         if let Some(why) = self.engine.failure() {
             self.ledger.borrow_mut().stuck(why);
+            return;
+        }
+        if let Some(ttl) = self.ttl {
+            // The last that was taken expires, then the bounces about it.
+            self.world.run_for(ttl * 2 + limits::EXPIRY_GRACE * 4);
+            self.ledger.borrow_mut().left(self.engine.queued(&self.world));
             return;
         }
         let ledger = self.ledger.clone();

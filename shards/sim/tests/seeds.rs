@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use ringpost_sim::{Faults, Outcome, Plan, run};
+use ringpost_sim::{Broken, Faults, Outcome, Plan, run};
 
 fn go(seed: u64, faults: Faults, seconds: u64) -> Outcome {
-    run(&Plan { seed, traffic: Duration::from_secs(seconds), faults, trace: false })
+    run(&Plan { seed, traffic: Duration::from_secs(seconds), faults, ttl: None, trace: false })
+}
+
+/// Messages have `ttl` seconds to be delivered.
+fn go_expiring(seed: u64, faults: Faults, seconds: u64, ttl: u64) -> Outcome {
+    let ttl = Some(Duration::from_secs(ttl));
+    run(&Plan { seed, traffic: Duration::from_secs(seconds), faults, ttl, trace: false })
 }
 
 fn hold(outcome: &Outcome) {
@@ -49,4 +55,26 @@ fn a_forgotten_fsync_is_found_within_50_seeds() {
 fn a_checksum_without_generation_is_found_within_50_seeds() {
     let faults = Faults { no_generation: true, ..Faults::ALL };
     assert!((0..50).any(|seed| !go(seed, faults, 30).broken.is_empty()), "the judge has not noticed");
+}
+
+/// Networks, names, disks and receivers fail at random, and messages have little time: whatever holds one up, it is given up
+/// when its time is over, and none ever waits for nothing.
+#[test]
+fn promise_6_no_message_waits_without_a_reason_or_outlives_its_expiry() {
+    let mut expired = 0;
+    for (number, ttl) in [5, 30, 90, 400, 1800].into_iter().enumerate() {
+        let outcome = go_expiring(300 + number as u64, Faults::ALL, 60, ttl);
+        hold(&outcome);
+        assert!(outcome.acked > 0 && outcome.audits > 0, "{outcome:?}");
+        expired += outcome.expired;
+    }
+    assert!(expired > 0, "some must have had too little time");
+}
+
+/// Envelopes that are due are dropped on the way: the auditor finds each, says so, and sets it free, so that none is lost.
+#[test]
+fn promise_6_the_auditor_finds_envelopes_that_wait_for_nothing() {
+    let faults = Faults { forgets_claims: true, peers: true, names: true, ..Faults::NONE };
+    let outcome = go(1, faults, 60);
+    assert!(matches!(outcome.broken[..], [Broken::Stranded { envelopes } ] if envelopes > 0), "{:?}", outcome.broken);
 }

@@ -1,16 +1,20 @@
 //! The client's side, the mirror image of `server`. `session.rs` holds state and dispatch; `incoming.rs` gathers replies;
-//! `hello.rs` opens, `starttls.rs` asks for encryption; `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient; `lmtp.rs` is the
-//! variant with a reply for each of them.
+//! `hello.rs` opens, `starttls.rs` asks for encryption, `auth.rs` logs in; `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient; `lmtp.rs` is the
+//! variant with a reply for each of them; `patience.rs` says how long is waited for what.
 
+mod auth;
 mod envelope;
 mod hello;
 mod incoming;
 mod lmtp;
+mod patience;
 mod session;
 mod starttls;
 
-pub use envelope::{Envelope, RecipientResult};
+pub use auth::Login;
+pub use envelope::{Envelope, RecipientResult, Requests};
 pub use incoming::RemoteReply;
+pub use patience::Patience;
 pub use session::{Event, Session};
 pub use starttls::StartTls;
 

@@ -16,6 +16,7 @@ pub(crate) enum Verb {
     Help,
     Quit,
     Starttls,
+    Auth,
 }
 
 /// RFC 3207.
@@ -47,11 +48,17 @@ pub(crate) fn split(line: &[u8]) -> Option<(Verb, &[u8])> {
         b"NOOP" => Verb::Noop,
         b"VRFY" => Verb::Vrfy,
         b"EXPN" => Verb::Expn,
+        b"AUTH" => Verb::Auth,
         b"HELP" => Verb::Help,
         b"QUIT" => Verb::Quit,
         _ => return None,
     };
     Some((verb, arguments))
+}
+
+/// Whether a line that has not ended yet is AUTH.
+pub(crate) fn is_auth(input: &[u8]) -> bool {
+    input.split_first_chunk::<5>().is_some_and(|(verb, _)| verb.eq_ignore_ascii_case(b"AUTH "))
 }
 
 /// What follows `FROM:` or `TO:`, case ignored. Blanks after the colon are forgiven: many programs send one.

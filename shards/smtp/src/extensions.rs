@@ -1,23 +1,49 @@
 //! Extensions: what the server announces, what a remote server's EHLO reply offers. One line here per extension and side.
 
 use crate::command;
+use crate::release;
 use crate::reply::push_number;
-use crate::server::Policy;
+use crate::server::{Mechanisms, Policy};
 
 /// Appends the reply to EHLO (RFC 5321 §4.1.1.1): PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152),
-/// SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), ENHANCEDSTATUSCODES (RFC 2034), LIMITS (RFC 9422), and STARTTLS (RFC 3207) where
-/// that may be said now.
-pub(crate) fn announce(policy: &Policy, start_tls: bool, out: &mut Vec<u8>) {
+/// SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), ENHANCEDSTATUSCODES (RFC 2034), DSN (RFC 3461), LIMITS (RFC 9422); STARTTLS (RFC 3207) and
+/// AUTH (RFC 4954) where they may be said now, REQUIRETLS (RFC 8689) where STARTTLS has been, FUTURERELEASE (RFC 4865) with its
+/// latest time where messages may be held, MT-PRIORITY (RFC 6710) where its client's word counts, or would after a login.
+pub(crate) fn announce(
+    policy: &Policy,
+    start_tls: bool,
+    encrypted: bool,
+    mechanisms: Mechanisms,
+    priorities: bool,
+    latest_release: Option<u64>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"250-");
     out.extend(policy.hostname.bytes().map(|byte| if byte.is_ascii_graphic() { byte } else { b'?' }));
     if start_tls {
         out.extend_from_slice(b"\r\n250-STARTTLS");
     }
+    if mechanisms != Mechanisms::default() {
+        out.extend_from_slice(b"\r\n250-AUTH");
+        mechanisms.announce(out);
+    }
+    if encrypted {
+        out.extend_from_slice(b"\r\n250-REQUIRETLS");
+    }
     out.extend_from_slice(b"\r\n250-PIPELINING\r\n250-SIZE ");
     push_number(policy.size_max, out);
-    out.extend_from_slice(
-        b"\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=",
-    );
+    out.extend_from_slice(b"\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES");
+    if policy.dsn {
+        out.extend_from_slice(b"\r\n250-DSN");
+    }
+    if priorities {
+        // No name of a profile: what the numbers mean is RFC 6710's own.
+        out.extend_from_slice(b"\r\n250-MT-PRIORITY");
+    }
+    if let Some(latest) = latest_release {
+        release::announce(latest, out);
+    }
+    out.extend_from_slice(b"\r\n250-LIMITS RCPTMAX=");
     push_number(policy.recipients_max as u64, out);
     // No bound is said by not saying one.
     if policy.mails_max < u32::MAX {
@@ -27,6 +53,15 @@ pub(crate) fn announce(policy: &Policy, start_tls: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n250 HELP\r\n");
 }
 
+/// The ways to log in that a remote server offers, of those that are known here (RFC 4954 §3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Logins {
+    /// RFC 4616.
+    pub plain: bool,
+    /// The older way, one answer at a time.
+    pub login: bool,
+}
+
 /// What a remote server offers. Nothing until its reply to EHLO was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offered {
@@ -34,10 +69,18 @@ pub struct Offered {
     pub pipelining: bool,
     /// RFC 3207: the connection may be encrypted.
     pub starttls: bool,
+    /// RFC 4954: one may log in.
+    pub auth: Logins,
     /// RFC 6152.
     pub eightbitmime: bool,
     /// RFC 6531.
     pub smtputf8: bool,
+    /// RFC 3461: it reports to the sender what it is asked to.
+    pub dsn: bool,
+    /// RFC 8689: messages may demand that all further connections are encrypted.
+    pub requiretls: bool,
+    /// RFC 6710: messages may have a priority.
+    pub mt_priority: bool,
     /// RFC 1870: SIZE may be declared.
     pub size: bool,
     /// Largest message in bytes that it takes, if it says so.
@@ -57,10 +100,21 @@ impl Offered {
             self.pipelining = true;
         } else if keyword.eq_ignore_ascii_case(b"STARTTLS") {
             self.starttls = true;
+        } else if keyword.eq_ignore_ascii_case(b"AUTH") {
+            for mechanism in words {
+                self.auth.plain |= mechanism.eq_ignore_ascii_case(b"PLAIN");
+                self.auth.login |= mechanism.eq_ignore_ascii_case(b"LOGIN");
+            }
         } else if keyword.eq_ignore_ascii_case(b"8BITMIME") {
             self.eightbitmime = true;
         } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
             self.smtputf8 = true;
+        } else if keyword.eq_ignore_ascii_case(b"REQUIRETLS") {
+            self.requiretls = true;
+        } else if keyword.eq_ignore_ascii_case(b"DSN") {
+            self.dsn = true;
+        } else if keyword.eq_ignore_ascii_case(b"MT-PRIORITY") {
+            self.mt_priority = true;
         } else if keyword.eq_ignore_ascii_case(b"SIZE") {
             self.size = true;
             // 0 means no fixed limit (RFC 1870 §4).
@@ -96,7 +150,7 @@ mod tests {
         policy.recipients_max = 7;
         policy.mails_max = 3;
         let mut out = Vec::new();
-        announce(&policy, false, &mut out);
+        announce(&policy, false, true, Mechanisms::default(), true, Some(1_795_941_000), &mut out);
         let mut offered = Offered::default();
         for line in out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             offered.note(line[4..].trim_ascii_end());
@@ -104,8 +158,12 @@ mod tests {
         let expected = Offered {
             pipelining: true,
             starttls: false,
+            auth: Logins::default(),
             eightbitmime: true,
             smtputf8: true,
+            dsn: true,
+            requiretls: true,
+            mt_priority: true,
             size: true,
             size_max: Some(1234),
             recipients_max: Some(7),

@@ -153,6 +153,9 @@ pub(crate) fn too_many_mails(hostname: &str, out: &mut Vec<u8>) {
 pub(crate) fn behind_start_tls(hostname: &str, out: &mut Vec<u8>) {
     sentence("421 4.7.0 ", hostname, " nothing may follow STARTTLS before the handshake, closing connection\r\n", out);
 }
+pub(crate) fn too_many_logins(hostname: &str, out: &mut Vec<u8>) {
+    sentence("421 4.7.0 ", hostname, " too many failed logins, closing connection\r\n", out);
+}
 pub(crate) fn queued(id: &str, out: &mut Vec<u8>) {
     sentence("250 2.0.0 queued as ", id, "\r\n", out);
 }
@@ -190,6 +193,14 @@ pub(crate) const BDAT_ARGUMENT: &[u8] =
 pub(crate) const BAD_SENDER: &[u8] = b"501 5.1.7 sender address not understood\r\n";
 pub(crate) const BAD_RECIPIENT: &[u8] = b"501 5.1.3 recipient address not understood\r\n";
 pub(crate) const BAD_PARAMETER: &[u8] = b"501 5.5.4 parameter value not understood\r\n";
+pub(crate) const BAD_RET: &[u8] = b"501 5.5.4 RET is FULL or HDRS, and given once\r\n";
+pub(crate) const BAD_ENVID: &[u8] = b"501 5.5.4 ENVID is xtext of up to 100 characters, and given once\r\n";
+pub(crate) const BAD_NOTIFY: &[u8] = b"501 5.5.4 NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY, and given once\r\n";
+pub(crate) const BAD_ORCPT: &[u8] = b"501 5.5.4 ORCPT is type;xtext of up to 500 characters, and given once\r\n";
+pub(crate) const BAD_RELEASE: &[u8] =
+    b"501 5.5.4 HOLDFOR is a number of seconds, HOLDUNTIL a date of RFC 3339, and one of them given once\r\n";
+pub(crate) const RELEASE_TOO_FAR: &[u8] = b"501 5.5.4 no message is held for so long; EHLO says for how long\r\n";
+pub(crate) const BAD_PRIORITY: &[u8] = b"501 5.5.4 MT-PRIORITY is a number from -9 to 9, and given once\r\n";
 pub(crate) const UNKNOWN_PARAMETER: &[u8] = b"555 5.5.4 parameter unknown\r\n";
 pub(crate) const NEEDS_SMTPUTF8: &[u8] = b"553 5.6.7 this address needs MAIL with SMTPUTF8\r\n";
 pub(crate) const START_TLS: &[u8] = b"220 2.0.0 begin the TLS handshake\r\n";
@@ -197,6 +208,19 @@ pub(crate) const TLS_FIRST: &[u8] = b"530 5.7.0 STARTTLS first: nothing is taken
 pub(crate) const NO_TLS: &[u8] = b"502 5.5.1 TLS is not offered here\r\n";
 pub(crate) const TLS_ALREADY: &[u8] = b"503 5.5.1 this session is encrypted already\r\n";
 pub(crate) const TLS_IN_TRANSACTION: &[u8] = b"503 5.5.1 not within a transaction; RSET ends it\r\n";
+pub(crate) const LOGGED_IN: &[u8] = b"235 2.7.0 logged in\r\n";
+pub(crate) const BAD_LOGIN: &[u8] = b"535 5.7.8 user or password is wrong\r\n";
+pub(crate) const AUTH_FIRST: &[u8] = b"530 5.7.0 log in first (AUTH)\r\n";
+pub(crate) const AUTH_NEEDS_TLS: &[u8] = b"538 5.7.11 STARTTLS first: no password is taken without encryption\r\n";
+pub(crate) const NO_AUTH: &[u8] = b"502 5.5.1 logging in is not offered here\r\n";
+pub(crate) const AUTH_ALREADY: &[u8] = b"503 5.5.1 logged in already\r\n";
+pub(crate) const AUTH_IN_TRANSACTION: &[u8] = b"503 5.5.1 not within a transaction; RSET ends it\r\n";
+pub(crate) const AUTH_ARGUMENT: &[u8] = b"501 5.5.4 syntax: AUTH mechanism [initial-response]\r\n";
+pub(crate) const AUTH_CANCELLED: &[u8] = b"501 5.7.0 login cancelled\r\n";
+pub(crate) const BAD_BASE64: &[u8] = b"501 5.5.2 not base64 of a text in UTF-8\r\n";
+pub(crate) const BAD_RESPONSE: &[u8] = b"501 5.5.2 response not understood\r\n";
+pub(crate) const RESPONSE_TOO_LONG: &[u8] = b"500 5.5.6 response too long\r\n";
+pub(crate) const UNKNOWN_MECHANISM: &[u8] = b"504 5.5.4 this mechanism is not offered\r\n";
 pub(crate) const HELLO_FIRST: &[u8] = b"503 5.5.1 EHLO first\r\n";
 pub(crate) const NESTED_MAIL: &[u8] = b"503 5.5.1 MAIL already given; RSET begins anew\r\n";
 pub(crate) const MAIL_FIRST: &[u8] = b"503 5.5.1 MAIL first\r\n";
@@ -210,9 +234,14 @@ pub(crate) const BARE_NEWLINE_IN_DATA: &[u8] = b"550 5.6.11 message refused: bar
 // What the client side says of itself when no server said anything.
 
 pub(crate) const LOCAL_TOO_LARGE: &str = "message exceeds the size that the next server takes";
+pub(crate) const REQUIRETLS_IN_CLEAR: &[u8] = b"530 5.7.10 REQUIRETLS needs a connection that is encrypted\r\n";
+pub(crate) const LOCAL_NO_REQUIRETLS: &str =
+    "the message requires TLS all the way, and the next server does not offer REQUIRETLS";
 pub(crate) const LOCAL_NO_SMTPUTF8: &str = "the next server does not take internationalised addresses";
 pub(crate) const LOCAL_TOO_MANY_RECIPIENTS: &str = "the next server takes fewer recipients at a time";
 pub(crate) const LOCAL_NO_STARTTLS: &str = "encryption is required, and the next server does not offer STARTTLS";
+pub(crate) const LOCAL_NO_AUTH: &str = "the next server offers no way to log in that is known here (PLAIN, LOGIN)";
+pub(crate) const LOCAL_LOGIN_IN_CLEAR: &str = "a password is not sent without encryption";
 pub(crate) const LOCAL_INJECTED: &str = "the next server, or somebody between, said more before the encryption began";
 pub(crate) const LOCAL_UNEXPECTED: &str = "the next server replied out of order";
 pub(crate) const LOCAL_NONSENSE: &str = "the next server does not speak SMTP";

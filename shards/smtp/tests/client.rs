@@ -4,7 +4,8 @@
 mod client;
 
 use client::{Client, result, results};
-use ringpost_smtp::client::{Envelope, Event, RemoteReply, Session, StartTls};
+use ringpost_smtp::client::{Envelope, Event, RemoteReply, Requests, Session, StartTls};
+use ringpost_smtp::dsn::{Notify, OfMessage, OfRecipient, Ret};
 use ringpost_smtp::{Stuffer, limits};
 
 const PIPELINING: &str = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 1000\r\n";
@@ -83,6 +84,15 @@ fn a_refused_mail_decides_for_all() {
     let event = client.hears("550 5.7.1 not you\r\n503 5.5.1 MAIL first\r\n503 x\r\n503 x\r\n");
     assert_eq!(results(&event), "P 550 5.7.1 not you, P 550 5.7.1 not you");
     assert!(client.session.is_ready());
+}
+
+#[test]
+fn a_server_that_goes_on_after_refusing_mail_gets_no_message_at_all() {
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d"], true).unwrap();
+    client.said();
+    assert_eq!(results(&client.hears("451 later\r\n250 ok\r\n354 go\r\n")), "T 451 later");
+    assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true));
 }
 
 #[test]
@@ -180,8 +190,16 @@ fn what_the_server_cannot_take_is_known_at_once() {
     let refused = client.begin("ü@b", &["x@d"], true).unwrap_err();
     assert_eq!(result(&refused[0]), "P 550 5.6.7 the next server does not take internationalised addresses");
     let mut client = greeted(PIPELINING);
-    let envelope =
-        Envelope { sender: "a@b", recipients: &["x@d", "y@d"], size: 1001, eightbit: false, smtputf8: false };
+    let envelope = Envelope {
+        sender: "a@b",
+        recipients: &["x@d", "y@d"],
+        size: 1001,
+        eightbit: false,
+        smtputf8: false,
+        requiretls: false,
+        priority: 0,
+        requests: Requests::default(),
+    };
     let refused = client.session.begin(&envelope, &mut client.out).unwrap_err();
     assert_eq!(refused.len(), 2);
     assert!(result(&refused[1]).starts_with("P 552 5.3.4 "));
@@ -191,21 +209,124 @@ fn what_the_server_cannot_take_is_known_at_once() {
 }
 
 #[test]
-fn recipients_beyond_the_limit_of_the_server_wait() {
+fn recipients_beyond_the_limit_of_the_server_are_in_the_next_transaction() {
     let mut client = greeted("250-mx\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=1\r\n");
     client.begin("a@b", &["x@d", "y@d"], true).unwrap();
     assert_eq!(client.said().matches("RCPT").count(), 1);
     assert_eq!(client.hears("250 ok\r\n250 ok\r\n354 go\r\n"), Event::SendBody);
     sends_body(&mut client);
-    assert!(results(&client.hears("250 taken\r\n")).starts_with("D 250 taken, T 452 4.5.3 "));
+    assert!(results(&client.hears("250 taken\r\n")).starts_with("D 250 taken, N 452 4.5.3 "));
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
+    let event = client.hears("250 ok\r\n550 no\r\n554 nobody\r\n");
+    assert!(results(&event).starts_with("P 550 no, N 452 4.5.3 "), "a refusal is a result, too");
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
+    let event = client.hears("250 ok\r\n550 not you\r\n503 x\r\n503 x\r\n");
+    assert_eq!(results(&event), "P 550 not you, P 550 not you", "the sender is refused in every transaction");
 }
 
 #[test]
-fn old_552_means_too_many_recipients() {
+fn too_many_recipients_are_in_the_next_transaction_which_offers_no_more_than_the_server_took() {
+    for reply in ["452 4.5.3 too many", "452 too many", "552 too many", "552 5.5.3 too many"] {
+        let mut client = greeted(PIPELINING);
+        client.begin("a@b", &["v@d", "w@d", "x@d", "y@d"], true).unwrap();
+        client.said();
+        let script = format!("250 ok\r\n250 ok\r\n550 no\r\n{reply}\r\n{reply}\r\n354 go\r\n");
+        assert_eq!(client.hears(&script), Event::SendBody);
+        sends_body(&mut client);
+        let expected = format!("D 250 taken, P 550 no, N {reply}, N {reply}");
+        assert_eq!(results(&client.hears("250 taken\r\n")), expected);
+        client.begin("a@b", &["x@d", "y@d", "z@d"], true).unwrap();
+        assert_eq!(client.said().matches("RCPT").count(), 2, "it has shown how many it takes");
+        // Once the connection is lost there is no next transaction.
+        client.hears("250 ok\r\n550 no\r\n");
+        let event = client.hears("421 bye\r\n");
+        assert_eq!(results(&event), "P 550 no, T 421 bye, T 421 bye");
+    }
+}
+
+#[test]
+fn too_many_is_not_what_other_statuses_or_later_recipients_say() {
     let mut client = greeted(PIPELINING);
     client.begin("a@b", &["x@d", "y@d"], true).unwrap();
-    let event = client.hears("250 ok\r\n552 too many\r\n552 5.2.2 mailbox full\r\n554 nobody\r\n");
-    assert_eq!(results(&event), "T 552 too many, P 552 5.2.2 mailbox full");
+    let event = client.hears("250 ok\r\n452 4.2.2 mailbox full\r\n552 5.2.2 mailbox full\r\n554 nobody\r\n");
+    assert_eq!(results(&event), "T 452 4.2.2 mailbox full, P 552 5.2.2 mailbox full");
+    // Not even one: another transaction would end the same way.
+    client.begin("a@b", &["x@d", "y@d"], true).unwrap();
+    let event = client.hears("250 ok\r\n250 ok\r\n452 no room\r\n452 no room\r\n554 nobody\r\n");
+    assert_eq!(results(&event), "T 452 no room, T 452 no room");
+    // It was that mailbox, for the next one is taken.
+    client.begin("a@b", &["x@d", "y@d", "z@d"], true).unwrap();
+    client.said();
+    client.hears("250 ok\r\n250 ok\r\n250 ok\r\n452 full\r\n250 ok\r\n354 go\r\n");
+    sends_body(&mut client);
+    assert_eq!(results(&client.hears("250 taken\r\n")), "D 250 taken, T 452 full, D 250 taken");
+}
+
+#[test]
+fn refusals_of_a_server_out_of_step_refuse_nobody() {
+    // Whose the 550 was, nobody knows: each is a shift of the replies to MAIL, RCPT, RCPT and DATA.
+    for text in ["250 ok\r\n550 no\r\n250 ok\r\n250 ok\r\n", "250 ok\r\n550 no\r\n354 go\r\n", "354 go\r\n"] {
+        let mut client = greeted(PIPELINING);
+        client.begin("a@b", &["x@d", "y@d"], true).unwrap();
+        let expected = "T 451 4.5.0 the next server replied out of order";
+        assert_eq!(results(&client.hears(text)), format!("{expected}, {expected}"), "{text}");
+        assert!(client.session.is_closing());
+    }
+}
+
+#[test]
+fn what_comes_before_the_command_is_no_reply_to_it() {
+    let mut session = Session::new("c");
+    let mut out = Vec::new();
+    let (_, event) = session.on_input(b"220 mx\r\n250 mx\r\n", &mut out);
+    assert!(matches!(event, Event::Failed(reply) if reply.to_string().contains("out of order")));
+    let mut client = greeted(PLAIN);
+    client.begin("a@b", &["x@d"], true).unwrap();
+    client.said();
+    let (_, event) = client.session.on_input(b"250 ok\r\n250 ok\r\n", &mut client.out);
+    assert!(results(&event).starts_with("T 451 4.5.0 "));
+}
+
+#[test]
+fn what_was_answered_is_told_apart_from_an_idle_connection_that_ended() {
+    let mut client = greeted(PIPELINING);
+    client.begin("a@b", &["x@d"], true).unwrap();
+    assert!(!client.session.has_answered() && client.session.is_in_pipeline());
+    client.hears("250 ok\r\n");
+    assert!(client.session.has_answered());
+    let replies = client.session.replies();
+    client.hears("250-slow");
+    assert_eq!(client.session.replies(), replies, "a part of a reply is none");
+    client.hears("ly\r\n250 ok\r\n554 no\r\n");
+    assert_eq!(client.session.replies(), replies + 2);
+    // The next begins with a RSET; neither its refusal nor 421 says anything of the message.
+    for reply in ["500 what?\r\n", "421 enough\r\n"] {
+        let mut client = greeted(PIPELINING);
+        client.begin("a@b", &["x@d"], true).unwrap();
+        client.hears("250 ok\r\n550 no\r\n554 nobody\r\n");
+        client.begin("a@b", &["x@d"], true).unwrap();
+        client.hears(reply);
+        assert!(client.session.is_closing() && !client.session.has_answered());
+    }
+}
+
+#[test]
+fn a_server_that_loses_commands_hears_them_one_by_one() {
+    let mut client = Client::greeted(Session::new("c.example").one_by_one(), "EHLO", PIPELINING);
+    client.begin("a@b", &["x@d"], true).unwrap();
+    assert_eq!(client.said(), "MAIL FROM:<a@b> SIZE=10 BODY=8BITMIME\r\n");
+    assert!(!client.session.is_in_pipeline());
+    client.hears("250 ok\r\n");
+    assert_eq!(client.said(), "RCPT TO:<x@d>\r\n");
+}
+
+#[test]
+fn a_server_that_takes_so_many_messages_gets_no_more() {
+    let mut client = greeted("250-mx\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1\r\n");
+    assert!(client.session.takes_more());
+    client.begin("a@b", &["x@d"], true).unwrap();
+    client.hears("250 ok\r\n550 no\r\n554 nobody\r\n");
+    assert!(client.session.is_ready() && !client.session.takes_more());
 }
 
 #[test]
@@ -295,4 +416,30 @@ fn replies_slipped_in_before_the_handshake_end_the_connection() {
     assert_eq!(used, 32);
     assert!(matches!(event, Event::Failed(reply) if reply.to_string().starts_with("451 4.7.0 ")));
     assert!(client.session.is_closing());
+}
+
+#[test]
+fn what_the_sender_wants_to_be_told_is_said_where_dsn_is_offered() {
+    let first = OfRecipient { notify: Notify::NEVER, orcpt: "rfc822;o+2Bx@d" };
+    let envelope = Envelope {
+        sender: "a@b",
+        recipients: &["x@d", "y@d"],
+        size: 0,
+        eightbit: false,
+        smtputf8: false,
+        requiretls: false,
+        priority: 0,
+        requests: Requests {
+            message: OfMessage { ret: Some(Ret::Headers), envid: "id+2B1" },
+            recipients: &[first, OfRecipient::default()],
+        },
+    };
+    let mut client = greeted("250-mx\r\n250-PIPELINING\r\n250 DSN\r\n");
+    client.session.begin(&envelope, &mut client.out).unwrap();
+    let expected = "MAIL FROM:<a@b> RET=HDRS ENVID=id+2B1\r\nRCPT TO:<x@d> NOTIFY=NEVER ORCPT=rfc822;o+2Bx@d\r\n\
+                    RCPT TO:<y@d>\r\nDATA\r\n";
+    assert_eq!(client.said(), expected);
+    let mut client = greeted(PIPELINING);
+    client.session.begin(&envelope, &mut client.out).unwrap();
+    assert_eq!(client.said(), "MAIL FROM:<a@b>\r\nRCPT TO:<x@d>\r\nRCPT TO:<y@d>\r\nDATA\r\n");
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use ringpost_smtp::client::{self, Envelope, Event, RecipientResult};
+use ringpost_smtp::client::{self, Envelope, Event, RecipientResult, Requests};
 use ringpost_smtp::{Policy, Stuffer, limits};
 use support::{Caller, Message};
 
@@ -76,8 +76,16 @@ impl Wire {
     fn send(&mut self, mail: &Mail) -> Vec<RecipientResult> {
         let recipients: Vec<&str> = mail.recipients.iter().map(String::as_str).collect();
         let size = mail.body.len() as u64;
-        let envelope =
-            Envelope { sender: &mail.sender, recipients: &recipients, size, eightbit: true, smtputf8: false };
+        let envelope = Envelope {
+            sender: &mail.sender,
+            recipients: &recipients,
+            size,
+            eightbit: true,
+            smtputf8: false,
+            requiretls: false,
+            priority: 0,
+            requests: Requests::default(),
+        };
         if let Err(results) = self.client.begin(&envelope, &mut self.to_server) {
             return results;
         }
@@ -173,10 +181,10 @@ proptest! {
             let (count, event) = session.on_input(&input[used..], &mut out);
             used += count;
             match event {
-                Event::NeedInput | Event::Failed(_) => break,
+                Event::NeedInput | Event::Failed(_) | Event::LoginRefused(_) => break,
                 Event::Ready | Event::Done(_) if session.is_ready() => {
                     let envelope =
-                        Envelope { sender: "a@b", recipients: &["x@d", "y@d"], size: 1, eightbit: false, smtputf8: false };
+                        Envelope { sender: "a@b", recipients: &["x@d", "y@d"], size: 1, eightbit: false, smtputf8: false, requiretls: false, priority: 0, requests: Requests::default() };
                     prop_assert!(session.begin(&envelope, &mut out).is_ok());
                 }
                 Event::Ready | Event::Done(_) => break,

@@ -57,6 +57,7 @@ fn policy(fields: &str, policy: &mut Policy) {
             "mails_max" => policy.mails_max = value,
             "errors_max" => policy.errors_max = value,
             "command_bytes_max" => policy.command_bytes_max = value as usize,
+            "dsn" => policy.dsn = value == 1,
             other => panic!("policy field {other}"),
         }
     }

@@ -6,36 +6,65 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, NoServerSessionStorage, ProducesTickets};
 use rustls::{Connection, ServerConfig};
 
-use crate::channel::Channel;
-use crate::failure::Failure;
+use crate::channel::{Channel, Secured};
+use crate::clients::Clients;
+use crate::failure::{Failure, Fault};
 use crate::names::Offer;
+use crate::terms::Terms;
+use crate::ticket;
+use crate::tickets::Marked;
 
 /// What a listener is, as far as TLS goes. Cheap to clone; connections keep the one they began with.
 #[derive(Clone, Debug)]
-pub struct Server(Arc<ServerConfig>);
+pub struct Server {
+    config: Arc<ServerConfig>,
+    clients: Option<Clients>,
+    /// Where certificates may still come to.
+    shelf: Option<Arc<str>>,
+}
 
 impl Server {
-    /// TLS 1.2 and 1.3 with these certificates. Sessions are resumed by tickets alone, which all servers with the same
-    /// `tickets` take from each other; early data is refused.
+    /// TLS 1.2 and 1.3 with these certificates, as far as the terms allow. Sessions are resumed by tickets alone, which all
+    /// servers with the same `tickets` take from each other that ask the same of clients; early data is refused.
     ///
     /// # Errors
-    /// The provider has nothing for these versions.
+    /// The provider has nothing for these terms.
     pub fn new(
         provider: Arc<CryptoProvider>,
         offer: Offer,
         tickets: Arc<dyn ProducesTickets>,
+        terms: &Terms,
+        clients: Option<Clients>,
     ) -> Result<Self, Failure> {
-        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        let (provider, versions) = terms.apply(provider)?;
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions);
         let builder = builder.map_err(|error| Failure::ours(error.to_string()))?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(offer));
-        config.ticketer = tickets;
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+            None => builder.with_no_client_auth(),
+        };
+        let shelf = offer.shelf();
+        let mut config = builder.with_cert_resolver(Arc::new(offer));
+        let mark = clients.as_ref().map_or(0, Clients::mark);
+        config.ticketer = Arc::new(Marked { tickets, mark });
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // One is enough for a client that comes again; each costs a record and a derivation.
         config.send_tls13_tickets = 1;
         // RFC 8446 §8: what comes early may come twice.
         config.max_early_data_size = 0;
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), clients, shelf })
+    }
+
+    /// What a handshake with this server has settled, and what the client has shown in it.
+    ///
+    /// # Errors
+    /// It has not ended; the client's certificate is not good, or not any more, where one is required.
+    pub fn secured(&self, channel: &Channel) -> Result<Secured, Failure> {
+        let secured = channel.secured().ok_or_else(|| Failure::ours("the handshake has settled nothing"))?;
+        match &self.clients {
+            None => Ok(secured),
+            Some(clients) => Ok(Secured { client: clients.judge(channel)?, ..secured }),
+        }
     }
 }
 
@@ -62,12 +91,15 @@ impl Rejected {
 }
 
 /// A client's first message, as far as it has come.
-pub struct Hello(Acceptor);
+pub struct Hello {
+    acceptor: Acceptor,
+    heard: Vec<u8>,
+}
 
 impl Hello {
     /// Nothing has come.
     pub fn new() -> Self {
-        Self(Acceptor::default())
+        Self { acceptor: Acceptor::default(), heard: Vec::new() }
     }
 
     /// Takes bytes from the wire. `None`: it needs more. Not to be called again after anything else.
@@ -75,14 +107,21 @@ impl Hello {
     /// # Errors
     /// This is no TLS, or none that is understood.
     pub fn receive(&mut self, mut wire: &[u8], server: &Server) -> Result<Option<Flight>, Rejected> {
+        self.heard.extend_from_slice(wire);
         while !wire.is_empty() {
-            if let Err(error) = self.0.read_tls(&mut wire) {
+            if let Err(error) = self.acceptor.read_tls(&mut wire) {
                 return Err(Rejected::silently(Failure::peer(error.to_string())));
             }
-            match self.0.accept() {
+            match self.acceptor.accept() {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
-                    return Ok(Some(Flight(Inner::First(Box::new(accepted), server.clone(), wire.to_vec()))));
+                    let (heard, rest) = (std::mem::take(&mut self.heard), wire.to_vec());
+                    return Ok(Some(Flight(Inner::First {
+                        accepted: Box::new(accepted),
+                        server: server.clone(),
+                        heard,
+                        rest,
+                    })));
                 }
                 Err((error, alert)) => return Err(Rejected::new(error.into(), alert)),
             }
@@ -101,8 +140,14 @@ impl Default for Hello {
 pub struct Flight(Inner);
 
 enum Inner {
-    /// With what came behind the client's first message.
-    First(Box<Accepted>, Server, Vec<u8>),
+    First {
+        accepted: Box<Accepted>,
+        server: Server,
+        /// All that has come.
+        heard: Vec<u8>,
+        /// What came behind the client's first message.
+        rest: Vec<u8>,
+    },
     Again(Channel, Vec<u8>),
 }
 
@@ -117,20 +162,49 @@ impl Flight {
         }
     }
 
-    /// Takes the step. Waits as long as [`crate::Signs::sign`] does. The channel has something to send then.
+    /// Which certificate should be looked for before the step is taken, if more than those that are there can be had: what the
+    /// shelf is called, and the name that the client asks for.
+    pub fn wants(&self) -> Option<(Arc<str>, String)> {
+        match &self.0 {
+            Inner::First { accepted, server, .. } => {
+                let name = accepted.client_hello().server_name()?.to_owned();
+                Some((server.shelf.clone()?, name))
+            }
+            Inner::Again(..) => None,
+        }
+    }
+
+    /// Takes the step of a client that comes again with a ticket of ours, which needs no signature. `None`: it needs one after
+    /// all, and [`Flight::complete`] takes the step.
+    pub fn resume(&self) -> Option<Result<Channel, Rejected>> {
+        let Inner::First { server, heard, .. } = &self.0 else { return None };
+        let ticket = ticket::of_hello(heard)?;
+        server.config.ticketer.decrypt(ticket)?;
+        // Begun anew, so that nothing is lost when the ticket does not fit the rest of what the client wants.
+        let taken = match Hello::new().receive(heard, server) {
+            Ok(flight) => flight?.complete(),
+            Err(refused) => Err(refused),
+        };
+        match taken {
+            Err(refused) if refused.failure.fault == Fault::Key => None,
+            taken => Some(taken),
+        }
+    }
+
+    /// Takes the step. Waits as long as [`crate::Signs::sign`] does. The channel has something to send then, and plain bytes may
+    /// have come: [`Channel::take_early`].
     ///
     /// # Errors
     /// The client and we have nothing in common, or there is no signature.
     pub fn complete(self) -> Result<Channel, Rejected> {
         let (mut channel, wire) = match self.0 {
-            Inner::First(accepted, server, rest) => match accepted.into_connection(server.0) {
+            Inner::First { accepted, server, rest, .. } => match accepted.into_connection(server.config) {
                 Ok(connection) => (Channel::of(Connection::Server(connection)), rest),
                 Err((error, alert)) => return Err(Rejected::new(error.into(), alert)),
             },
             Inner::Again(channel, wire) => (channel, wire),
         };
-        // Nothing plain can come before the handshake has ended.
-        match channel.receive(&wire, &mut Vec::new()) {
+        match channel.receive_early(&wire) {
             Ok(()) => Ok(channel),
             Err(failure) => {
                 let mut alert = Vec::new();

@@ -6,14 +6,20 @@ use std::io::{Read, Write};
 use rustls::pki_types::CertificateDer;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
+use crate::clients::Shown;
 use crate::failure::Failure;
 use crate::limits::SERVER_NAME_BYTES_MAX;
+use crate::terms::in_registry;
 
 /// A connection.
 #[derive(Debug)]
 pub struct Channel {
     connection: Box<Connection>,
     peer_has_closed: bool,
+    /// A client that has a certificate to show.
+    signs: bool,
+    /// Plain bytes that came with the last step of a handshake that was taken elsewhere.
+    early: Vec<u8>,
 }
 
 /// What a finished handshake has settled.
@@ -29,13 +35,33 @@ pub struct Secured {
     pub server_name: Option<String>,
     /// An earlier session was taken up, with a ticket.
     pub resumed: bool,
+    /// What the client has shown of itself; of a server's channel [`crate::Server::secured`] knows.
+    pub client: Shown,
 }
 
 impl Channel {
     pub(crate) fn of(mut connection: Connection) -> Self {
         // What is written is the caller's to bound, who hands on at once all that comes out.
         connection.set_buffer_limit(None);
-        Self { connection: Box::new(connection), peer_has_closed: false }
+        Self { connection: Box::new(connection), peer_has_closed: false, signs: false, early: Vec::new() }
+    }
+
+    /// Takes bytes from the wire where nobody reads the plain ones yet: [`Channel::take_early`] gives them.
+    pub(crate) fn receive_early(&mut self, wire: &[u8]) -> Result<(), Failure> {
+        let mut early = std::mem::take(&mut self.early);
+        let taken = self.receive(wire, &mut early);
+        self.early = early;
+        taken
+    }
+
+    /// Appends the plain bytes that came with the step of a [`crate::Flight`]: a server's first words may come right behind its
+    /// part of the handshake.
+    pub fn take_early(&mut self, plain: &mut Vec<u8>) {
+        plain.append(&mut self.early);
+    }
+
+    pub(crate) fn signing(self, signs: bool) -> Self {
+        Self { signs, ..self }
     }
 
     /// Takes bytes from the wire and appends the plain bytes in them. There may then be something to send, even after an
@@ -91,14 +117,30 @@ impl Channel {
         self.connection.is_handshaking()
     }
 
-    /// The other side had to be asked to begin once more, so that the signature is still to come.
+    /// The signature is still to come: a client of ours may have to sign whatever the server says; a server's client had to be
+    /// asked to begin once more.
     pub(crate) fn owes_signature(&self) -> bool {
-        self.is_handshaking() && self.connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest)
+        let asked_again = || self.connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+        self.is_handshaking() && (self.signs || asked_again())
     }
 
     /// The other side's certificates, its own first; none if it has shown none.
     pub(crate) fn peer_chain(&self) -> &[CertificateDer<'static>] {
         self.connection.peer_certificates().unwrap_or_default()
+    }
+
+    /// An earlier session was taken up.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Bytes that only the two ends of this very connection know, for SCRAM (RFC 9266); `None` with a version that does not
+    /// promise that.
+    pub fn binding(&self) -> Option<[u8; 32]> {
+        if self.is_handshaking() || self.connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        self.connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).ok()
     }
 
     /// What was settled; `None` before the handshake has ended.
@@ -110,16 +152,14 @@ impl Channel {
             ProtocolVersion::TLSv1_3 => "TLS1.3",
             _ => "TLS1.2",
         };
-        let suite = self.connection.negotiated_cipher_suite()?.suite();
-        // The library distinguishes by prefix what the registry does not.
-        let cipher = suite.as_str().unwrap_or("unknown").replacen("TLS13_", "TLS_", 1);
+        let cipher = in_registry(self.connection.negotiated_cipher_suite()?.suite());
         let bits = if cipher.contains("AES_128") { 128 } else { 256 };
         let server_name = match &*self.connection {
             Connection::Server(server) => server.server_name(),
             Connection::Client(_) => None,
         };
         let server_name = server_name.map(|name| name.chars().take(SERVER_NAME_BYTES_MAX).collect());
-        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        Some(Secured { version, cipher, bits, server_name, resumed })
+        let (resumed, client) = (self.is_resumed(), Shown::NotAsked);
+        Some(Secured { version, cipher, bits, server_name, resumed, client })
     }
 }

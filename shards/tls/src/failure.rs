@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rustls::{Error, OtherError};
+use rustls::{CertificateError, Error, OtherError};
+
+use crate::dane::Unmatched;
 
 /// A handshake or a connection that is over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,10 +59,14 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Other(OtherError(other)) if other.is::<Unsigned>() => Self::key(other.to_string()),
+            Error::InvalidCertificate(CertificateError::Other(OtherError(other))) if other.is::<Unmatched>() => {
+                Self::peer(other.to_string())
+            }
             Error::AlertReceived(alert) => Self::peer(format!("the other side sent the alert {alert:?}")),
             Error::InvalidMessage(_) => Self::peer("what came is not TLS"),
             // What rustls says when `names.rs` finds nothing.
             Error::General(_) => Self::peer("no certificate of ours is of a kind that the client can verify"),
+            Error::NoCertificatesPresented => Self::peer("the client has shown no certificate"),
             other => Self::peer(other.to_string()),
         }
     }

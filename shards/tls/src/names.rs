@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::certificate::{Algorithm, Certificate};
 use crate::remote_key::{KeyId, RemoteKey, Signs};
+use crate::shelf::Shelf;
 
 /// The certificates of a server, the default first.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Offer {
     by_name: HashMap<String, Vec<usize>>,
     /// For those that ask for nobody, or for somebody unknown.
     default: Vec<usize>,
+    /// Where certificates come to while the server runs, and what it is called.
+    shelf: Option<(Arc<str>, Shelf)>,
 }
 
 #[derive(Debug)]
@@ -50,9 +54,19 @@ impl Offer {
         }
     }
 
-    /// Whether there is none.
+    /// With those that will lie on this shelf, which is found by that name.
+    pub fn with_shelf(self, called: &str, shelf: Shelf) -> Self {
+        Self { shelf: Some((called.into(), shelf)), ..self }
+    }
+
+    /// Whether there is none, and none will come.
     pub fn is_empty(&self) -> bool {
-        self.shown.is_empty()
+        self.shown.is_empty() && self.shelf.is_none()
+    }
+
+    /// Where others may come to.
+    pub(crate) fn shelf(&self) -> Option<Arc<str>> {
+        self.shelf.as_ref().map(|(called, _)| called.clone())
     }
 
     fn names_default(&self, name: &str) -> bool {
@@ -64,16 +78,32 @@ impl Offer {
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let name = name.map(str::to_ascii_lowercase);
         let exact = name.as_ref().and_then(|name| self.by_name.get(name));
+        let lying =
+            || self.shelf.as_ref().zip(name.as_ref()).and_then(|((_, shelf), name)| shelf.choose(name, schemes));
+        if let Some(key) = exact.and_then(|numbers| self.best(numbers, schemes)).or_else(lying) {
+            return Some(key);
+        }
         // `*` stands for one label, and never for a part of one (RFC 9525 §6.3).
         let wildcard = name.as_ref().and_then(|name| name.split_once('.')).map(|(_, parent)| format!("*.{parent}"));
         let wildcard = wildcard.and_then(|name| self.by_name.get(&name));
-        [exact, wildcard, Some(&self.default)].into_iter().flatten().find_map(|numbers| self.best(numbers, schemes))
+        [wildcard, Some(&self.default)].into_iter().flatten().find_map(|numbers| self.best(numbers, schemes))
     }
 
     fn best(&self, numbers: &[usize], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let fits = |shown: &&Shown| shown.algorithm.schemes().iter().any(|scheme| schemes.contains(scheme));
         let shown = numbers.iter().map(|number| &self.shown[*number]).filter(fits);
         Some(shown.min_by_key(|shown| shown.algorithm == Algorithm::Rsa)?.key.clone())
+    }
+}
+
+/// A server says whom it trusts, but mail servers take what they are shown and look themselves.
+impl ResolvesClientCert for Offer {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.choose(None, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.is_empty()
     }
 }
 

@@ -9,6 +9,7 @@ use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
 use crate::certificate::{Algorithm, Certificate};
 use crate::failure::Unsigned;
+use crate::limits::TRANSCRIPT_BYTES_MAX;
 
 /// Number of a key, given by whoever holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,10 @@ struct RemoteSigner {
 
 impl Signer for RemoteSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        // The other side has had its part in it.
+        if message.len() > TRANSCRIPT_BYTES_MAX {
+            return Err(Unsigned(format!("a handshake of {} bytes is not signed", message.len())).into());
+        }
         self.holder.sign(self.id, self.scheme, message).map_err(|why| Unsigned(why).into())
     }
 

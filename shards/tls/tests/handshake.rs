@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
-use ringpost_tls::{Certificate, Channel, Failure, Fault, Flight, Hello, KeyId, Offer, Secured, Server, Signs};
+use ringpost_tls::{Certificate, Channel, Failure, Fault, Flight, Hello, KeyId, Offer, Secured, Server, Signs, Terms};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -71,7 +71,14 @@ impl World {
 }
 
 fn server(offer: Offer) -> Server {
-    Server::new(Arc::new(aws_lc_rs::default_provider()), offer, aws_lc_rs::Ticketer::new().unwrap()).unwrap()
+    Server::new(
+        Arc::new(aws_lc_rs::default_provider()),
+        offer,
+        aws_lc_rs::Ticketer::new().unwrap(),
+        &Terms::default(),
+        None,
+    )
+    .unwrap()
 }
 
 fn client(
@@ -265,7 +272,8 @@ fn a_client_that_must_begin_again_has_its_signature_made_elsewhere_too() {
     let mut ours = aws_lc_rs::default_provider();
     ours.kx_groups.retain(|group| group.name() == rustls::NamedGroup::secp384r1);
     let offer = std::mem::take(&mut world.offer);
-    let server = Server::new(Arc::new(ours), offer, aws_lc_rs::Ticketer::new().unwrap()).unwrap();
+    let server =
+        Server::new(Arc::new(ours), offer, aws_lc_rs::Ticketer::new().unwrap(), &Terms::default(), None).unwrap();
     let met = meet(&server, &world.client(), "mx.example", 100_000).unwrap();
     assert_eq!(met.secured().version, "TLS1.3");
     assert!(met.flights >= 2, "the second answer has the signature");

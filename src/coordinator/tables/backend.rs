@@ -18,7 +18,7 @@ use super::service::Service;
 use super::settings::{ConfigFile, Problem};
 use super::sqlite::Database;
 use super::table::Looked;
-use super::{Declared, Surroundings, system};
+use super::{Declared, Surroundings, sqlite, system};
 
 /// As declared. Paths are those of the machine: where there is a root directory, it is in front already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,21 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// The directories of the files that are opened to answer, `root` in front.
+    pub fn directories(&self, root: Option<&Path>) -> Vec<PathBuf> {
+        let file = match self {
+            Self::Db(path) => Some(path.clone()),
+            Self::Sqlite(file) => sqlite::database(file).map(|path| match root.filter(|_| path.is_absolute()) {
+                Some(root) => crate::cli::below(root, &path),
+                None => path,
+            }),
+            Self::Ldap(_) | Self::Redis(_) | Self::Helper { .. } | Self::System => None,
+        };
+        file.and_then(|file| Some(file.parent()?.to_owned())).into_iter().collect()
+    }
+}
+
 impl ConfigFile {
     /// Reads it from the disk.
     ///
@@ -137,7 +152,7 @@ pub enum Opened {
     Redis(Store),
     Helper(Helper),
     Db(Db),
-    System(system::Users),
+    System(system::System),
 }
 
 impl Opened {
@@ -154,7 +169,7 @@ impl Opened {
                 surroundings.events.clone(),
             )),
             Backend::Db(path) => Self::Db(Db::new(path.clone())),
-            Backend::System => Self::System(system::Users::new(surroundings.root.clone())),
+            Backend::System => Self::System(system::System::new(surroundings)),
         })
     }
 

@@ -34,7 +34,8 @@ pub fn declare(config: &conf::Config, root: Option<&Path>) -> Result<Vec<Declare
     if asks_system && !declared.iter().any(|table| table.name == SYSTEM_USERS) {
         declared.push(Declared::new(SYSTEM_USERS, Backend::System));
     }
-    let surroundings = Surroundings { root: root.map(Path::to_owned), events: std::sync::Arc::new(|_| {}) };
+    let surroundings =
+        Surroundings { root: root.map(Path::to_owned), events: std::sync::Arc::new(|_| {}), users: None };
     if let Err(problems) = Tables::new(declared.clone(), &surroundings) {
         wrong.extend(problems.iter().map(ToString::to_string));
     }

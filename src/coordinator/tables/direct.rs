@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringpost_conf::tables::ServiceKind;
 use ringpost_conf::{Config, Registered};
+use ringpost_shard::Said;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -22,6 +23,19 @@ pub fn registered(program: &Path, argument: Option<&Path>) -> Option<Registered>
     };
     // Who asks may have a runtime already, and two do not go together in one thread.
     std::thread::scope(|scope| scope.spawn(ask).join().ok().flatten())
+}
+
+/// One lookup in one table; the first of these keys that is there counts.
+pub fn once(table: Declared, service: Service, keys: Vec<String>, surroundings: &Surroundings) -> Said {
+    let name = table.name.clone();
+    let tables = match Tables::new(vec![table], surroundings) {
+        Ok(tables) => tables,
+        Err(wrong) => return Said::Wrong(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(tables.lookup_first(&name, service, keys)),
+        Err(error) => Said::Failed(error.to_string()),
+    }
 }
 
 /// Tables, and what declares them if they are of a configuration.

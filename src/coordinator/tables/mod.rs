@@ -43,6 +43,7 @@ pub use self::service::Service;
 pub use self::settings::Problem;
 pub use self::system::system_user;
 use self::table::Table;
+use super::users::Users;
 
 /// A table as it was declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +122,8 @@ pub struct Surroundings {
     pub root: Option<PathBuf>,
     /// Hears what an administrator should know. Must not wait.
     pub events: Arc<dyn Fn(&Event) + Send + Sync>,
+    /// Who is asked for users of the system; `None`: this process can see for itself.
+    pub users: Option<Users>,
 }
 
 impl Surroundings {

@@ -97,9 +97,10 @@ impl Service {
         !matches!(self, Self::Credentials | Self::Auth)
     }
 
-    /// Whether answers are kept at all: passwords that somebody tried do not stay in memory.
+    /// Whether answers are kept at all: passwords that somebody tried do not stay in memory, and one that was changed, or
+    /// taken away, is so for the next who logs in.
     pub fn is_kept(self) -> bool {
-        self != Self::Auth
+        !matches!(self, Self::Auth | Self::Credentials)
     }
 
     /// Whether upper and lower case of its keys are not the same.
@@ -173,7 +174,8 @@ mod tests {
 
     #[test]
     fn what_guards_a_door_is_never_old() {
-        assert!(!Service::Credentials.may_be_stale() && !Service::Auth.may_be_stale() && !Service::Auth.is_kept());
+        assert!(!Service::Credentials.may_be_stale() && !Service::Auth.may_be_stale());
+        assert!(!Service::Credentials.is_kept() && !Service::Auth.is_kept() && Service::RelayCredentials.is_kept());
         assert!(Service::RelayCredentials.may_be_stale() && Service::Alias.may_be_stale());
         assert_eq!(either(Service::UserInfo.columns()), "1 or 3 or 4");
     }

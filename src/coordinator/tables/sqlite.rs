@@ -64,6 +64,12 @@ impl Job {
     }
 }
 
+/// The database that a configuration file names, as it is written there.
+pub fn database(file: &ConfigFile) -> Option<PathBuf> {
+    let settings = Settings::parse(file, KEYS).ok()?;
+    settings.need("dbpath").ok().map(PathBuf::from)
+}
+
 impl Database {
     /// Reads the configuration file. The database is opened when it is first needed.
     pub fn new(table: &str, file: &ConfigFile, pool: usize, surroundings: &Surroundings) -> Result<Self, Vec<Problem>> {

@@ -1,4 +1,4 @@
-//! `<getpwnam>`: the system's users. In the final house the supervisor asks; here it is one function.
+//! `<getpwnam>`: the system's users. The engine may not read the files that they stand in: there the supervisor is asked.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ringpost_io::sys::{self, User};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::super::users::Users;
+use super::Surroundings;
 use super::cache::Question;
 use super::table::{Looked, Trouble};
 
@@ -23,18 +25,22 @@ pub fn system_user(name: &str, root: Option<&Path>) -> io::Result<Option<String>
 }
 
 /// The table.
-pub struct Users {
+pub struct System {
     root: Option<PathBuf>,
+    users: Option<Users>,
 }
 
-impl Users {
+impl System {
     /// Of the system, or of a directory that looks like one.
-    pub fn new(root: Option<PathBuf>) -> Self {
-        Self { root }
+    pub fn new(surroundings: &Surroundings) -> Self {
+        Self { root: surroundings.root.clone(), users: surroundings.users.clone() }
     }
 
     /// Asks on a thread. Its place is taken until the system has answered, so that one that hangs takes few threads.
     pub async fn ask(&self, question: &Question, place: OwnedSemaphorePermit) -> Looked {
+        if let Some(users) = &self.users {
+            return users.ask(&question.key).await.map_err(Trouble::Backend);
+        }
         let (root, name) = (self.root.clone(), question.key.clone());
         let asked = tokio::task::spawn_blocking(move || {
             let found = system_user(&name, root.as_deref());

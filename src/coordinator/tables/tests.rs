@@ -25,7 +25,7 @@ pub fn surroundings() -> (Surroundings, Arc<Mutex<Vec<Event>>>) {
     let said: Arc<Mutex<Vec<Event>>> = Arc::default();
     let hears = said.clone();
     let events = Arc::new(move |event: &Event| hears.lock().unwrap().push(event.clone()));
-    (Surroundings { root: None, events }, said)
+    (Surroundings { root: None, events, users: None }, said)
 }
 
 impl Tables {

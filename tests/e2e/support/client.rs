@@ -1,8 +1,10 @@
 //! A blocking SMTP client that says exactly what a test tells it to.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use super::text::stuffed;
 
@@ -47,6 +49,20 @@ impl Client {
     /// Connected, greeted, EHLO said.
     pub fn ready(address: SocketAddr) -> Self {
         let mut client = Self::connect(address);
+        client.expect("220");
+        assert_eq!(client.say("EHLO client.example").code, 250);
+        client
+    }
+
+    /// The same, from one of the many addresses of the loopback interface.
+    pub fn ready_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&socket, &SocketAddr::from((source, 0))).expect("an address of ours");
+        connect(&socket, &address).expect("it listens");
+        let output = TcpStream::from(socket);
+        output.set_nodelay(true).expect("TCP");
+        output.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let mut client = Self { input: BufReader::new(output.try_clone().expect("a descriptor")), output };
         client.expect("220");
         assert_eq!(client.say("EHLO client.example").code, 250);
         client

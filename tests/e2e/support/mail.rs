@@ -16,7 +16,12 @@ pub fn text(key: &str) -> Vec<u8> {
 
 /// Sends one, which must be taken.
 pub fn submit(server: &Server, to: &[&str], key: &str) {
-    let reply = server.client().submit("s@source.example", to, &text(key));
+    submit_of(server, "s@source.example", to, key);
+}
+
+/// The same, of this sender.
+pub fn submit_of(server: &Server, from: &str, to: &[&str], key: &str) {
+    let reply = server.client().submit(from, to, &text(key));
     assert_eq!(reply.code, 250, "{reply:?}");
 }
 

@@ -8,13 +8,18 @@ pub mod engine;
 pub mod homes;
 pub mod mail;
 pub mod maildir;
+pub mod memory;
+pub mod name_server;
 pub mod ports;
+pub mod rivals;
 pub mod secure_sink;
 pub mod server;
+pub mod signed_zone;
 pub mod sink;
 pub mod text;
 pub mod tls;
 pub mod wait;
+pub mod web;
 
 pub use client::Client;
 pub use server::{Server, Setup};

@@ -81,7 +81,7 @@ impl Setup {
     /// number is then, too.
     pub fn zone(mut self, zone: &str) -> (Self, u16) {
         fs::write(self.dir().join("zone"), zone).expect("written");
-        let offset = ports::offset_for(&[25, 465, 2525, 8025]);
+        let offset = ports::offset_for(&[25, 443, 465, 2525, 8025]);
         self.args.extend(["--dns=zone".into(), format!("--port-offset={offset}")]);
         self.moved = true;
         (self, 25 + offset)

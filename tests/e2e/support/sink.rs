@@ -31,6 +31,10 @@ pub enum Step {
 pub struct Script {
     /// Instead of `220`.
     pub greeting: Option<String>,
+    /// Instead of `220`, to this address alone.
+    pub greeting_to: Option<(IpAddr, String)>,
+    /// Instead of 250 to EHLO and HELO.
+    pub ehlo: Option<String>,
     /// Instead of 250 to MAIL.
     pub mail: Option<String>,
     /// Instead of 250 to every RCPT that contains the text.
@@ -43,6 +47,8 @@ pub struct Script {
     pub stall_at: Option<Step>,
     /// Offers nothing but what RFC 821 had.
     pub plain: bool,
+    /// Offers DSN.
+    pub dsn: bool,
     /// Closes the connection after each message that it takes.
     pub one_each: bool,
 }
@@ -50,8 +56,12 @@ pub struct Script {
 /// A message that was answered with 250.
 #[derive(Clone, Debug)]
 pub struct Received {
+    /// Where it came from.
+    pub source: IpAddr,
     pub from: String,
     pub to: Vec<String>,
+    /// What stands behind the paths of MAIL and of each RCPT, in this order.
+    pub parameters: Vec<String>,
     /// Length of the part that the test wrote (see [`original`]).
     pub bytes: usize,
     /// Its sum.
@@ -66,6 +76,8 @@ pub struct Received {
 struct Inbox {
     messages: Vec<Received>,
     connections: usize,
+    /// Where each came from.
+    came: Vec<IpAddr>,
     /// Where each came from, and the name in its EHLO, in the order of the EHLOs.
     greeted: Vec<(IpAddr, String)>,
     /// MAIL commands.
@@ -153,6 +165,16 @@ impl Sink {
         lock(&self.shared.inbox).connections
     }
 
+    /// How many of them are open.
+    pub fn open_connections(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
+    /// Where each connection came from, in order.
+    pub fn came(&self) -> Vec<IpAddr> {
+        lock(&self.shared.inbox).came.clone()
+    }
+
     /// Where each connection came from and which name it said, in the order in which they said it.
     pub fn greeted(&self) -> Vec<(IpAddr, String)> {
         lock(&self.shared.inbox).greeted.clone()
@@ -212,6 +234,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         let number = {
             let mut inbox = lock(&shared.inbox);
             inbox.connections += 1;
+            inbox.came.extend(stream.peer_addr().map(|peer| peer.ip()));
             inbox.connections - 1
         };
         lock(&shared.open).insert(number, stream.try_clone().expect("a descriptor"));
@@ -234,19 +257,23 @@ struct Conversation<'a> {
     said: Vec<u8>,
     from: String,
     to: Vec<String>,
+    parameters: Vec<String>,
 }
 
 impl<'a> Conversation<'a> {
     fn new(shared: &'a Shared, stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         let input = BufReader::with_capacity(64 * 1024, stream.try_clone()?);
-        Ok(Self { shared, input, output: stream, said: Vec::new(), from: String::new(), to: Vec::new() })
+        let (from, to, parameters) = (String::new(), Vec::new(), Vec::new());
+        Ok(Self { shared, input, output: stream, said: Vec::new(), from, to, parameters })
     }
 
     fn hold(mut self) -> std::io::Result<()> {
         let script = lock(&self.shared.script).clone();
         self.pass(&script, Step::Greeting)?;
-        self.say(script.greeting.as_deref().unwrap_or("220 sink ESMTP"));
+        let peer = self.output.peer_addr()?.ip();
+        let own = script.greeting_to.as_ref().filter(|(to, _)| *to == peer).map(|(_, greeting)| greeting.as_str());
+        self.say(own.or(script.greeting.as_deref()).unwrap_or("220 sink ESMTP"));
         loop {
             if self.input.buffer().is_empty() {
                 self.flush()?;
@@ -277,6 +304,10 @@ impl<'a> Conversation<'a> {
     }
 
     fn hello(&mut self, script: &Script, verb: &str, line: &str) -> std::io::Result<()> {
+        if let Some(refusal) = &script.ehlo {
+            self.say(refusal);
+            return Ok(());
+        }
         if script.plain && verb == "EHLO" {
             self.say("502 command unknown");
             return Ok(());
@@ -285,6 +316,7 @@ impl<'a> Conversation<'a> {
         lock(&self.shared.inbox).greeted.push((self.output.peer_addr()?.ip(), name));
         self.to.clear();
         match verb {
+            "EHLO" if script.dsn => self.say("250-sink\r\n250-PIPELINING\r\n250 DSN"),
             "EHLO" => self.say("250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 209715200"),
             _ => self.say("250 ok"),
         }
@@ -297,6 +329,7 @@ impl<'a> Conversation<'a> {
         self.pass(script, Step::Mail)?;
         self.to.clear();
         self.from = path(line);
+        self.parameters = vec![parameters(line)];
         self.say(script.mail.as_deref().unwrap_or("250 ok"));
         Ok(())
     }
@@ -308,6 +341,7 @@ impl<'a> Conversation<'a> {
             None if script.mail.is_some() => self.say("503 no"),
             None => {
                 self.to.push(recipient);
+                self.parameters.push(parameters(line));
                 self.say("250 ok");
             }
         }
@@ -344,8 +378,10 @@ impl<'a> Conversation<'a> {
         let line = ours.split(|byte| *byte == b'\r').next().unwrap_or(ours);
         let key = line.strip_prefix(super::text::MARK.as_bytes());
         let received = Received {
+            source: self.output.peer_addr()?.ip(),
             from: self.from.clone(),
             to: std::mem::take(&mut self.to),
+            parameters: std::mem::take(&mut self.parameters),
             bytes: ours.len(),
             digest: digest(ours),
             key: key.map(|key| String::from_utf8_lossy(key).into_owned()),
@@ -389,6 +425,10 @@ impl<'a> Conversation<'a> {
 fn path(line: &str) -> String {
     let inner = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     inner.map_or_else(String::new, |(path, _)| path.to_owned())
+}
+
+fn parameters(line: &str) -> String {
+    line.split_once('>').map_or_else(String::new, |(_, rest)| rest.trim().to_owned())
 }
 
 #[test]

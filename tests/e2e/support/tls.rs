@@ -7,13 +7,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, KeyPair, RsaKeySize, SignatureAlgorithm};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned, SupportedProtocolVersion,
+};
+
+use super::authority::Papers;
 
 /// A certificate and its key.
 pub struct Pair {
@@ -26,6 +30,15 @@ pub struct Pair {
 
 /// A day.
 pub type Date = (i32, u8, u8);
+
+/// The day that comes after so many.
+pub fn in_days(days: u64) -> Date {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() / 86_400 + days;
+    let output = Command::new("date").args(["-u", "+%Y %-m %-d", "-d", &format!("@{}", since * 86_400)]).output();
+    let text = String::from_utf8(output.expect("date").stdout).expect("UTF-8");
+    let parts: Vec<i32> = text.split_whitespace().map(|part| part.parse().expect("a number")).collect();
+    (parts[0], parts[1] as u8, parts[2] as u8)
+}
 
 /// Bytes of a P-256 private key, and where they are in what `rcgen` writes: RFC 5915 in RFC 5208, `04 20` in front.
 const SECRET_BYTES: usize = 32;
@@ -49,9 +62,14 @@ pub fn pair_until(dir: &Path, name: &str, hosts: &[&str], kind: &'static Signatu
     fs::write(&cert, made.pem()).expect("written");
     fs::write(&key, pair.serialize_pem()).expect("written");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("ours");
+    Pair { key, der: made.der().to_vec(), secret: secret(&pair) }
+}
+
+/// The number that nobody else may know.
+pub fn secret(pair: &KeyPair) -> Vec<u8> {
     let der = pair.serialize_der();
     let at = der.windows(2).position(|window| window == [4, SECRET_BYTES as u8]).map_or(0, |at| at + 2);
-    Pair { key, der: made.der().to_vec(), secret: der[at..at + SECRET_BYTES].to_vec() }
+    der[at..at + SECRET_BYTES].to_vec()
 }
 
 /// Takes any certificate, and nothing that is not signed with its key.
@@ -95,10 +113,20 @@ impl ServerCertVerifier for Anyone {
 
 /// What a client of tests is: it takes any certificate, and resumes nothing.
 pub fn config() -> Arc<ClientConfig> {
+    config_of(None, rustls::DEFAULT_VERSIONS)
+}
+
+/// The same with a certificate of its own, and of these versions.
+pub fn config_of(papers: Option<&Papers>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
     let builder = builder.expect("versions").dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)));
-    let mut config = builder.with_no_client_auth();
+    let mut config = match papers {
+        None => builder.with_no_client_auth(),
+        Some(papers) => {
+            builder.with_client_auth_cert(papers.chain.clone(), papers.key()).expect("they belong together")
+        }
+    };
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
 }
@@ -109,6 +137,11 @@ pub struct Encrypted(StreamOwned<ClientConnection, TcpStream>);
 impl Encrypted {
     /// STARTTLS after EHLO.
     pub fn start(address: SocketAddr, name: &str) -> std::io::Result<Self> {
+        Self::start_as(address, name, config())
+    }
+
+    /// The same, as such a client.
+    pub fn start_as(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> std::io::Result<Self> {
         let mut stream = connect(address)?;
         for said in ["", "EHLO client.example\r\n", "STARTTLS\r\n"] {
             stream.write_all(said.as_bytes())?;
@@ -117,19 +150,31 @@ impl Encrypted {
                 return Err(std::io::Error::other(reply));
             }
         }
-        Self::shake(stream, name)
+        Self::shake(stream, name, config)
     }
 
     /// TLS from the first byte; the greeting has been read.
     pub fn at_once(address: SocketAddr, name: &str) -> std::io::Result<Self> {
-        let mut encrypted = Self::shake(connect(address)?, name)?;
+        Self::at_once_as(address, name, config())
+    }
+
+    /// The same, as such a client.
+    pub fn at_once_as(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> std::io::Result<Self> {
+        let mut encrypted = Self::shake(connect(address)?, name, config)?;
         assert!(encrypted.reply()?.starts_with("220 "));
         Ok(encrypted)
     }
 
-    fn shake(mut stream: TcpStream, name: &str) -> std::io::Result<Self> {
+    /// TLS from the next byte on a connection on which something has been said; the greeting has been read.
+    pub fn behind(stream: TcpStream, name: &str) -> std::io::Result<Self> {
+        let mut encrypted = Self::shake(stream, name, config())?;
+        assert!(encrypted.reply()?.starts_with("220 "));
+        Ok(encrypted)
+    }
+
+    fn shake(mut stream: TcpStream, name: &str, config: Arc<ClientConfig>) -> std::io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let mut connection = ClientConnection::new(config(), name).map_err(std::io::Error::other)?;
+        let mut connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut stream)?;
         }
@@ -138,8 +183,23 @@ impl Encrypted {
 
     /// A command and its reply.
     pub fn say(&mut self, command: &str) -> String {
-        self.0.write_all(format!("{command}\r\n").as_bytes()).expect("written");
-        self.reply().expect("a reply")
+        self.try_say(command).expect("a reply")
+    }
+
+    /// As [`Encrypted::say`], for a server that may have hung up.
+    pub fn try_say(&mut self, command: &str) -> std::io::Result<String> {
+        self.0.write_all(format!("{command}\r\n").as_bytes())?;
+        self.reply()
+    }
+
+    /// A message; the reply to its end.
+    pub fn submit(&mut self, from: &str, to: &str, text: &str) -> String {
+        assert!(self.say("EHLO client.example").starts_with("250"));
+        assert!(self.say(&format!("MAIL FROM:<{from}>")).starts_with("250"));
+        let reply = self.say(&format!("RCPT TO:<{to}>"));
+        assert!(reply.starts_with("250"), "{reply}");
+        assert!(self.say("DATA").starts_with("354"));
+        self.say(&format!("{text}\r\n."))
     }
 
     /// The next reply.
@@ -150,6 +210,11 @@ impl Encrypted {
     /// The certificate that was shown, in DER.
     pub fn shown(&self) -> Vec<u8> {
         self.0.conn.peer_certificates().expect("one")[0].to_vec()
+    }
+
+    /// What only the two ends of this connection know (RFC 9266).
+    pub fn binding(&self) -> [u8; 32] {
+        self.0.conn.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).expect("a handshake was made")
     }
 
     /// The server has said in order that no more comes.

@@ -337,6 +337,22 @@ fn base64(text: &str) -> String {
     out
 }
 
+/// `<t>`, which has a client's hash under `gilles` and a relay's `gilles:secret` under `bleh`, with each backend's data written
+/// below `dir`.
+pub fn logins(backend: &str, dir: &Path, slapd: u16) -> String {
+    LOGINS.declared(backend, dir, slapd)
+}
+
+/// `<t>`, a list of domains that a helper answers for.
+pub fn helped_domains(dir: &Path) -> String {
+    DOMAINS.declared("proc", dir, 0)
+}
+
+/// What slapd must have for that.
+pub fn logins_ldif() -> String {
+    LOGINS.ldif()
+}
+
 /// Asks a table of a configuration; what each question got, in the order of the questions.
 fn ask(conf: &Path, service: &str, questions: &[&str]) -> Vec<Option<String>> {
     let path = conf.display().to_string();

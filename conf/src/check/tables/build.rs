@@ -19,7 +19,7 @@ use crate::source_text::{SourceTexts, Span, narrow};
 use crate::tables::file::{self, Columns};
 use crate::tables::{
     AddressPattern, AliasTarget, Certificate, Credentials, DkimKey, DomainSet, HostName, List, Mapped, Part, Patterns,
-    Pem, RelayUrlError, ServiceKind, SourceAddresses, UserName, UserRecord, Value, is_password_hash,
+    Pem, RelayUrlError, ServiceKind, SourceAddresses, UserName, UserRecord, Value, is_known_scheme,
 };
 
 /// Entries, wherever they are.
@@ -135,8 +135,7 @@ impl Builder<'_> {
             (ServiceKind::AddrName, _) => Part::HostNames(shared(one_value::<HostName>(body, problems, address_key))),
             (ServiceKind::MailAddrMap, _) => Part::AddressesOf(shared(addresses_of(body, problems))),
             (ServiceKind::Cert, Shape::Subjects) => {
-                let key = |key: &str| Some(key.to_owned());
-                Part::Subjects(shared(one_value::<UserName>(body, problems, key)))
+                Part::Subjects(shared(one_value::<UserName>(body, problems, subject_key)))
             }
             (ServiceKind::Cert, _) => Part::Certificates(shared(certificates(body, problems))),
             (ServiceKind::Dkim, _) => Part::Dkim(shared(one_value::<DkimKey>(body, problems, domain_key))),
@@ -387,7 +386,7 @@ fn credentials(body: &Body, are_logins: bool, problems: &mut Problems<'_>) -> Ma
             _ if are_logins => return problems.not("…", span, "user:password", Some("a relay logs in with both")),
             _ => return problems.not("…", span, "a password hash or user:hash", None),
         };
-        if !are_logins && !is_password_hash(value.secret.reveal()) {
+        if !are_logins && !is_known_scheme(value.secret.reveal()) {
             let shown = value.user.as_deref().unwrap_or(key);
             let message = format!("`{shown}:…` is not a password hash: nobody can authenticate with it");
             problems.warning(Report::new("W0807", span, message));
@@ -424,6 +423,15 @@ fn routes(body: &Body, options: &Options, problems: &mut Problems<'_>) -> Mapped
         }
     });
     mapped
+}
+
+/// A name in a certificate, or its hash, which people copy with colons between the digits.
+fn subject_key(key: &str) -> Option<String> {
+    let key = key.to_ascii_lowercase();
+    Some(match key.strip_prefix("sha256:") {
+        Some(digits) => format!("sha256:{}", digits.replace(':', "")),
+        None => key,
+    })
 }
 
 fn certificates(body: &Body, problems: &mut Problems<'_>) -> Mapped<Certificate> {

@@ -1,6 +1,6 @@
 //! `listen`, `pki`, `ca` (grammar §4.1, §4.2).
 
-use super::{NAME, form_of, mapping};
+use super::{NAME, form_of, list, mapping};
 use crate::parse::schema::{Form, Item, Kind, Opt, Shape, Use};
 use crate::tables::ServiceKind;
 
@@ -23,7 +23,7 @@ const LISTENER: &[Opt] = &[
     Opt::new(&["inet4"], Kind::Flag),
     Opt::new(&["inet6"], Kind::Flag),
     Opt::new(&["port"], Kind::Port),
-    Opt::new(&["proxy-v2"], Kind::Flag),
+    Opt::new(&["proxy-v2"], Kind::MaybeTable(list(ServiceKind::NetAddr))),
     Opt::new(&["tls"], Kind::Flag),
     Opt::new(&["tls-require"], Kind::MaybeChoice(&["verify"])),
     Opt::new(&["smtps"], Kind::MaybeChoice(&["verify"])),

@@ -47,6 +47,7 @@ pub(super) const FORMS: &[Form] = &[
     form_of("smtp", "smtp ciphers", &[Item::Key("ciphers"), Item::Arg(Kind::Word("a list of ciphers"))], &[]),
     form_of("smtp", "smtp max-message-size", &[Item::Key("max-message-size"), Item::Arg(Kind::Size)], &[]),
     form_of("smtp", "smtp sub-addr-delim", &[Item::Key("sub-addr-delim"), Item::Arg(Kind::Delimiter)], &[]),
+    form_of("mta", "mta allow-exchangers", &[Item::Key("allow-exchangers"), Item::Arg(Kind::Names)], &[]),
     form_of("mta", "mta max-deferred", &[Item::Key("max-deferred"), Item::Arg(Kind::Count(1))], &[]),
     limits("mta", "mta limit", MTA_LIMITS),
     limits("mda", "mda limit", MDA_LIMITS),

@@ -54,6 +54,9 @@ pub struct Options {
     /// Domain of the recipients, who are called r0, r1 and so on.
     #[arg(long, default_value = "sink.example")]
     pub to_domain: String,
+    /// So many domains d0.DOMAIN, d1.DOMAIN and so on instead, a message to each in turn.
+    #[arg(long, default_value_t = 1)]
+    pub to_domains: u32,
     /// File to which `key recipient` is added for each delivery answered with 250.
     #[arg(long)]
     pub acked: Option<PathBuf>,
@@ -89,6 +92,7 @@ impl Options {
             rate: None,
             from_domain: "source.example".into(),
             to_domain: "sink.example".into(),
+            to_domains: 1,
             acked: None,
             run: None,
             patience: Duration::from_secs(30),

@@ -3,19 +3,20 @@
 //! The buffer starts with room for a superblock, so that the first batch of a segment and the superblock that brings it
 //! to life are one write. Each message is copied once: into this buffer.
 
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use ringpost_io::BLOCK_BYTES;
 
-use crate::envelope::NewMessage;
+use crate::envelope::{NewEnvelope, NewMessage};
 use crate::id::MessageId;
 use crate::index::Place;
 use crate::journal::record::{
     BadRecord, COPY, ChunkHead, ChunkPlace, EnvelopeHead, HEAD_BYTES, Kind, MessageHead, Record, RecordHead, Records,
-    StateHead, StateValue, envelope_bytes, is_envelope, record_bytes,
+    StateHead, StateValue, WITH_ENVID, WITH_RELEASE, envelope_bytes, is_envelope, record_bytes,
 };
 use crate::options::Plant;
+use crate::told::Told;
 
 /// Head of a batch, 64 bytes, little endian, at a multiple of 4 KiB.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -191,13 +192,15 @@ impl Batch {
     /// Adds a message with its envelopes and text. The caller has looked whether it fits.
     pub(crate) fn append_message(&mut self, message: &NewMessage<'_>, chunks: &[ChunkPlace], pieces: &[&[u8]]) {
         let text_bytes = message.head.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let with_envid = if message.envid.is_empty() { 0 } else { WITH_ENVID };
+        let with_release = if message.release_ms.is_some() { WITH_RELEASE } else { 0 };
         let head = MessageHead {
             received_ms: message.received_ms.into(),
             text_bytes: (text_bytes as u64).into(),
             head_bytes: (message.head.len() as u32).into(),
             chunks: (chunks.len() as u32).into(),
             envelopes: (message.envelopes.len() as u16).into(),
-            flags: message.flags.0.into(),
+            flags: (message.flags.0 | with_envid | with_release).into(),
             sender_bytes: (message.sender.len() as u16).into(),
             tag_bytes: (message.tag.len() as u16).into(),
         };
@@ -209,12 +212,18 @@ impl Batch {
         for chunk in chunks {
             self.buffer.extend_from_slice(ChunkHead::from(*chunk).as_bytes());
         }
+        if let Some(time) = message.release_ms {
+            self.buffer.extend_from_slice(&time.to_le_bytes());
+        }
+        self.buffer.extend_from_slice(message.envid.as_bytes());
         self.end();
         for (index, envelope) in message.envelopes.iter().enumerate() {
             let head = EnvelopeHead::new(index, envelope);
-            let texts = [envelope.recipient, envelope.original, envelope.action, envelope.way].map(str::as_bytes);
-            let [recipient, original, action, way] = texts;
-            self.append(Kind::Envelope, 0, message.id, &[head.as_bytes(), recipient, original, action, way]);
+            let NewEnvelope { recipient, original, action, way, request } = envelope;
+            let [recipient, original, action, way, request] =
+                [recipient, original, action, way, request].map(|text| text.as_bytes());
+            let parts = [head.as_bytes(), recipient, original, action, way, request];
+            self.append(Kind::Envelope, 0, message.id, &parts);
         }
         self.begin(Kind::Text, 0, message.id, text_bytes);
         self.buffer.extend_from_slice(message.head);
@@ -224,7 +233,9 @@ impl Batch {
 
     /// Adds how an envelope stands; returns the record's place among the records.
     pub(crate) fn append_state(&mut self, id: MessageId, value: &StateValue, reply: &[u8]) -> usize {
-        self.append(Kind::State, 0, id, &[StateHead::new(value, reply.len()).as_bytes(), reply])
+        let told = U16::new(value.told.0);
+        let told = if value.told == Told::NOTHING { &[][..] } else { told.as_bytes() };
+        self.append(Kind::State, 0, id, &[StateHead::new(value, reply.len()).as_bytes(), reply, told])
     }
 
     /// Adds a record; returns its place among the records.
@@ -308,7 +319,9 @@ pub(crate) fn group_bytes(message: &NewMessage<'_>, chunks: usize, pieces: &[&[u
 }
 
 fn message_payload_bytes(message: &NewMessage<'_>, chunks: usize) -> usize {
-    size_of::<MessageHead>() + message.sender.len() + message.tag.len() + chunks * size_of::<ChunkHead>()
+    let texts = message.sender.len() + message.tag.len() + message.envid.len();
+    let release = message.release_ms.map_or(0, |_| size_of::<u64>());
+    size_of::<MessageHead>() + texts + release + chunks * size_of::<ChunkHead>()
 }
 
 /// The records of a whole batch (head and records, without padding).
@@ -343,7 +356,7 @@ const RECORDS_AT: usize = BLOCK_BYTES + BATCH_HEAD_BYTES;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Body, Flags, NewEnvelope, Status};
+    use crate::envelope::{Body, Flags, Status};
 
     const LIFE: Life = Life { generation: 5, stamp: 77 };
 
@@ -352,20 +365,22 @@ mod tests {
         let message = NewMessage {
             id: MessageId(9),
             received_ms: 1,
+            release_ms: Some(2),
             sender: "a@b",
             envelopes: &[
                 NewEnvelope { recipient: "c@d", action: "out#1", ..NewEnvelope::default() },
-                NewEnvelope { recipient: "e@f", original: "g@h", action: "in#2", way: "{}" },
+                NewEnvelope { recipient: "e@f", original: "g@h", action: "in#2", way: "{}", request: "NOTIFY=NEVER" },
             ],
             flags: Flags::default(),
             tag: "t",
+            envid: "id",
             head: b"H: x\r\n",
             body: Body::Whole(&[]),
         };
         let expected = group_bytes(&message, 0, &[b"text"]);
         batch.append_message(&message, &[], &[b"text"]);
         assert_eq!(batch.records_bytes(), expected);
-        let value = StateValue { index: 1, status: Status::Waiting, attempts: 1, due_ms: 5 };
+        let value = StateValue { index: 1, status: Status::Waiting, attempts: 1, due_ms: 5, told: Told::NOTHING };
         batch.append_state(MessageId(9), &value, b"later");
         batch.seal(&Seal { life, sequence: 3, order: 8, next_number: 10 }, plant);
         batch.sealed(None).to_vec()

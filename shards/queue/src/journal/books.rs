@@ -42,6 +42,7 @@ pub(crate) struct Tally {
     pub(crate) open: u64,
     pub(crate) deferred: u64,
     pub(crate) in_flight: u64,
+    pub(crate) parked: u64,
 }
 
 /// What a replay must remember besides, since records of one message may lie in segments that are read later.
@@ -134,7 +135,7 @@ impl Books {
             self.relocate(number, place, meta as u32, chunked);
             return Ok(true);
         }
-        let due_ms = payload.head.received_ms.get();
+        let due_ms = payload.release_ms.unwrap_or(payload.head.received_ms.get());
         let count = payload.head.envelopes.get();
         let message =
             |envelopes| Message { number, place, meta_bytes: meta as u32, text_bytes: text as u32, envelopes };
@@ -212,7 +213,8 @@ impl Books {
         let Some(envelope) = message.envelopes.all_mut().get_mut(usize::from(value.index)) else { return };
         let was = envelope.place;
         // A newer one may be on its way already; then this one is history.
-        let same = value.attempts == envelope.attempts && agree(value.status, envelope.status);
+        let same =
+            value.attempts == envelope.attempts && value.told == envelope.told && agree(value.status, envelope.status);
         let expected = if copied { was.segment().is_some() } else { was == Place::PENDING };
         if same && expected {
             envelope.place = place;
@@ -231,8 +233,15 @@ impl Books {
         };
         let Some(envelope) = message.envelopes.all_mut().get_mut(usize::from(value.index)) else { return };
         let was = *envelope;
-        *envelope =
-            crate::index::Envelope { due_ms: value.due_ms, place, attempts: value.attempts, status: value.status };
+        *envelope = crate::index::Envelope {
+            due_ms: value.due_ms,
+            place,
+            attempts: value.attempts,
+            told: value.told,
+            status: value.status,
+            parked: false,
+            ..was
+        };
         let over = message.envelopes.all().iter().all(|envelope| envelope.status.is_final());
         self.tally.count(was.status, was.attempts, -1);
         self.tally.count(value.status, value.attempts, 1);
@@ -337,6 +346,7 @@ impl Books {
         let now = *envelope;
         self.tally.count(was.status, was.attempts, -1);
         self.tally.count(now.status, now.attempts, 1);
+        self.tally.parked = self.tally.parked + u64::from(now.parked) - u64::from(was.parked);
         if was.place != now.place {
             self.segments.sub_state(was.place.segment());
         }

@@ -17,6 +17,7 @@ use crate::journal::books::Books;
 use crate::journal::record::{ChunkHead, ChunkPlace};
 use crate::journal::segment::{Phase, Role, VERSION};
 use crate::limits;
+use crate::told::Told;
 
 /// Name of the file in the slice's folder.
 pub(crate) const NAME: &str = "index.ckpt";
@@ -81,7 +82,10 @@ struct EnvelopeEntry {
     slot: U16,
     attempts: U16,
     status: u8,
-    reserved: [u8; 7],
+    /// Zero in older checkpoints, as what follows.
+    came_s: U32,
+    told: U16,
+    reserved: u8,
 }
 
 /// What a checkpoint says of a segment.
@@ -265,12 +269,15 @@ fn encode_message(message: &Message, chunked: Option<&Chunked>, bytes: &mut Vec<
         let status = if envelope.status == Status::InFlight { Status::Waiting } else { envelope.status };
         let place = if envelope.place == Place::PENDING { Place::NONE } else { envelope.place };
         let entry = EnvelopeEntry {
-            due_ms: envelope.due_ms.into(),
+            // The time of a parked one is its deadline; whoever parked it will be gone.
+            due_ms: if envelope.parked { 0 } else { envelope.due_ms }.into(),
             offset: place.offset.into(),
             slot: place.slot.into(),
             attempts: envelope.attempts.into(),
             status: status as u8,
-            reserved: [0; 7],
+            came_s: envelope.came_s.into(),
+            told: envelope.told.0.into(),
+            reserved: 0,
         };
         bytes.extend_from_slice(entry.as_bytes());
     }
@@ -364,9 +371,12 @@ fn decode_message(block: &mut &[u8]) -> Option<(Message, Option<Chunked>)> {
         let envelope: EnvelopeEntry = part(block)?;
         envelopes.push(Envelope {
             due_ms: envelope.due_ms.get(),
+            came_s: envelope.came_s.get(),
             place: Place { offset: envelope.offset.get(), slot: envelope.slot.get() },
             attempts: envelope.attempts.get(),
+            told: Told(envelope.told.get()),
             status: Status::from_number(envelope.status)?,
+            parked: false,
         });
     }
     let mut chunks: Vec<ChunkPlace> = Vec::new();
@@ -398,7 +408,8 @@ mod tests {
     fn a_checkpoint_reads_back_and_no_changed_byte_is_believed() {
         let mut books = Books { slice: 2, next_number: 900, ..Books::default() };
         for number in 0..20 {
-            let envelopes = Envelopes::new(1 + (number % 3) as u16, number, Status::Waiting);
+            let mut envelopes = Envelopes::new(1 + (number % 3) as u16, 1000 * number, Status::Waiting);
+            envelopes.all_mut().iter_mut().for_each(|envelope| envelope.told = Told(300 * number as u16));
             let place = Place { offset: number as u32, slot: 1 };
             let chunk = ChunkPlace { generation: 3, offset: 9, bytes: 8, slot: 1 };
             let chunked = (number == 7).then(|| Chunked { head_bytes: 4, chunks: vec![chunk].into() });
@@ -411,6 +422,10 @@ mod tests {
         bytes.extend([block, last].concat());
         let read = decode(&bytes, 2).expect("as written");
         assert_eq!((read.messages.len(), read.next_number), (20, 900));
+        for (number, (message, _)) in read.messages.iter().enumerate() {
+            let expected = (number as u32, Told(300 * number as u16));
+            assert!(message.envelopes.all().iter().all(|envelope| (envelope.came_s, envelope.told) == expected));
+        }
         assert!(read.messages[7].1.as_ref().is_some_and(|chunked| chunked.chunks.len() == 1));
         assert_eq!(decode(&bytes, 3).err(), Some(BadCheckpoint::Damaged));
         for at in (0..bytes.len()).step_by(7) {

@@ -13,11 +13,12 @@ use crate::envelope::{State, SubmitError};
 use crate::id::MessageId;
 use crate::index::Place;
 use crate::journal::batch::{Batch, Seal};
-use crate::journal::record::{Kind, StateValue, record_bytes, state};
+use crate::journal::record::{Kind, StateValue, record_bytes, state, state_bytes};
 use crate::journal::segment::{Birth, Phase, Role, Superblock};
 use crate::journal::state::kept_reply;
 use crate::journal::{Done, Health, Landing, Open, Slice};
 use crate::limits;
+use crate::told::Told;
 
 impl<D: Disk> Slice<D> {
     /// Makes batches durable until the slice is stopped and nothing is left to write, or the disk does not take it.
@@ -251,9 +252,7 @@ impl<D: Disk> Slice<D> {
                 Kind::State => {
                     let (value, reply) = state(record.payload).expect("a record of ours");
                     if self.books.borrow().is_current(record.id.number(), &value) {
-                        self.append_lazy(record.bytes(), |batch| {
-                            batch.append_state(record.id, &value, reply);
-                        });
+                        self.append_state(record.id, &value, reply);
                     }
                 }
                 Kind::Gone => self.append_gone(record.id, None),
@@ -277,10 +276,44 @@ impl<D: Disk> Slice<D> {
     pub(crate) fn settle(&self, id: MessageId, index: u16, outcome: &State) {
         let value: Option<StateValue> = self.books.borrow_mut().settle(id.number(), index, outcome);
         if let Some(value) = value {
-            let reply = kept_reply(outcome);
-            self.append_lazy(record_bytes(16 + reply.len()), |batch| {
-                batch.append_state(id, &value, reply);
-            });
+            self.append_state(id, &value, kept_reply(outcome));
+        }
+        self.after_books();
+    }
+
+    fn append_state(&self, id: MessageId, value: &StateValue, reply: &[u8]) {
+        self.append_lazy(record_bytes(state_bytes(value, reply)), |batch| {
+            batch.append_state(id, value, reply);
+        });
+    }
+
+    /// Enters how far a sender was told that an envelope waits, and appends a state that says so. What the last attempt was
+    /// told stays in the state, so it is read back first.
+    pub(crate) async fn note(&self, id: MessageId, index: u16, told: Told) {
+        let place = || {
+            let books = self.books.borrow();
+            let message = books.index.get(id.number())?;
+            message.envelopes.all().get(usize::from(index)).map(|envelope| envelope.place)
+        };
+        let mut reply = String::new();
+        for _ in 0..limits::NOTE_TRIES {
+            let Some(was) = place() else { return };
+            reply = match was {
+                Place::PENDING => {
+                    self.flush().await;
+                    continue;
+                }
+                Place::NONE => String::new(),
+                // A reply is worth keeping, not worth failing for.
+                _ => self.reply(id, was).await.unwrap_or_default(),
+            };
+            if place() == Some(was) {
+                break;
+            }
+        }
+        let value = self.books.borrow_mut().note(id.number(), index, told);
+        if let Some(value) = value {
+            self.append_state(id, &value, reply.as_bytes());
         }
         self.after_books();
     }
@@ -395,7 +428,7 @@ mod tests {
         }
         let mut batch = Batch::new(Vec::new());
         for number in [1, 2] {
-            let value = StateValue { index: 0, status: Status::Waiting, attempts: 0, due_ms: 0 };
+            let value = StateValue { index: 0, status: Status::Waiting, attempts: 0, due_ms: 0, told: Told::NOTHING };
             let at = batch.append_state(MessageId(number), &value, b"old");
             batch.copied.push(Copied { at, end: batch.records_bytes(), from, number, index: Some(0) });
         }

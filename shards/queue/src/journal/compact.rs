@@ -270,5 +270,48 @@ fn with_chunks(payload: &[u8], chunks: &[ChunkPlace]) -> Option<Vec<u8>> {
     changed.extend_from_slice(parsed.sender);
     changed.extend_from_slice(parsed.tag);
     chunks.iter().for_each(|chunk| changed.extend_from_slice(ChunkHead::from(*chunk).as_bytes()));
+    changed.extend(parsed.release_ms.into_iter().flat_map(u64::to_le_bytes));
+    changed.extend_from_slice(parsed.envid);
     Some(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::{Flags, NewEnvelope, NewMessage};
+    use crate::id::MessageId;
+    use crate::journal::batch::Batch;
+
+    #[test]
+    fn a_message_keeps_all_that_stands_behind_its_chunks() {
+        let place = |offset| ChunkPlace { generation: 3, offset, bytes: 8, slot: 1 };
+        for (release_ms, envid) in
+            [(None, ""), (None, "id"), (Some(7_000), ""), (Some(7_000), "id"), (Some(7), "longer than a time")]
+        {
+            let mut batch = Batch::new(Vec::new());
+            let message = NewMessage {
+                id: MessageId(9),
+                received_ms: 1,
+                release_ms,
+                sender: "a@b",
+                envelopes: &[NewEnvelope { recipient: "c@d", action: "out", ..NewEnvelope::default() }],
+                flags: Flags::EIGHTBIT,
+                tag: "tag",
+                envid,
+                head: &[],
+                body: crate::Body::Whole(&[]),
+            };
+            batch.append_message(&message, &[place(1), place(2)], &[]);
+            let record = batch.records().flatten().next().expect("a record");
+            let changed = with_chunks(record.payload, &[place(3), place(4)]).expect("as many");
+            let (was, is) =
+                (MessagePayload::parse(record.payload).expect("ours"), MessagePayload::parse(&changed).expect("ours"));
+            assert_eq!(
+                (is.release_ms, is.envid, is.sender, is.tag),
+                (release_ms, envid.as_bytes(), was.sender, was.tag)
+            );
+            assert_eq!(is.chunks().map(|chunk| chunk.offset).collect::<Vec<_>>(), [3, 4]);
+            assert!(with_chunks(record.payload, &[place(3)]).is_none());
+        }
+    }
 }

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Ref, Unaligned};
 
 use crate::envelope::{NewEnvelope, Status, StoredAction, StoredEnvelope};
 use crate::id::MessageId;
+use crate::told::Told;
 
 /// Head of every record, 16 bytes, little endian. `reserved` is zero, and refused otherwise, so that it can mean something
 /// later. The batch's crc32c covers it; a record has none of its own.
@@ -26,7 +27,8 @@ pub(crate) struct RecordHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// A new message: [`MessageHead`], sender, tag, [`ChunkHead`]s.
+    /// A new message: [`MessageHead`], sender, tag, [`ChunkHead`]s, with [`WITH_RELEASE`] the time, with
+    /// [`WITH_ENVID`] the envid.
     Message = 1,
     /// A recipient of the message before it, from before actions were known by reference: [`NumberedHead`], forward-path.
     Numbered = 2,
@@ -34,7 +36,7 @@ pub(crate) enum Kind {
     Text = 3,
     /// A part of a text, ahead of its message.
     Chunk = 4,
-    /// How an envelope stands: [`StateHead`], reply.
+    /// How an envelope stands: [`StateHead`], reply, with [`WITH_TOLD`] how far its sender was told that it waits.
     State = 5,
     /// Like `message`, for one that lay elsewhere before.
     Relocated = 6,
@@ -42,12 +44,20 @@ pub(crate) enum Kind {
     Gone = 7,
     /// Nothing; overwritten before it was sealed.
     Void = 8,
-    /// A delivery of the message before it: [`EnvelopeHead`], recipient, original recipient, action, way.
+    /// A delivery of the message before it: [`EnvelopeHead`], recipient, original recipient, action, way, request.
     Envelope = 9,
 }
 
 /// The record was copied from a segment that is being compacted.
 pub(crate) const COPY: u8 = 1;
+
+/// Bit of a message's flags, beside those that its caller knows: behind all else stands its envid. Without one it costs nothing.
+pub(crate) const WITH_ENVID: u16 = 1 << 15;
+
+/// Bit of a state's flags: behind all else stands a [`Told`]. As long as nothing was told it costs nothing.
+pub(crate) const WITH_TOLD: u8 = 1;
+/// Bit of a message's flags: before its envid, if any, stands the time before which it is not to be tried.
+pub(crate) const WITH_RELEASE: u16 = 1 << 14;
 
 /// Start of a `message` or `relocated` payload.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -93,7 +103,8 @@ pub(crate) struct EnvelopeHead {
     original_bytes: U16,
     action_bytes: U16,
     way_bytes: U16,
-    reserved: U16,
+    /// Zero in older records.
+    request_bytes: U16,
 }
 
 /// Start of a `state` payload.
@@ -105,7 +116,8 @@ pub(crate) struct StateHead {
     attempts: U16,
     reply_bytes: U16,
     status: u8,
-    reserved: u8,
+    /// Zero in older records.
+    flags: u8,
 }
 
 const _: () = assert!(size_of::<RecordHead>() == 16 && size_of::<MessageHead>() == 32);
@@ -134,6 +146,7 @@ pub(crate) struct StateValue {
     pub(crate) status: Status,
     pub(crate) attempts: u16,
     pub(crate) due_ms: u64,
+    pub(crate) told: Told,
 }
 
 /// A record in a batch.
@@ -242,6 +255,9 @@ pub(crate) struct MessagePayload<'a> {
     pub(crate) head: MessageHead,
     pub(crate) sender: &'a [u8],
     pub(crate) tag: &'a [u8],
+    pub(crate) envid: &'a [u8],
+    /// Not to be tried before, in milliseconds since the epoch.
+    pub(crate) release_ms: Option<u64>,
     chunks: &'a [u8],
 }
 
@@ -249,10 +265,19 @@ impl<'a> MessagePayload<'a> {
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, BadRecord> {
         let (head, rest) = MessageHead::read_from_prefix(payload).map_err(|_| BadRecord::Malformed)?;
         let (sender, rest) = take(rest, head.sender_bytes.get().into())?;
-        let (tag, chunks) = take(rest, head.tag_bytes.get().into())?;
+        let (tag, rest) = take(rest, head.tag_bytes.get().into())?;
         let chunks_bytes = head.chunks.get() as usize * size_of::<ChunkHead>();
-        match chunks.len() == chunks_bytes && head.envelopes != U16::ZERO {
-            true => Ok(Self { head, sender, tag, chunks }),
+        let (chunks, rest) = take(rest, chunks_bytes)?;
+        let (release_ms, envid) = match head.flags.get() & WITH_RELEASE {
+            0 => (None, rest),
+            _ => {
+                let (time, envid) = U64::read_from_prefix(rest).map_err(|_| BadRecord::Malformed)?;
+                (Some(time.get()), envid)
+            }
+        };
+        let has_envid = head.flags.get() & WITH_ENVID != 0;
+        match has_envid != envid.is_empty() && head.envelopes != U16::ZERO {
+            true => Ok(Self { head, sender, tag, envid, release_ms, chunks }),
             false => Err(BadRecord::Malformed),
         }
     }
@@ -298,15 +323,15 @@ impl EnvelopeHead {
             original_bytes: length(envelope.original),
             action_bytes: length(envelope.action),
             way_bytes: length(envelope.way),
-            reserved: U16::ZERO,
+            request_bytes: length(envelope.request),
         }
     }
 }
 
 /// Bytes of an `envelope` payload.
 pub(crate) fn envelope_bytes(envelope: &NewEnvelope<'_>) -> usize {
-    let NewEnvelope { recipient, original, action, way } = envelope;
-    size_of::<EnvelopeHead>() + recipient.len() + original.len() + action.len() + way.len()
+    let NewEnvelope { recipient, original, action, way, request } = envelope;
+    size_of::<EnvelopeHead>() + recipient.len() + original.len() + action.len() + way.len() + request.len()
 }
 
 /// Whether a record is an envelope, of whatever age.
@@ -317,6 +342,7 @@ pub(crate) fn is_envelope(kind: Kind) -> bool {
 /// An envelope's record, of whatever age, taken apart. How it stands is not in it.
 pub(crate) fn envelope(record: &Record<'_>) -> Result<StoredEnvelope, BadRecord> {
     let (index, recipient, original, action, way);
+    let mut request = String::new();
     if record.kind == Kind::Numbered {
         let (head, rest) = NumberedHead::read_from_prefix(record.payload).map_err(|_| BadRecord::Malformed)?;
         let (text, end) = take(rest, head.recipient_bytes.get().into())?;
@@ -330,18 +356,17 @@ pub(crate) fn envelope(record: &Record<'_>) -> Result<StoredEnvelope, BadRecord>
         let (first, rest) = take(rest, head.recipient_bytes.get().into())?;
         let (second, rest) = take(rest, head.original_bytes.get().into())?;
         let (third, rest) = take(rest, head.action_bytes.get().into())?;
-        let (fourth, end) = take(rest, head.way_bytes.get().into())?;
+        let (fourth, rest) = take(rest, head.way_bytes.get().into())?;
+        let (fifth, end) = take(rest, head.request_bytes.get().into())?;
         if !end.is_empty() {
             return Err(BadRecord::Malformed);
         }
-        if head.reserved != U16::ZERO {
-            return Err(BadRecord::Reserved);
-        }
         (index, recipient, original, way) = (head.index.get(), lossy(first), lossy(second), lossy(fourth));
         action = StoredAction::Reference(lossy(third));
+        request = lossy(fifth);
     }
     let (state, last_reply) = (Status::Waiting, String::new());
-    Ok(StoredEnvelope { index, recipient, original, action, way, state, due_ms: 0, attempts: 0, last_reply })
+    Ok(StoredEnvelope { index, recipient, original, action, way, request, state, due_ms: 0, attempts: 0, last_reply })
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -352,9 +377,20 @@ fn lossy(bytes: &[u8]) -> String {
 pub(crate) fn state(payload: &[u8]) -> Result<(StateValue, &[u8]), BadRecord> {
     let (head, rest) = StateHead::read_from_prefix(payload).map_err(|_| BadRecord::Malformed)?;
     let status = Status::from_number(head.status).ok_or(BadRecord::Unknown(head.status))?;
-    let (reply, _) = take(rest, head.reply_bytes.get().into())?;
+    let (reply, rest) = take(rest, head.reply_bytes.get().into())?;
+    let told = match head.flags {
+        0 => Told::NOTHING,
+        WITH_TOLD => Told(U16::read_from_bytes(rest).map_err(|_| BadRecord::Malformed)?.get()),
+        _ => return Err(BadRecord::Reserved),
+    };
     let (index, attempts, due_ms) = (head.index.get(), head.attempts.get(), head.due_ms.get());
-    Ok((StateValue { index, status, attempts, due_ms }, reply))
+    Ok((StateValue { index, status, attempts, due_ms, told }, reply))
+}
+
+/// Bytes of a `state` payload.
+pub(crate) fn state_bytes(value: &StateValue, reply: &[u8]) -> usize {
+    let told_bytes = if value.told == Told::NOTHING { 0 } else { size_of::<Told>() };
+    size_of::<StateHead>() + reply.len() + told_bytes
 }
 
 impl StateHead {
@@ -365,7 +401,7 @@ impl StateHead {
             attempts: U16::new(value.attempts),
             reply_bytes: U16::new(reply_bytes as u16),
             status: value.status as u8,
-            reserved: 0,
+            flags: if value.told == Told::NOTHING { 0 } else { WITH_TOLD },
         }
     }
 }
@@ -403,12 +439,13 @@ mod tests {
 
     #[test]
     fn envelopes_of_every_age_read_back() {
-        let new = NewEnvelope { recipient: "ü@b", original: "a@b", action: "out#1", way: "" };
+        let new = NewEnvelope { recipient: "ü@b", original: "a@b", action: "out#1", way: "", request: "NOTIFY=NEVER" };
         let payload = [
             EnvelopeHead::new(3, &new).as_bytes(),
             new.recipient.as_bytes(),
             new.original.as_bytes(),
             new.action.as_bytes(),
+            new.request.as_bytes(),
         ]
         .concat();
         assert_eq!(payload.len(), envelope_bytes(&new));
@@ -419,6 +456,13 @@ mod tests {
         let found = record(Kind::Envelope, &payload).expect("an envelope");
         assert_eq!((found.index, &*found.recipient, &*found.original, &*found.way), (3, "ü@b", "a@b", ""));
         assert_eq!(found.action, StoredAction::Reference("out#1".into()));
+        assert_eq!(found.request, "NOTIFY=NEVER");
+        // As all were written before there were requests, and most are still.
+        let plain = NewEnvelope { request: "", ..new };
+        let without = [EnvelopeHead::new(3, &plain).as_bytes(), &payload[12..payload.len() - 12]].concat();
+        assert_eq!(without.len(), envelope_bytes(&plain));
+        let found = record(Kind::Envelope, &without).expect("an envelope");
+        assert_eq!((&*found.recipient, &*found.request), ("ü@b", ""));
         assert_eq!(record(Kind::Envelope, &payload[..payload.len() - 1]), Err(BadRecord::Malformed));
         assert_eq!(record(Kind::Envelope, &[&payload[..], b"x"].concat()), Err(BadRecord::Malformed));
         let old = NumberedHead { index: 1.into(), action: 7.into(), recipient_bytes: 3.into(), reserved: 0.into() };
@@ -430,9 +474,16 @@ mod tests {
 
     #[test]
     fn states_read_back() {
-        let value = StateValue { index: 3, status: Status::Waiting, attempts: 9, due_ms: 1 << 40 };
+        let value = StateValue { index: 3, status: Status::Waiting, attempts: 9, due_ms: 1 << 40, told: Told::NOTHING };
         let payload = [StateHead::new(&value, 4).as_bytes(), b"busy"].concat();
         assert_eq!(state(&payload), Ok((value, &b"busy"[..])));
-        assert_eq!(state(&payload[..19]), Err(BadRecord::Malformed));
+        assert_eq!((state(&payload[..19]), payload.len()), (Err(BadRecord::Malformed), state_bytes(&value, b"busy")));
+        // As it is written once the sender has been told something.
+        let value = StateValue { told: Told(0x1234), ..value };
+        let mut payload = [StateHead::new(&value, 4).as_bytes(), b"busy\x34\x12"].concat();
+        assert_eq!(state(&payload), Ok((value, &b"busy"[..])));
+        assert_eq!((state(&payload[..21]), payload.len()), (Err(BadRecord::Malformed), state_bytes(&value, b"busy")));
+        payload[15] = 2;
+        assert_eq!(state(&payload), Err(BadRecord::Reserved), "of a later version");
     }
 }

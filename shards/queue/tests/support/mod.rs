@@ -70,6 +70,7 @@ pub struct State {
     pub writes: Cell<u64>,
     pub written_bytes: Cell<u64>,
     pub creations: Cell<u64>,
+    pub reads: Cell<u64>,
     /// Polls that a write takes, at most.
     pub latency: Cell<u64>,
     pub read_only: Cell<bool>,
@@ -109,6 +110,7 @@ impl MemDisk {
             writes: Cell::new(0),
             written_bytes: Cell::new(0),
             creations: Cell::new(0),
+            reads: Cell::new(0),
             latency: Cell::new(4),
             read_only: Cell::new(false),
         }))
@@ -310,6 +312,7 @@ impl File for MemFile {
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.disk.reads.set(self.disk.reads.get() + 1);
         self.disk.wait().await;
         let content = self.content.borrow();
         let end = (at as usize + len).min(content.len());
@@ -440,21 +443,34 @@ pub async fn submit_as(
     let originals: Vec<String> = recipients.iter().map(|path| original(path)).collect();
     let envelopes = recipients.iter().zip(&originals);
     let envelopes: Vec<NewEnvelope<'_>> = envelopes
-        .map(|(recipient, original)| NewEnvelope { recipient, original, action: "out#1", way: "{\"user\":1}" })
+        .map(|(recipient, original)| NewEnvelope {
+            recipient,
+            original,
+            action: "out#1",
+            way: "{\"user\":1}",
+            request: asked(id).1,
+        })
         .collect();
     let pieces: Vec<&[u8]> = body.chunks(1000).collect();
     queue
         .submit(NewMessage {
             id,
             received_ms: 1_000,
+            release_ms: None,
             sender: "sender@example.org",
             envelopes: &envelopes,
             flags: Flags::EIGHTBIT,
             tag: "in",
+            envid: asked(id).0,
             head,
             body: Body::Whole(&pieces),
         })
         .await
+}
+
+/// What the sender of this message wants to be told: every other one wants nothing. Of the transaction, of a recipient.
+pub fn asked(id: MessageId) -> (&'static str, &'static str) {
+    if id.number().is_multiple_of(2) { ("", "") } else { ("id+2B1", "NOTIFY=SUCCESS ORCPT=rfc822;a@b") }
 }
 
 fn original(recipient: &str) -> String {
@@ -471,7 +487,9 @@ pub fn check(queue: &Queue<MemDisk>, id: MessageId, recipients: &[&str], bytes: 
         assert_eq!(envelope.original, original(&envelope.recipient));
         assert_eq!(envelope.action, StoredAction::Reference("out#1".into()));
         assert_eq!(envelope.way, "{\"user\":1}");
+        assert_eq!(envelope.request, asked(id).1);
     }
+    assert_eq!(stored.envid, asked(id).0);
     assert_eq!((stored.sender.as_str(), stored.tag.as_str(), stored.received_ms), ("sender@example.org", "in", 1_000));
     assert_eq!((stored.flags, stored.body_bytes), (Flags::EIGHTBIT, bytes as u64));
     let body = block_on(queue.read_body(id, 0, bytes + 10)).expect("it reads");

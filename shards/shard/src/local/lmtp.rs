@@ -11,7 +11,7 @@ use ringpost_io::Runtime;
 use ringpost_perf::Stage;
 use ringpost_queue::Flags;
 use ringpost_smtp::Stuffer;
-use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Session};
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Requests, Session};
 
 use super::text::Pieces;
 use super::turns::Turns;
@@ -217,25 +217,26 @@ async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Connection<W>, message
         size: first.body_bytes,
         eightbit: first.flags.contains(Flags::EIGHTBIT),
         smtputf8: first.flags.contains(Flags::SMTPUTF8),
+        requiretls: false,
+        priority: first.flags.priority(),
+        requests: Requests::default(),
     };
     let outcomes = |results: Vec<RecipientResult>| Some(results.into_iter().map(outcome).collect());
     if let Err(results) = open.session.begin(&envelope, &mut open.out) {
         return outcomes(results);
     }
-    let mut answered = false;
     loop {
         match converse(shard, open).await {
-            Ok(Event::SendBody) => {
-                answered = true;
-                match send_body(shard, open, first).await {
-                    Ok(()) => open.session.body_sent(),
-                    Err(why) => return outcomes(abandon(open, &why, message.len())),
-                }
-            }
+            Ok(Event::SendBody) => match send_body(shard, open, first).await {
+                Ok(()) => open.session.body_sent(),
+                Err(why) => return outcomes(abandon(open, &why, message.len())),
+            },
             Ok(Event::Done(results)) => return outcomes(results),
-            Ok(Event::Failed(reply)) => return Some(vec![Outcome::Transient(reply); message.len()]),
+            Ok(Event::Failed(reply) | Event::LoginRefused(reply)) => {
+                return Some(vec![Outcome::Transient(reply); message.len()]);
+            }
             Ok(Event::Ready | Event::NeedInput | Event::StartTls) => {}
-            Err(Broken(_)) if !answered => return None,
+            Err(Broken(_)) if !open.session.has_answered() => return None,
             Err(Broken(why)) => return outcomes(abandon(open, &why, message.len())),
         }
     }
@@ -258,7 +259,7 @@ fn abandon<W: World>(open: &mut Connection<W>, why: &str, count: usize) -> Vec<R
 fn outcome(result: RecipientResult) -> Outcome {
     match result {
         RecipientResult::Delivered(reply) => Outcome::Delivered(reply),
-        RecipientResult::Transient(reply) => Outcome::Transient(reply),
+        RecipientResult::Transient(reply) | RecipientResult::NextTransaction(reply) => Outcome::Transient(reply),
         RecipientResult::Permanent(reply) => Outcome::Permanent(reply),
     }
 }

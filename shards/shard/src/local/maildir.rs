@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ringpost_io::{Disk, Runtime, Signal, Writer};
+use ringpost_io::{Disk, Runtime, Signal, Tree, Writer};
 use ringpost_smtp::client::RemoteReply;
 
 use super::text::{Lines, Pieces, head};
@@ -15,6 +15,11 @@ use super::{Delivery, is_junk};
 use crate::letter::Outcome;
 use crate::limits;
 use crate::shard::{Shard, World};
+
+/// What a Maildir is made of.
+const PARTS: [&str; 3] = ["tmp", "new", "cur"];
+/// Its folder for junk.
+const JUNK: &str = ".Junk";
 
 /// Delivers one message.
 pub(super) async fn deliver<W: World>(shard: &Shard<W>, delivery: &Delivery, dir: &Path, junk: bool) -> Outcome {
@@ -39,19 +44,27 @@ pub(super) async fn deliver<W: World>(shard: &Shard<W>, delivery: &Delivery, dir
 /// A folder is in a Maildir, which may have to be made first.
 async fn into_junk<W: World>(shard: &Shard<W>, delivery: &Delivery, dir: &Path) -> io::Result<()> {
     make(shard, dir).await?;
-    into(shard, delivery, &dir.join(".Junk")).await
+    into(shard, delivery, &dir.join(JUNK)).await
 }
 
 async fn into<W: World>(shard: &Shard<W>, delivery: &Delivery, dir: &Path) -> io::Result<()> {
     let name = delivery.copy_name(&shard.hostname);
     let (temporary, new) = (dir.join("tmp").join(&name), dir.join("new").join(&name));
-    make(shard, dir).await?;
-    match write(shard, delivery, &temporary, &new).await {
+    if delivery.body.is_some() && !dir.ends_with(JUNK) {
+        if shard.locals.known.must_make(dir).await {
+            let written = write(shard, delivery, Some(dir), &temporary, &new).await;
+            shard.locals.known.was_made(dir, written.is_ok());
+            return written;
+        }
+    } else {
+        make(shard, dir).await?;
+    }
+    match write(shard, delivery, None, &temporary, &new).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Somebody has removed it.
             shard.locals.known.forget(dir);
             make(shard, dir).await?;
-            write(shard, delivery, &temporary, &new).await
+            write(shard, delivery, None, &temporary, &new).await
         }
         other => other,
     }
@@ -121,20 +134,30 @@ async fn make<W: World>(shard: &Shard<W>, dir: &Path) -> io::Result<()> {
 }
 
 async fn make_anew(disk: &impl Disk, dir: &Path) -> io::Result<()> {
-    disk.make_tree(dir, &["tmp", "new", "cur"]).await?;
-    if dir.ends_with(".Junk") {
+    disk.make_tree(dir, &PARTS).await?;
+    if dir.ends_with(JUNK) {
         // What tells a folder of Maildir++ from the Maildir that it is in.
         disk.publish(&dir.join("tmp/maildirfolder"), &dir.join("maildirfolder"), Vec::new()).await?;
     }
     Ok(())
 }
 
-async fn write<W: World>(shard: &Shard<W>, delivery: &Delivery, temporary: &Path, new: &Path) -> io::Result<()> {
+/// Writes it; into a Maildir that is to be made, if that is named.
+async fn write<W: World>(
+    shard: &Shard<W>,
+    delivery: &Delivery,
+    made: Option<&Path>,
+    temporary: &Path,
+    new: &Path,
+) -> io::Result<()> {
     let disk = shard.runtime.disk();
     let mut lines = Lines::after(head(delivery));
     if let Some(body) = &delivery.body {
         lines.add(body);
-        return disk.publish(temporary, new, lines.finish()).await;
+        return match made {
+            Some(dir) => disk.publish_in_tree(Tree { dir, parts: &PARTS }, temporary, new, lines.finish()).await,
+            None => disk.publish(temporary, new, lines.finish()).await,
+        };
     }
     let mut writer = disk.writer(temporary).await?;
     match fill(shard, delivery, lines, &mut writer).await {

@@ -12,6 +12,7 @@ use ringpost_io::sim::{DiskFaults, SimMesh, SimRuntime, SimStream, SimWorld, uni
 use ringpost_io::{Disk, Listener, Mailbox, Stream};
 use ringpost_perf::Counters;
 use ringpost_queue::{Body, NewEnvelope, NewMessage};
+use ringpost_smtp::dsn::OfRecipient;
 
 use super::*;
 use crate::dispatch::{Envelope, Flight};
@@ -32,10 +33,10 @@ impl World for Test {
 struct NoNames;
 
 impl Ask for NoNames {
-    async fn exchangers(&self, _domain: &str) -> MxAnswer {
+    async fn exchangers(&self, _domain: &str, _: Option<u16>) -> MxAnswer {
         MxAnswer::NoSuchDomain
     }
-    async fn addresses(&self, _host: &str) -> MxAnswer {
+    async fn addresses(&self, _host: &str, _: Option<u16>) -> MxAnswer {
         MxAnswer::NoSuchDomain
     }
     async fn client_name(&self, _address: std::net::IpAddr) -> crate::NameAnswer {
@@ -128,6 +129,7 @@ impl Place {
             hand: Supervisor { runtime: runtime.clone(), handed: handed.clone() },
             connector: Default::default(),
             own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into(), in_table: false },
+            near: None,
             listeners: Vec::new(),
             config: Arc::new(config),
             state: "/state".into(),
@@ -151,10 +153,12 @@ impl Place {
         let message = NewMessage {
             id,
             received_ms: self.world.unix_ms(),
+            release_ms: None,
             sender: "s@a.test",
             envelopes: &envelopes,
             flags: Flags::default(),
             tag: "",
+            envid: "",
             head: &[],
             body: Body::Whole(&[text.as_bytes()]),
         };
@@ -165,9 +169,12 @@ impl Place {
             received_ms: self.world.unix_ms(),
             sender: "s@a.test".into(),
             tag: String::new(),
+            envid: String::new(),
             envelopes: (0..)
                 .zip(to)
-                .map(|(index, (path, _))| Envelope::new(index, path, path, None, Way::Address))
+                .map(|(index, (path, _))| {
+                    Envelope::new(index, path, (path, OfRecipient::default()), None, Way::Address)
+                })
                 .collect(),
             flags: Flags::default(),
             body_bytes: text.len() as u64,
@@ -177,6 +184,7 @@ impl Place {
             received_ms: fresh.received_ms,
             sender: fresh.sender.clone(),
             flags: fresh.flags,
+            envid: String::new(),
             envelopes: fresh.envelopes.clone(),
             settings: self.shard.settings(),
             open: to.len(),

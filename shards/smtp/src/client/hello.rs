@@ -32,12 +32,12 @@ impl Session {
         None
     }
 
-    pub(super) fn helo(&mut self, reply: RemoteReply) -> Event {
+    pub(super) fn helo(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
         if !reply.is_positive() {
-            return self.fail(reply);
+            return Some(self.fail(reply));
         }
         // It knows no extension, STARTTLS neither.
-        self.without_starttls()
+        self.without_starttls(out)
     }
 
     pub(super) fn say_hello(&self, verb: &[u8], out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::limits::{REMOTE_LINE_BYTES_MAX, REMOTE_LINES_MAX, REMOTE_TEXT_BYTES_MAX};
+use crate::limits::{REMOTE_LINE_BYTES_MAX, REMOTE_LINES_MAX, REMOTE_REPLY_BYTES_MAX, REMOTE_TEXT_BYTES_MAX};
 use crate::reply::{Status, parse_status};
 
 /// A reply of a remote server, or what we say in its place when there was none.
@@ -13,6 +13,7 @@ pub struct RemoteReply {
     code: u16,
     status: Option<Status>,
     text: String,
+    ours: bool,
 }
 
 impl RemoteReply {
@@ -20,7 +21,20 @@ impl RemoteReply {
     pub fn local(code: u16, status: Status, text: impl Into<String>) -> Self {
         let mut clean = String::new();
         append_clean(text.into().as_bytes(), &mut clean);
-        Self { code, status: Some(status), text: clean }
+        Self { code, status: Some(status), text: clean, ours: true }
+    }
+
+    /// No server has said it.
+    pub fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// Reads back what its `Display` has written. `None`: it has not.
+    pub fn parse(text: &str) -> Option<Self> {
+        match Gathering::default().line(text.as_bytes()) {
+            Gathered::Last(_, reply) => Some(reply),
+            _ => None,
+        }
     }
 
     /// Three digits, 200–599.
@@ -72,8 +86,12 @@ pub(super) struct Gathering {
     status: Option<Status>,
     text: String,
     lines: usize,
+    /// Of all lines, line ends included.
+    bytes: usize,
     /// The rest of an over-long line is dropped.
     skipping: bool,
+    /// The reply whose last line that is: it is complete when the line is.
+    held: Option<RemoteReply>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -82,22 +100,36 @@ pub(super) enum Gathered<'i> {
     Incomplete,
     /// A line of a reply that goes on, without code and separator.
     Line(&'i [u8]),
-    /// The last line of a reply.
+    /// The last line of a reply; empty if it has been a [`Gathered::Line`] already.
     Last(&'i [u8], RemoteReply),
     /// Not a reply.
     Nonsense,
-    /// More lines than anybody needs.
+    /// More lines or bytes than anybody needs.
     Endless,
 }
 
 impl Gathering {
     /// Takes the first line of `input`; returns the bytes consumed and what it was.
     pub(super) fn take<'i>(&mut self, input: &'i [u8]) -> (usize, Gathered<'i>) {
+        let (count, gathered) = self.take_line(input);
+        self.bytes += count;
+        match gathered {
+            Gathered::Last(..) => self.bytes = 0,
+            _ if self.bytes > REMOTE_REPLY_BYTES_MAX => return (count, Gathered::Endless),
+            _ => {}
+        }
+        (count, gathered)
+    }
+
+    fn take_line<'i>(&mut self, input: &'i [u8]) -> (usize, Gathered<'i>) {
         let mut start = 0;
         if self.skipping {
             let Some(lf) = memchr::memchr(b'\n', input) else { return (input.len(), Gathered::Incomplete) };
             self.skipping = false;
             start = lf + 1;
+            if let Some(reply) = self.held.take() {
+                return (start, Gathered::Last(b"", reply));
+            }
         }
         let rest = &input[start..];
         let window = &rest[..rest.len().min(REMOTE_LINE_BYTES_MAX)];
@@ -109,7 +141,14 @@ impl Gathering {
             }
             None => return (start, Gathered::Incomplete),
         };
-        (start + count, self.line(line.strip_suffix(b"\r").unwrap_or(line)))
+        let gathered = match self.line(line.strip_suffix(b"\r").unwrap_or(line)) {
+            Gathered::Last(text, reply) if self.skipping => {
+                self.held = Some(reply);
+                Gathered::Line(text)
+            }
+            other => other,
+        };
+        (start + count, gathered)
     }
 
     fn line<'i>(&mut self, line: &'i [u8]) -> Gathered<'i> {
@@ -127,7 +166,8 @@ impl Gathering {
             return Gathered::Line(text);
         }
         self.lines = 0;
-        let reply = RemoteReply { code, status: self.status.take(), text: std::mem::take(&mut self.text) };
+        let said = std::mem::take(&mut self.text);
+        let reply = RemoteReply { code, status: self.status.take(), text: said, ours: false };
         Gathered::Last(text, reply)
     }
 
@@ -194,6 +234,12 @@ mod tests {
         let reply = gather(b"550-5.7.1 no\r\n550-5.7.1\r\n550 5.7.1 never\t!\r\n").unwrap();
         assert_eq!((reply.code(), reply.status()), (550, Some((5, 7, 1))));
         assert_eq!(reply.to_string(), "550 5.7.1 no never !");
+        assert_eq!(RemoteReply::parse(&reply.to_string()), Some(reply));
+        assert_eq!(RemoteReply::parse("451 not now"), gather(b"451 not now\r\n"));
+        assert_eq!(
+            (RemoteReply::parse(""), RemoteReply::parse("gone"), RemoteReply::parse("250-x")),
+            (None, None, None)
+        );
         assert_eq!(gather(b"250\r\n").unwrap().to_string(), "250");
         assert_eq!(gather(b"250 \n").unwrap().status_or_default(), (2, 0, 0));
         assert_eq!(gather(b"450 5.1.1 x\r\n").unwrap().status(), None);
@@ -216,6 +262,16 @@ mod tests {
         input.extend_from_slice(b"\r\n250 end\r\n");
         let reply = gather(&input).unwrap();
         assert!(reply.text().len() <= REMOTE_TEXT_BYTES_MAX && reply.text().starts_with("xxx"));
+        // A reply is not over before its last line is.
+        let mut long = b"250 ".to_vec();
+        long.resize(5000, b'x');
+        assert_eq!(gather(&long), None);
+        long.extend_from_slice(b"\r\n");
+        assert!(gather(&long).unwrap().text().starts_with("xxx"));
+        let mut endless = Gathering::default();
+        endless.take(&long[..4096]);
+        let end = (0..1000).find(|_| endless.take(&[b'x'; 4096]).1 == Gathered::Endless).expect("it has an end");
+        assert!(end * 4096 <= REMOTE_REPLY_BYTES_MAX, "{end} pieces");
         assert_eq!(RemoteReply::local(451, (4, 4, 1), "a\r\nb\u{7}").text(), "a  b ");
     }
 }

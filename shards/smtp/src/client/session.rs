@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::auth::{Login, Turn};
 use super::envelope::{self, Envelope, RecipientResult, Recipients};
 use super::incoming::{Gathered, Gathering, RemoteReply};
+use super::patience::Patience;
 use super::starttls::StartTls;
 use crate::extensions::Offered;
-use crate::{limits, reply};
+use crate::reply;
 
 /// What the caller must do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Event {
     /// The transaction is over: one result per recipient, in order. Write `out` if there is something in it. Then the session
     /// [is ready](Session::is_ready) for another message or, if not, to be closed.
     Done(Vec<RecipientResult>),
+    /// The server does not take the name and the password: the connection is of no use, nor is another try with the same.
+    LoginRefused(RemoteReply),
     /// The connection is of no use: refused at the greeting, 421, no SMTP; or QUIT was answered. Close it.
     Failed(RemoteReply),
 }
@@ -35,6 +39,8 @@ pub(super) enum State {
     StartTls,
     /// The handshake is the caller's.
     Handshake,
+    /// A reply to AUTH, or to what was said after it.
+    Auth(Turn),
     Ready,
     /// The reply to a RSET that leaves the transaction before.
     Reset,
@@ -70,8 +76,20 @@ pub struct Session {
     pub(super) state: State,
     pub(super) offered: Offered,
     pub(super) starttls: StartTls,
+    pub(super) is_encrypted: bool,
+    /// Who must log in before anything is sent.
+    pub(super) login: Option<Box<Login>>,
+    patience: Patience,
+    /// Commands leave one by one, whatever the server offers.
+    one_by_one: bool,
     gathering: Gathering,
+    /// Replies that were read to their end.
+    replies: u64,
     pub(super) recipients: Recipients,
+    /// How many recipients the server takes at a time, as its replies have shown.
+    at_a_time: usize,
+    /// Something of the transaction was answered.
+    answered: bool,
     /// Commands that wait for a reply to the one before: without PIPELINING they leave one by one.
     unsent: Vec<u8>,
     sent: usize,
@@ -79,7 +97,11 @@ pub struct Session {
     mail_refusal: Option<RemoteReply>,
     /// A transaction is open on the server's side that came to nothing.
     pub(super) dirty: bool,
+    /// Messages that were begun.
+    begun: u32,
     pub(super) messages: u32,
+    /// What was awaited when it ended.
+    ended: Option<State>,
 }
 
 impl Session {
@@ -95,14 +117,35 @@ impl Session {
             state: State::Greeting,
             offered: Offered::default(),
             starttls: StartTls::Never,
+            is_encrypted: false,
+            login: None,
+            patience: Patience::default(),
+            one_by_one: false,
             gathering: Gathering::default(),
+            replies: 0,
             recipients: Recipients::default(),
+            at_a_time: usize::MAX,
+            answered: false,
             unsent: Vec::new(),
             sent: 0,
             mail_refusal: None,
             dirty: false,
+            begun: 0,
             messages: 0,
+            ended: None,
         }
+    }
+
+    /// The same session, which waits no longer than that.
+    pub fn patient(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The same session, which says one command after the other: for a server that offers PIPELINING and loses commands.
+    pub fn one_by_one(mut self) -> Self {
+        self.one_by_one = true;
+        self
     }
 
     /// Begins a message; with PIPELINING all its commands are appended to `out` at once.
@@ -117,7 +160,10 @@ impl Session {
         if let Some(reply) = envelope::impossible(envelope, &self.offered) {
             return Err(vec![RecipientResult::Permanent(reply); envelope.recipients.len()]);
         }
-        self.recipients = Recipients::new(envelope, &self.offered);
+        let limit = self.offered.recipients_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        self.recipients = Recipients::new(envelope, limit.min(self.at_a_time));
+        self.answered = false;
+        self.begun = self.begun.saturating_add(1);
         self.mail_refusal = None;
         self.unsent.clear();
         self.sent = 0;
@@ -128,7 +174,7 @@ impl Session {
             self.dirty = false;
         }
         envelope::commands(envelope, &self.offered, self.recipients.offered, &mut self.unsent);
-        if self.offered.pipelining {
+        if self.is_pipelining() {
             out.append(&mut self.unsent);
         } else {
             self.send_next(out);
@@ -146,6 +192,7 @@ impl Session {
             }
             let (count, gathered) = self.gathering.take(&input[consumed..]);
             consumed += count;
+            let said = out.len();
             let event = match gathered {
                 Gathered::Incomplete => Some(Event::NeedInput),
                 Gathered::Line(line) => {
@@ -159,6 +206,10 @@ impl Session {
                 Gathered::Nonsense => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_NONSENSE))),
                 Gathered::Endless => Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_ENDLESS))),
             };
+            if out.len() > said && consumed < input.len() {
+                // What has just been said cannot have been answered yet.
+                return (input.len(), self.lose_step());
+            }
             if let Some(event) = event {
                 if event == Event::StartTls && consumed < input.len() {
                     return (input.len(), self.fail(RemoteReply::local(451, (4, 7, 0), reply::LOCAL_INJECTED)));
@@ -193,26 +244,61 @@ impl Session {
     /// the rest is transient, for the reason given; also a message whose final reply is missing (it may arrive twice, never not).
     pub fn abandon(&mut self, why: RemoteReply) -> Option<Vec<RecipientResult>> {
         let open = self.in_transaction();
+        self.ended = Some(self.state);
         self.state = State::Closed;
         let fate = self.mail_refusal.take().map_or(RecipientResult::Transient(why), RecipientResult::refused);
-        open.then(|| self.recipients.conclude(fate))
+        open.then(|| self.recipients.conclude_all(fate))
     }
 
-    /// How long the server may take for what is awaited now (RFC 5321 §4.5.3.2).
+    /// How long the server may take for what is awaited now (RFC 5321 §4.5.3.2): from when it was asked, or from its
+    /// last whole reply, which [`Session::replies`] counts.
     pub fn timeout(&self) -> Duration {
-        match self.state {
-            State::Greeting | State::Ehlo | State::Helo | State::StartTls | State::Handshake => limits::REPLY_TIMEOUT,
-            State::Ready | State::Mail | State::Rcpt(_) => limits::REPLY_TIMEOUT,
-            State::Data => limits::DATA_START_TIMEOUT,
-            State::Sending => limits::DATA_BLOCK_TIMEOUT,
-            State::End | State::RecipientEnd(_) | State::EmptyEnd => limits::DATA_END_TIMEOUT,
-            State::Reset | State::Quit | State::Closed => limits::PARTING_TIMEOUT,
+        self.patience.of(self.state)
+    }
+
+    /// Replies that were read to their end.
+    pub fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    /// Something was answered to the message that was begun last. When the connection ends before that, the server may never
+    /// have heard of it.
+    pub fn has_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Commands left together, and not all of them are answered.
+    pub fn is_in_pipeline(&self) -> bool {
+        self.is_pipelining() && matches!(self.state, State::Mail | State::Rcpt(_) | State::Data)
+    }
+
+    /// What is awaited, or was when the session ended, in one word for the log.
+    pub fn stage(&self) -> &'static str {
+        match self.ended.unwrap_or(self.state) {
+            State::Greeting => "greeting",
+            State::Ehlo | State::Helo => "ehlo",
+            State::StartTls => "starttls",
+            State::Handshake => "tls",
+            State::Auth(_) => "login",
+            State::Ready => "ready",
+            State::Reset => "rset",
+            State::Mail => "mail",
+            State::Rcpt(_) => "rcpt",
+            State::Data => "data",
+            State::Sending => "body",
+            State::End | State::RecipientEnd(_) | State::EmptyEnd => "end",
+            State::Quit | State::Closed => "closed",
         }
     }
 
     /// [`Session::begin`] may be called.
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// It may, and the server takes another message (MAILMAX of RFC 9422).
+    pub fn takes_more(&self) -> bool {
+        self.is_ready() && self.offered.mails_max.is_none_or(|max| self.begun < max)
     }
 
     /// Nothing more can be sent on this connection.
@@ -238,18 +324,21 @@ impl Session {
     }
 
     fn reply(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        self.replies += 1;
         if reply.code() == 421 && self.state != State::Quit {
             return Some(self.lose(reply));
         }
         match self.state {
             State::Greeting => self.greeted(reply, out),
             State::Ehlo => self.ehlo(reply, out),
-            State::Helo => Some(self.helo(reply)),
-            State::StartTls => Some(self.starttls_answered(reply)),
+            State::Helo => self.helo(reply, out),
+            State::StartTls => self.starttls_answered(reply, out),
+            State::Auth(turn) => self.auth_answered(turn, reply, out),
             // Nobody asked: the two sides have lost step.
             State::Ready | State::Handshake => {
                 Some(self.lose(RemoteReply::local(451, (4, 5, 0), reply::LOCAL_UNEXPECTED)))
             }
+            State::Reset | State::Mail | State::Rcpt(_) if reply.code() / 100 == 3 => Some(self.lose_step()),
             State::Reset => self.on_reset(reply, out),
             State::Mail => self.on_mail(reply, out),
             State::Rcpt(index) => self.on_recipient(index, reply, out),
@@ -272,9 +361,10 @@ impl Session {
     }
 
     fn on_mail(&mut self, reply: RemoteReply, out: &mut Vec<u8>) -> Option<Event> {
+        self.answered = true;
         self.dirty = reply.is_positive();
         if !reply.is_positive() {
-            if !self.offered.pipelining {
+            if !self.is_pipelining() {
                 return Some(self.done(RecipientResult::refused(reply)));
             }
             self.mail_refusal = Some(reply);
@@ -294,7 +384,7 @@ impl Session {
         }
         if index + 1 < self.recipients.offered {
             self.state = State::Rcpt(index + 1);
-        } else if self.offered.pipelining || self.recipients.accepted > 0 {
+        } else if self.is_pipelining() || self.recipients.accepted > 0 {
             self.state = State::Data;
         } else {
             return Some(self.done(nobody()));
@@ -311,8 +401,9 @@ impl Session {
                 self.state = State::Sending;
                 Some(Event::SendBody)
             }
-            // RFC 2033 §4.2 has no such reply, nor one to the dot that would follow.
-            (true, true) if self.protocol == Protocol::Lmtp => {
+            // RFC 2033 §4.2 has no such reply, nor one to the dot that would follow. And a server that has refused MAIL and
+            // goes on all the same would give its recipients the empty message.
+            (true, true) if self.protocol == Protocol::Lmtp || self.mail_refusal.is_some() => {
                 let event = self.done(nobody());
                 self.state = State::Closed;
                 Some(event)
@@ -323,9 +414,10 @@ impl Session {
                 self.state = State::EmptyEnd;
                 None
             }
+            (false, true) if !matches!(reply.code() / 100, 4 | 5) => Some(self.lose_step()),
             (false, true) => Some(self.done(nobody())),
             // A positive reply other than 354 leaves open what the server waits for.
-            (false, false) if !matches!(reply.code() / 100, 4 | 5) => Some(self.lose(unexpected())),
+            (false, false) if !matches!(reply.code() / 100, 4 | 5) => Some(self.lose_step()),
             (false, false) => Some(self.done(RecipientResult::refused(reply))),
         }
     }
@@ -361,11 +453,13 @@ impl Session {
         }
         self.state = State::Ready;
         self.unsent.clear();
-        let fate = match self.mail_refusal.take() {
-            Some(refusal) => RecipientResult::refused(refusal),
-            None => fate,
-        };
-        Event::Done(self.recipients.conclude(fate))
+        Event::Done(match self.mail_refusal.take() {
+            Some(refusal) => self.recipients.conclude_all(RecipientResult::refused(refusal)),
+            None => {
+                self.at_a_time = self.recipients.taken_at_a_time().unwrap_or(self.at_a_time);
+                self.recipients.conclude(fate)
+            }
+        })
     }
 
     /// The connection is over. In a transaction that is a matter of its recipients, else of the connection.
@@ -376,9 +470,21 @@ impl Session {
         }
     }
 
+    /// The two sides do not speak of the same command any more. Refusals may have been meant for others.
+    fn lose_step(&mut self) -> Event {
+        self.mail_refusal = None;
+        self.recipients.forget_refusals();
+        self.lose(unexpected())
+    }
+
     pub(super) fn fail(&mut self, why: RemoteReply) -> Event {
+        self.ended = Some(self.state);
         self.state = State::Closed;
         Event::Failed(why)
+    }
+
+    fn is_pipelining(&self) -> bool {
+        self.offered.pipelining && !self.one_by_one
     }
 
     fn in_transaction(&self) -> bool {

@@ -21,7 +21,12 @@ impl Session {
         self.protocol = protocol;
         match protocol {
             Protocol::Smtp => reply::hello(&self.policy.hostname, out),
-            Protocol::Esmtp => extensions::announce(&self.policy, self.may_start_tls(), out),
+            Protocol::Esmtp => {
+                let (may_start, mechanisms) = (self.may_start_tls(), self.mechanisms());
+                let may_ask = self.may_become_own();
+                let latest = self.latest_release.filter(|_| may_ask);
+                extensions::announce(&self.policy, may_start, self.encrypted, mechanisms, may_ask, latest, out);
+            }
         }
         // EHLO in the middle resets like RSET (§4.1.4).
         let step = self.abort_transaction();

@@ -1,8 +1,13 @@
-//! MAIL (RFC 5321 §4.1.1.2) with SIZE (RFC 1870), BODY (RFC 6152) and SMTPUTF8 (RFC 6531).
+//! MAIL (RFC 5321 §4.1.1.2) with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), AUTH (RFC 4954 §5), REQUIRETLS
+//! (RFC 8689), RET and ENVID (RFC 3461), HOLDFOR and HOLDUNTIL (RFC 4865), MT-PRIORITY (RFC 6710).
 
+use super::auth::Mechanisms;
 use super::session::{Phase, Protocol, Question, Session, State, Step};
 use crate::command;
+use crate::dsn::{self, Ret};
 use crate::path::{self, Path};
+use crate::priority;
+use crate::release::Release;
 use crate::reply;
 use crate::transaction::{BodyType, Declared, Transaction};
 
@@ -17,6 +22,9 @@ impl Session {
             Phase::Stranger => return self.wrong(reply::HELLO_FIRST, out),
             Phase::Envelope | Phase::Chunks => return self.wrong(reply::NESTED_MAIL, out),
             Phase::Ready => {}
+        }
+        if self.lacks_login() {
+            return self.wrong(reply::AUTH_FIRST, out);
         }
         if self.mails >= self.policy.mails_max {
             reply::too_many_mails(&self.policy.hostname, out);
@@ -44,9 +52,9 @@ impl Session {
     }
 
     /// Each parameter once; none without EHLO, which announces them.
-    fn declared(&self, parameters: &[u8]) -> Result<Declared, &'static [u8]> {
+    fn declared<'i>(&self, parameters: &'i [u8]) -> Result<Declared<'i>, &'static [u8]> {
         let mut declared = Declared::default();
-        let mut body = None;
+        let (mut body, mut has_auth) = (None, false);
         for (key, value) in command::parameters(parameters) {
             if self.protocol == Protocol::Smtp {
                 return Err(reply::UNKNOWN_PARAMETER);
@@ -62,12 +70,62 @@ impl Session {
                     return Err(reply::BAD_PARAMETER);
                 }
                 declared.smtputf8 = true;
+            } else if key.eq_ignore_ascii_case(b"AUTH") && self.mechanisms() != Mechanisms::default() {
+                // What one server says of another's user is believed by nobody, but it may be said.
+                if has_auth || value.is_none_or(<[u8]>::is_empty) {
+                    return Err(reply::BAD_PARAMETER);
+                }
+                has_auth = true;
+            } else if key.eq_ignore_ascii_case(b"REQUIRETLS") {
+                if value.is_some() || declared.requiretls {
+                    return Err(reply::BAD_PARAMETER);
+                }
+                // What came in clear has been read already.
+                if !self.encrypted {
+                    return Err(reply::REQUIRETLS_IN_CLEAR);
+                }
+                declared.requiretls = true;
+            } else if let Some(latest) = self.latest_release.filter(|_| self.may_become_own())
+                && let Some(parse) = holding(key)
+            {
+                if !self.is_own() {
+                    return Err(reply::AUTH_FIRST);
+                }
+                let release = value.and_then(parse).filter(|_| declared.release.is_none()).ok_or(reply::BAD_RELEASE)?;
+                declared.release = Some(release).filter(|release| release.is_within(latest));
+                declared.release.ok_or(reply::RELEASE_TOO_FAR)?;
+            } else if key.eq_ignore_ascii_case(b"MT-PRIORITY") && self.may_become_own() {
+                if !self.is_own() {
+                    return Err(reply::AUTH_FIRST);
+                }
+                let priority = value.and_then(priority::parse).filter(|_| declared.priority.is_none());
+                declared.priority = Some(priority.ok_or(reply::BAD_PRIORITY)?);
+            } else if key.eq_ignore_ascii_case(b"RET") && self.policy.dsn {
+                let ret = value.and_then(Ret::parse).filter(|_| declared.ret.is_none());
+                declared.ret = Some(ret.ok_or(reply::BAD_RET)?);
+            } else if key.eq_ignore_ascii_case(b"ENVID") && self.policy.dsn {
+                let first = declared.envid.is_empty();
+                declared.envid = value.and_then(dsn::envid).filter(|_| first).ok_or(reply::BAD_ENVID)?;
             } else {
                 return Err(reply::UNKNOWN_PARAMETER);
             }
         }
         declared.body = body.unwrap_or_default();
         Ok(declared)
+    }
+}
+
+/// Reads a value.
+type Parse = fn(&[u8]) -> Option<Release>;
+
+/// How the value of HOLDFOR or HOLDUNTIL is read, if this is one.
+fn holding(key: &[u8]) -> Option<Parse> {
+    if key.eq_ignore_ascii_case(b"HOLDFOR") {
+        Some(Release::hold_for)
+    } else if key.eq_ignore_ascii_case(b"HOLDUNTIL") {
+        Some(Release::hold_until)
+    } else {
+        None
     }
 }
 

@@ -1,7 +1,8 @@
-//! RCPT (RFC 5321 §4.1.1.3).
+//! RCPT (RFC 5321 §4.1.1.3) with NOTIFY and ORCPT (RFC 3461).
 
 use super::mail::needs_smtputf8;
-use super::session::{Phase, Question, Session, Step};
+use super::session::{Phase, Protocol, Question, Session, Step};
+use crate::dsn::OfRecipient;
 use crate::limits::REFUSED_RECIPIENTS_MAX;
 use crate::path::{self, Path};
 use crate::transaction::Transaction;
@@ -28,9 +29,14 @@ impl Session {
             Some((Path::Null, _)) | None => return self.bad_recipient(out),
             Some(parsed) => parsed,
         };
-        if command::parameters(parameters).next().is_some() {
+        let may_ask = self.policy.dsn && self.protocol == Protocol::Esmtp;
+        if !may_ask && command::parameters(parameters).next().is_some() {
             return self.wrong(reply::UNKNOWN_PARAMETER, out);
         }
+        let request = match OfRecipient::read(parameters, tx.smtputf8()) {
+            Ok(request) => request,
+            Err(text) => return self.wrong(text, out),
+        };
         if !tx.smtputf8() && needs_smtputf8(forward_path) {
             return self.wrong(reply::NEEDS_SMTPUTF8, out);
         }
@@ -38,7 +44,7 @@ impl Session {
         if self.recipients as usize >= self.policy.recipients_max || self.refused_recipients >= REFUSED_RECIPIENTS_MAX {
             return self.say(reply::TOO_MANY_RECIPIENTS, out);
         }
-        let asked = tx.ask(forward_path, &self.policy.hostname);
+        let asked = tx.ask(forward_path, request, &self.policy.hostname);
         self.ask(Question::Recipient);
         Some(Step::Recipient(asked))
     }

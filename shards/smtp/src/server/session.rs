@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::auth::{Account, Authentication, Mechanisms};
 use super::starttls::Encryption;
 use crate::command::{self, Chunk, Verb};
 use crate::input::{self, Line};
@@ -27,8 +28,12 @@ pub struct Policy {
     pub errors_max: u32,
     /// Longest command line in bytes, CRLF included; then 500 5.5.2. The input buffer must hold as much.
     pub command_bytes_max: usize,
+    /// What a client wants to be told of its message it may say (DSN, RFC 3461).
+    pub dsn: bool,
     /// Whether the session is encrypted, and when.
     pub encryption: Encryption,
+    /// Who may log in, and must.
+    pub authentication: Authentication,
     /// Silence, or an unfinished command, for that long: 421 4.4.2.
     pub command_timeout: Duration,
     /// The same while a message is received.
@@ -45,7 +50,9 @@ impl Policy {
             mails_max: limits::MAILS_MAX,
             errors_max: limits::ERRORS_MAX,
             command_bytes_max: limits::COMMAND_BYTES_MAX,
+            dsn: true,
             encryption: Encryption::Never,
+            authentication: Authentication::default(),
             command_timeout: limits::COMMAND_TIMEOUT,
             data_timeout: limits::DATA_TIMEOUT,
         }
@@ -59,6 +66,8 @@ pub enum Step<'i, 'a> {
     NeedInput,
     /// Write `out`, then step again with what was not consumed: there are many replies.
     Flush,
+    /// The client proves who it is, by [`Session::take_proof`]: answer with [`Session::on_auth`].
+    Auth,
     /// The transaction's reverse-path is set: answer with [`Session::on_mail`].
     Mail,
     /// May this forward-path be served? Answer with [`Session::on_recipient`].
@@ -98,6 +107,8 @@ pub(super) enum State {
     /// A bare LF was seen: what follows up to CRLF belongs to the same line and is refused with it, or a command could
     /// be smuggled in behind it.
     Tainted,
+    /// The client's part of a login, in base64.
+    Response,
     /// An answer is awaited.
     Asked(Question),
     /// A message after DATA.
@@ -110,6 +121,7 @@ pub(super) enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
+    Auth,
     Mail,
     Recipient,
     Data,
@@ -161,6 +173,14 @@ pub struct Session {
     pub(super) stale: bool,
     /// What comes and goes is encrypted.
     pub(super) encrypted: bool,
+    /// What encrypts it can be told from all else, so that a login may be bound to it.
+    pub(super) binds: bool,
+    /// It is this host's, and need not log in for what users may do.
+    pub(super) is_local: bool,
+    /// Messages may be held until then at the latest, in seconds since the epoch.
+    pub(super) latest_release: Option<u64>,
+    /// Of a session that logs in.
+    pub(super) account: Option<Box<Account>>,
 }
 
 const _: () = assert!(size_of::<Session>() <= 128, "10,000 idle sessions must stay cheap");
@@ -188,7 +208,23 @@ impl Session {
             after_cr: false,
             stale: false,
             encrypted: false,
+            binds: false,
+            is_local: false,
+            latest_release: None,
+            account: None,
         }
+    }
+
+    /// The client is a program of this host: what others must log in for, it may do without. To be said before the first
+    /// step.
+    pub fn on_local(&mut self) {
+        self.is_local = true;
+    }
+
+    /// Users may have their messages held (FUTURERELEASE, RFC 4865), until this time at the latest: in seconds since the
+    /// epoch. To be said before the first step; without it, that is not offered.
+    pub fn offer_release(&mut self, latest: u64) {
+        self.latest_release = Some(latest);
     }
 
     /// Appends the greeting.
@@ -222,7 +258,7 @@ impl Session {
             }
             let rest = &input[consumed..];
             let (count, step) = match self.state {
-                State::Command => self.line(rest, tx, out),
+                State::Command | State::Response => self.line(rest, tx, out),
                 State::Tainted => self.tainted(rest, out),
                 State::SkipLine => self.skip_line(rest),
                 State::Text { line_start } => self.text(rest, line_start, out),
@@ -336,7 +372,8 @@ impl Session {
 
     /// No transaction is open and no message on its way: nothing is lost by closing.
     pub fn is_idle(&self) -> bool {
-        let between = matches!(self.state, State::Command | State::SkipLine | State::Tainted | State::Closed);
+        let between =
+            matches!(self.state, State::Command | State::Response | State::SkipLine | State::Tainted | State::Closed);
         between && matches!(self.phase, Phase::Stranger | Phase::Ready)
     }
 
@@ -350,11 +387,15 @@ impl Session {
         match self.protocol {
             // RFC 3848 has no word for HELO with TLS.
             Protocol::Smtp => "SMTP",
-            Protocol::Esmtp => match (tx.smtputf8(), self.encrypted) {
-                (false, false) => "ESMTP",
-                (false, true) => "ESMTPS",
-                (true, false) => "UTF8SMTP",
-                (true, true) => "UTF8SMTPS",
+            Protocol::Esmtp => match (tx.smtputf8(), self.encrypted, self.user().is_some()) {
+                (false, false, false) => "ESMTP",
+                (false, false, true) => "ESMTPA",
+                (false, true, false) => "ESMTPS",
+                (false, true, true) => "ESMTPSA",
+                (true, false, false) => "UTF8SMTP",
+                (true, false, true) => "UTF8SMTPA",
+                (true, true, false) => "UTF8SMTPS",
+                (true, true, true) => "UTF8SMTPSA",
             },
         }
     }
@@ -375,7 +416,10 @@ impl Session {
     }
 
     fn line<'i, 'a>(&mut self, input: &'i [u8], tx: &mut Transaction<'a>, out: &mut Vec<u8>) -> Turn<'i, 'a> {
-        match input::line(input, self.policy.command_bytes_max) {
+        if matches!(self.state, State::Response) {
+            return self.response_line(input, out);
+        }
+        match input::line(input, self.command_bytes_max(input)) {
             Line::Incomplete => (0, Some(Step::NeedInput)),
             Line::Text(line, count) => (count, self.command(line, input.len() - count, tx, out)),
             Line::BareLf(count) => {
@@ -389,6 +433,26 @@ impl Session {
                 (count, self.wrong(reply::LINE_TOO_LONG, out))
             }
         }
+    }
+
+    fn response_line<'i, 'a>(&mut self, input: &'i [u8], out: &mut Vec<u8>) -> Turn<'i, 'a> {
+        let (next, count, text) = match input::line(input, limits::AUTH_BYTES_MAX) {
+            Line::Incomplete => return (0, Some(Step::NeedInput)),
+            Line::Text(line, count) => return (count, self.response(line, out)),
+            Line::BareLf(count) => (State::Tainted, count, reply::BARE_NEWLINE_IN_COMMAND),
+            Line::BareCr(count) => (State::Command, count, reply::BARE_NEWLINE_IN_COMMAND),
+            Line::Control(count) => (State::Command, count, reply::CONTROL_IN_COMMAND),
+            Line::TooLong(count) => (State::SkipLine, count, reply::RESPONSE_TOO_LONG),
+        };
+        self.state = next;
+        (count, self.break_off(text, out))
+    }
+
+    /// AUTH may carry a whole response.
+    fn command_bytes_max(&self, input: &[u8]) -> usize {
+        let usual = self.policy.command_bytes_max;
+        let is_auth = input.len() > usual && command::is_auth(input);
+        if is_auth && self.mechanisms() != Mechanisms::default() { limits::AUTH_BYTES_MAX.max(usual) } else { usual }
     }
 
     fn tainted<'i, 'a>(&mut self, input: &'i [u8], out: &mut Vec<u8>) -> Turn<'i, 'a> {
@@ -441,6 +505,7 @@ impl Session {
             Verb::Expn => self.say(reply::NO_EXPANSION, out),
             Verb::Help => self.say(reply::HELP, out),
             Verb::Quit => self.quit(arguments, out),
+            Verb::Auth => self.auth(arguments, out),
             Verb::Starttls => self.start_tls(arguments, behind, out),
         }
     }

@@ -29,6 +29,7 @@ impl Session {
         self.helo = Box::default();
         self.phase = Phase::Stranger;
         self.protocol = Protocol::Smtp;
+        self.account = None;
     }
 
     /// The caller's answer to [`Step::StartTls`]. After `Ok`, write `out`, make the handshake with nothing of the input that

@@ -1,7 +1,7 @@
 //! A client session and the script of its server.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use ringpost_smtp::client::{Envelope, Event, RecipientResult, Session};
+use ringpost_smtp::client::{Envelope, Event, RecipientResult, Requests, Session};
 
 pub struct Client {
     pub session: Session,
@@ -25,7 +25,16 @@ impl Client {
     }
 
     pub fn begin(&mut self, sender: &str, recipients: &[&str], eightbit: bool) -> Result<(), Vec<RecipientResult>> {
-        let envelope = Envelope { sender, recipients, size: 10, eightbit, smtputf8: false };
+        let envelope = Envelope {
+            sender,
+            recipients,
+            size: 10,
+            eightbit,
+            smtputf8: false,
+            requiretls: false,
+            priority: 0,
+            requests: Requests::default(),
+        };
         self.session.begin(&envelope, &mut self.out)
     }
 
@@ -47,7 +56,7 @@ impl Client {
     }
 }
 
-/// `D 250 text`, `T 450 text`, `P 550 text` for each recipient.
+/// `D 250 text`, `N 452 text`, `T 450 text`, `P 550 text` for each recipient.
 pub fn results(event: &Event) -> String {
     let Event::Done(results) = event else { panic!("{event:?}") };
     texts(results)
@@ -61,6 +70,7 @@ pub fn texts(results: &[RecipientResult]) -> String {
 pub fn result(result: &RecipientResult) -> String {
     let kind = match result {
         RecipientResult::Delivered(_) => "D",
+        RecipientResult::NextTransaction(_) => "N",
         RecipientResult::Transient(_) => "T",
         RecipientResult::Permanent(_) => "P",
     };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
-use ringpost_smtp::server::{Session, Step};
+use ringpost_smtp::server::{
+    Authentication, Encryption, Judgement, Logins, Mechanism, Mechanisms, Proof, Session, Step,
+};
 use ringpost_smtp::{Policy, Reply, Transaction};
 
 /// A message that was committed.
@@ -50,6 +52,26 @@ impl Caller {
         }
     }
 
+    /// Of a listener that offers STARTTLS, and logins as it is told.
+    pub fn of(logins: Logins) -> Self {
+        let mut policy = Policy::new("mx.example");
+        policy.encryption = Encryption::Offered;
+        policy.authentication = Authentication { logins, in_clear: false, mechanisms: Mechanisms::passwords() };
+        Self::new(policy)
+    }
+
+    /// Says a line; the replies.
+    pub fn say(&mut self, line: &str) -> String {
+        String::from_utf8(self.feed(format!("{line}\r\n").as_bytes()).concat()).unwrap()
+    }
+
+    /// The first words of the reply to MAIL with this.
+    pub fn mail(&mut self, parameters: &str) -> String {
+        let reply = self.say(&format!("MAIL FROM:<a@b> {parameters}"));
+        self.say("RSET");
+        reply.split(' ').take(3).collect::<Vec<_>>().join(" ")
+    }
+
     pub fn greet(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.session.greet(&mut out);
@@ -92,6 +114,10 @@ impl Caller {
                         writes.push(std::mem::take(&mut out));
                         self.session.on_encrypted();
                     }
+                }
+                Step::Auth => {
+                    let judgement = judge(self.session.take_proof());
+                    self.session.on_auth(judgement, &mut out);
                 }
                 Step::Mail => {
                     let verdict = allow(!self.tx.reverse_path().starts_with("refused"), 550, "5.7.1", "sender refused");
@@ -146,6 +172,21 @@ impl Caller {
 fn fresh() -> Transaction<'static> {
     // Leaked: a test ends.
     Transaction::new(Box::leak(Box::new(Bump::new())))
+}
+
+/// The password `right` is right, but for the user `down`, of whom nobody knows anything now. SCRAM goes one round.
+fn judge(proof: Proof) -> Judgement {
+    match proof {
+        Proof::Password { user, .. } if user == "down" => {
+            Judgement::Unavailable(Reply::new(454, "4.7.0", "nobody knows"))
+        }
+        Proof::Password { user, password } if password.reveal() == "right" => Judgement::Accepted { user, last: None },
+        Proof::First(Mechanism::ScramSha256, first) => Judgement::Challenge(format!("{}?", first.reveal())),
+        Proof::Next(next) if next.reveal() == "proof" => {
+            Judgement::Accepted { user: "scram".into(), last: Some("v=server".into()) }
+        }
+        Proof::Password { .. } | Proof::First(..) | Proof::Next(_) => Judgement::Refused,
+    }
 }
 
 fn allow(fine: bool, code: u16, status: &str, text: &'static str) -> Result<(), Reply> {

@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn servers_are_named_by_urls() {
-        let surroundings = Surroundings { root: Some("/r".into()), events: Arc::new(|_| {}) };
+        let surroundings = Surroundings { root: Some("/r".into()), events: Arc::new(|_| {}), users: None };
         for (url, shown) in [
             ("ldap://127.0.0.1", "ldap://127.0.0.1:389"),
             ("ldap://a.example:1389/", "ldap://a.example:1389"),

@@ -1,0 +1,101 @@
+//! Connections by way of a proxy: who the client is stands in front of the dialogue, and only the word of a proxy that is
+//! listed counts. From then on nothing here knows of the proxy.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use futures_lite::future::or;
+use ringpost_conf::{Among, Proxies};
+use ringpost_io::{Peer, Runtime, Stream};
+use ringpost_smtp::proxy::{self, Header};
+
+use crate::event::{Event, Origin};
+use crate::limits;
+use crate::shard::{Shard, World};
+
+/// Whether the word of who connects from there counts.
+pub(crate) fn is_proxy(proxies: &Proxies, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    match proxies {
+        Proxies::Near => is_near(address),
+        Proxies::Listed(Among::Table(set)) => set.contains(address, || address.is_loopback()),
+        // A server with a table that must be asked does not start (`Config::not_yet`).
+        Proxies::Listed(_) => false,
+    }
+}
+
+/// Loopback and networks that are nobody's on the internet (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6).
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+    }
+}
+
+/// Reads the header; who the client is. `None`: there is none, and the connection is over. One line in the log says why.
+pub(crate) async fn client<W: World>(
+    shard: &Rc<Shard<W>>,
+    stream: &mut <W::R as Runtime>::Stream,
+    peer: Peer,
+    session: u64,
+) -> Option<Peer> {
+    let mut got = Vec::new();
+    let reading = async {
+        loop {
+            match proxy::read(&got) {
+                Header::More(count) => match stream.read(&mut got, count).await {
+                    Ok(1..) => {}
+                    Ok(_) | Err(_) => return Err("the proxy has closed the connection within its PROXY header"),
+                },
+                Header::Client(address) => return Ok(Peer::Address(address)),
+                Header::Itself => return Ok(peer),
+                Header::Wrong(why) => return Err(why),
+            }
+        }
+    };
+    let stopped = async {
+        shard.stop.raised().await;
+        Err("the server stops")
+    };
+    let heard = shard.runtime.timeout(limits::PROXY_HEADER, or(reading, stopped)).await;
+    match heard.unwrap_or(Err("the proxy takes too long for its PROXY header")) {
+        Ok(client) => Some(client),
+        Err(why) => {
+            shard.event(&Event::Refused { session, from: Origin::of(peer), why });
+            None
+        }
+    }
+}
+
+/// Somebody connects who is no proxy: told once, and then not for a while, however many come.
+pub(crate) fn turn_away<W: World>(shard: &Shard<W>, peer: Peer, session: u64) {
+    let now = shard.runtime.now();
+    if shard.stranger_told.get().is_none_or(|told| now >= told + limits::STRANGERS_TOLD) {
+        shard.stranger_told.set(Some(now));
+        let why = "only proxies may connect here (`proxy-v2`); further ones are not told for a minute";
+        shard.event(&Event::Refused { session, from: Origin::of(peer), why });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_list_neighbours_are_proxies() {
+        for (address, near) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("10.1.2.3", true),
+            ("::ffff:192.168.1.1", true),
+            ("172.31.0.1", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("192.0.2.1", false),
+            ("172.32.0.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_proxy(&Proxies::Near, address.parse().expect("an address")), near, "{address}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Certificates of our own that are in a table: by the name that clients ask for, and with their keys in the keyholder alone.
+
+use std::time::Duration;
+
+use rcgen::PKCS_ECDSA_P256_SHA256;
+use rustix::process::{Signal, kill_process};
+
+use super::{REST, at};
+use crate::support::database::sqlite;
+use crate::support::memory::{copies, count_in_memory};
+use crate::support::server::SMALL;
+use crate::support::tls::{Encrypted, pair};
+use crate::support::{Setup, ports, wait_until};
+
+#[test]
+fn s46_certificates_come_from_a_table_by_the_name_that_is_asked_for() {
+    let other = ports::free();
+    let setup = Setup::whole("");
+    let dir = setup.dir().display().to_string();
+    let database = setup.dir().join("certs.db");
+    let settings = format!("dbpath {dir}/certs.db\nquery_cert SELECT chain, key FROM certs WHERE name = ?;\n");
+    std::fs::write(setup.dir().join("certs.conf"), settings).expect("written");
+    sqlite(&database, "CREATE TABLE certs (name TEXT, chain TEXT, key TEXT);");
+    // The first as text, the second in files, as the row says.
+    let made = ["a", "b", "c", "spare"]
+        .map(|name| pair(setup.dir(), name, &[&format!("{name}.example")], &PKCS_ECDSA_P256_SHA256));
+    let text = |file: &str| format!("CAST(readfile('{dir}/{file}') AS TEXT)");
+    sqlite(&database, &format!("INSERT INTO certs VALUES ('a.example', {}, {});", text("a.crt"), text("a.key")));
+    sqlite(&database, &format!("INSERT INTO certs VALUES ('b.example', 'file:{dir}/b.crt', 'file:{dir}/b.key');"));
+    let server = setup
+        .config(format!(
+            "{SMALL}table certs sqlite:@DIR@/certs.conf cache 1s negative 1s\npki \"*\" from <certs>\n\
+             pki spare cert \"@DIR@/spare.crt\" key \"@DIR@/spare.key\"\n\
+             listen on 127.0.0.1 port @SMTP@ tls\nlisten on 127.0.0.1 port {other} tls pki spare pki \"*\"\n{REST}"
+        ))
+        .start();
+    let shown = |address, name: &str| Encrypted::start(address, name).map(|met| met.shown());
+    let [a, b, c, spare] = made;
+    assert_eq!(shown(server.smtp, "a.example").expect("a handshake"), a.der);
+    assert_eq!(shown(server.smtp, "B.example").expect("a handshake"), b.der);
+    assert_eq!(shown(at(other), "a.example").expect("a handshake"), a.der);
+    // Unknown: an alert where there is nothing else, and what else there is.
+    assert!(shown(server.smtp, "c.example").is_err());
+    assert_eq!(shown(at(other), "c.example").expect("a handshake"), spare.der);
+    // One that is added is shown without a word to the server; one that is replaced, too.
+    sqlite(&database, &format!("INSERT INTO certs VALUES ('c.example', {}, {});", text("c.crt"), text("c.key")));
+    wait_until("the third is shown", Duration::from_secs(20), || {
+        shown(server.smtp, "c.example").is_ok_and(|der| der == c.der)
+    });
+    sqlite(
+        &database,
+        &format!("UPDATE certs SET chain = {}, key = {} WHERE name = 'a.example';", text("b.crt"), text("b.key")),
+    );
+    wait_until("the new one is shown", Duration::from_secs(20), || {
+        shown(server.smtp, "a.example").is_ok_and(|der| der == b.der)
+    });
+    // A key that is another's is told, and what was there stays.
+    sqlite(&database, &format!("UPDATE certs SET chain = {} WHERE name = 'a.example';", text("a.crt")));
+    wait_until("it is told", Duration::from_secs(20), || {
+        let met = shown(server.smtp, "a.example").expect("a handshake");
+        assert_eq!(met, b.der);
+        server
+            .printed()
+            .contains("table <certs>: the certificate of a.example: its key does not belong to its certificate")
+    });
+    // While the table fails, what is known is shown.
+    sqlite(&database, "ALTER TABLE certs RENAME TO gone;");
+    wait_until("it is told", Duration::from_secs(20), || {
+        assert_eq!(shown(server.smtp, "c.example").expect("a handshake"), c.der);
+        server.printed().contains("table <certs>: the certificate of c.example: ")
+    });
+    sqlite(&database, "ALTER TABLE gone RENAME TO certs;");
+    // Keys are in the keyholder, and nowhere else.
+    for secret in [&a.secret, &b.secret, &c.secret] {
+        assert!(copies(server.keyholder(), secret) > 0, "the keyholder has the key");
+        assert_eq!(copies(server.engine(), secret), 0, "the engine has it not");
+        assert_eq!(copies(server.supervisor(), secret), 0, "the supervisor has it not");
+    }
+    let line = std::fs::read_to_string(server.dir().join("c.key")).expect("the key");
+    let line = line.lines().nth(1).expect("a line").as_bytes().to_vec();
+    for process in [server.engine(), server.supervisor()] {
+        assert_eq!(count_in_memory(process, &line), 0, "nor its text");
+    }
+    // A new keyholder gets them anew.
+    kill_process(server.keyholder(), Signal::KILL).expect("it runs");
+    wait_until("a handshake", Duration::from_secs(20), || {
+        shown(server.smtp, "c.example").is_ok_and(|der| der == c.der)
+    });
+}
