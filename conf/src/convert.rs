@@ -104,12 +104,14 @@ fn rewrite(rewrites: &[Rewrite], text: &str, texts: &SourceTexts) -> String {
                 out.push_str(if *adjusted { silenced.trim_start_matches(" # ok") } else { &silenced });
                 out.push('\n');
                 out.push_str(indent);
-            } else if *adjusted {
-                // What stands behind it goes on in the same comment.
-                let rest = &text[at..];
-                let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
-                if rest[blank..].starts_with('#') {
-                    at += blank + 1;
+            } else if let Some(comment) = text[at..].trim_start_matches([' ', '\t']).strip_prefix('#') {
+                if *adjusted {
+                    // What stands behind it goes on in the same comment.
+                    at = text.len() - comment.len();
+                }
+                // A quote may have ended the word before the comment; it is gone.
+                if !text[at..].starts_with(char::is_whitespace) {
+                    out.push(' ');
                 }
             }
         }

@@ -166,3 +166,10 @@ match from any for any action \"line-7\" # ok W0802
 ";
     assert_eq!(one(&text), expected);
 }
+
+#[test]
+fn s16_a_comment_behind_a_quote_stays_a_comment() {
+    assert_eq!(one("subaddressing-delimiter \"-\"#of ours\n"), "smtp sub-addr-delim - #of ours\n");
+    let text = "accept for domain a.example deliver to maildir \"/m/%{rcpt.domain[0:6]}\"#archive\n";
+    assert!(one(text).ends_with(" # ok W0806 archive\n"), "{}", one(text));
+}
