@@ -170,6 +170,8 @@ match from any for any action \"line-7\" # ok W0802
 #[test]
 fn s16_a_comment_behind_a_quote_stays_a_comment() {
     assert_eq!(one("subaddressing-delimiter \"-\"#of ours\n"), "smtp sub-addr-delim - #of ours\n");
-    let text = "accept for domain a.example deliver to maildir \"/m/%{rcpt.domain[0:6]}\"#archive\n";
-    assert!(one(text).ends_with(" # ok W0806 archive\n"), "{}", one(text));
+    let text = "action \"a\" maildir \"/m/%{rcpt.domain[0:6]}\"#archive\nmatch from any for any action \"a\"\n";
+    let expected =
+        "action \"a\" maildir \"/m/%{rcpt.domain[0:7]}\" # ok W0806 archive\nmatch from any for any action \"a\"\n";
+    assert_eq!(one(text), expected);
 }

@@ -10,7 +10,7 @@ import threading
 import time
 
 import peers
-from peers import LOAD_CORE, MTA_CORE, PORT, RELAY_PORT, pinned
+from peers import LOAD_CORE, MTA_CORE, PORT, RELAY_PORT, pinned, yielding
 
 SESSIONS = 50
 MESSAGE_BYTES = 4096
@@ -52,7 +52,7 @@ def smtp_source(count, reuse, sessions=SESSIONS, timeout=60):
     cores, start = Cores(), time.monotonic()
     try:
         subprocess.run(
-            pinned(LOAD_CORE, command), env=peers.postfix_env(), check=True, timeout=timeout, capture_output=True
+            pinned(LOAD_CORE, yielding(command)), env=peers.postfix_env(), check=True, timeout=timeout, capture_output=True
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         return None
@@ -75,7 +75,8 @@ def our_source(load, seconds, *options, count=None, sessions=SESSIONS):
     command = [load, "source", f"127.0.0.1:{PORT}", "--quiet", "--json", "-c", sessions, "-s", MESSAGE_BYTES, *options]
     command += ["-n", count] if count else ["-t", f"{seconds}s"]
     cores = Cores()
-    out = subprocess.run(pinned(LOAD_CORE, command), capture_output=True, text=True, timeout=seconds * 4 + 60)
+    words = pinned(LOAD_CORE, yielding(command))
+    out = subprocess.run(words, capture_output=True, text=True, timeout=seconds * 4 + 60)
     if out.returncode != 0:
         raise RuntimeError(f"source: {out.stderr.strip()}")
     summary = json.loads(out.stdout)
@@ -108,7 +109,7 @@ def probe(load):
 def relay(peer, load, count, timeout, sink_options=()):
     """Source, server, sink: end to end rate at the sink, from its first connection to its last message."""
     sink = [load, "sink", f"127.0.0.1:{RELAY_PORT}", "--quiet", "--json", "--verify", "-n", count, "-t", f"{timeout}s", *sink_options]
-    sink = subprocess.Popen(pinned(LOAD_CORE, sink), stdout=subprocess.PIPE, text=True)
+    sink = subprocess.Popen(pinned(LOAD_CORE, yielding(sink)), stdout=subprocess.PIPE, text=True)
     try:
         peers.wait_until(lambda: peers.answers(RELAY_PORT), "the sink does not answer")
         peer.start(relay=True)

@@ -22,6 +22,12 @@ def pinned(core, command):
     return ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", core, *map(str, command)]
 
 
+def yielding(command):
+    """The load gives way to all else on its core. That is the kernel's workers for the disk, which a server cannot place;
+    where the load is on another machine, as it is in life, they never wait for its time slice."""
+    return ["chrt", "--idle", "0", *map(str, command)]
+
+
 def wait_until(condition, what, seconds=20):
     end = time.monotonic() + seconds
     while not condition():

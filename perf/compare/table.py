@@ -103,6 +103,8 @@ def machine(asked, chosen, results):
         "- Each server: one core, empty queue, everything on that disk with the durability it has by default. Rivals do not pay for",
         "  deliveries: Postfix holds its messages, OpenSMTPD's relaying is paused; neither writes a log (no syslog daemon runs).",
         "  Ringpost runs with `--quiet`; its action is `discard`. `smtp-sink` is Postfix's test program that throws away what it gets, without any disk.",
+        "- The load runs in the scheduling class `SCHED_IDLE`: the kernel's workers for the disk, some of which land on its core, do not wait",
+        "  for its time slice. With clients on other machines they would not either.",
     ]
 
 
