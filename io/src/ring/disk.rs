@@ -90,12 +90,11 @@ impl RingDisk {
     /// for commits, whose writes wait behind such a piece.
     async fn prewrite(&self, path: &Path, bytes: u64, rest: fn(Duration) -> Duration) -> io::Result<()> {
         let file = self.open_with(path, 0).await?;
-        let zeros = vec![0; PREWRITE_BYTES];
         let mut at = 0;
         while at < bytes {
             let began = Instant::now();
             let piece = PREWRITE_BYTES.min((bytes - at) as usize);
-            file.handle.write(at, &zeros[..piece], None).await?;
+            file.handle.write_zeros(at, piece, &self.writes).await?;
             at += piece as u64;
             let rest = rest(began.elapsed());
             if !rest.is_zero() {
@@ -223,7 +222,7 @@ impl File for RingFile {
         if at + bytes.len() as u64 > self.bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a write beyond the end of a file of fixed size"));
         }
-        self.handle.write(at, bytes, Some(&self.writes)).await
+        self.handle.write(at, bytes, &self.writes).await
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -279,27 +278,26 @@ impl Writer for RingWriter {
 }
 
 impl Handle {
-    /// One write; as durable as the flags it was opened with make it. With a ring for it, the kernel has it at once.
-    async fn write(&self, at: u64, bytes: &[u8], ring: Option<&Writes>) -> io::Result<()> {
+    /// One write; as durable as the flags it was opened with make it. The kernel has it at once.
+    async fn write(&self, at: u64, bytes: &[u8], ring: &Writes) -> io::Result<()> {
         let written = match self {
             Handle::Direct(file) => {
                 let mut buffer = file.alloc_dma_buffer(bytes.len());
                 buffer.as_bytes_mut().copy_from_slice(bytes);
-                match ring {
-                    Some(ring) => Ok(ring.write(self.as_fd(), buffer, at).await?),
-                    None => file.write_at(buffer, at).await,
-                }
+                ring.write(self.as_fd(), buffer, at).await?
             }
-            Handle::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
+            Handle::Buffered(file) => file.write_at(bytes.to_vec(), at).await.map_err(plain)?,
         };
-        let written = written.map_err(plain)?;
-        if written != bytes.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::WriteZero,
-                format!("{written} of {} bytes written", bytes.len()),
-            ));
-        }
-        Ok(())
+        all_of(bytes.len(), written)
+    }
+
+    /// The same of at most [`PREWRITE_BYTES`] zeros.
+    async fn write_zeros(&self, at: u64, bytes: usize, ring: &Writes) -> io::Result<()> {
+        let written = match self {
+            Handle::Direct(_) => ring.write_zeros(self.as_fd(), bytes, at).await?,
+            Handle::Buffered(file) => file.write_at(vec![0; bytes], at).await.map_err(plain)?,
+        };
+        all_of(bytes, written)
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<glommio::io::ReadResult> {
@@ -317,6 +315,13 @@ impl Handle {
         }
         .map_err(plain)
     }
+}
+
+fn all_of(bytes: usize, written: usize) -> io::Result<()> {
+    if written != bytes {
+        return Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {bytes} bytes written")));
+    }
+    Ok(())
 }
 
 impl AsFd for Handle {

@@ -16,7 +16,14 @@ use glommio::io::DmaBuffer;
 use io_uring::{IoUring, opcode, squeue, types};
 use slab::Slab;
 
-use crate::limits::WRITES_DEPTH;
+use crate::limits::{PREWRITE_BYTES, WRITES_DEPTH};
+
+/// What new files are filled with.
+static ZEROS: Zeros = Zeros([0; PREWRITE_BYTES]);
+
+/// Aligned as O_DIRECT wants it.
+#[repr(align(4096))]
+struct Zeros([u8; PREWRITE_BYTES]);
 
 /// One executor's ring for them.
 pub(super) struct Writes {
@@ -26,7 +33,7 @@ pub(super) struct Writes {
 
 /// The kernel reads the buffer until the write is over, whoever has stopped waiting for it.
 struct Flying {
-    _buffer: DmaBuffer,
+    _buffer: Option<DmaBuffer>,
     /// What the kernel said: a number of bytes, or an error's number below zero.
     result: Option<i32>,
     waker: Option<Waker>,
@@ -59,6 +66,22 @@ impl Writes {
         at: u64,
     ) -> impl Future<Output = io::Result<usize>> {
         let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), buffer.as_ptr(), buffer.len() as u32).offset(at);
+        self.start(entry, Some(buffer))
+    }
+
+    /// Writes zeros, at most [`PREWRITE_BYTES`]: one write(2), without a copy of them.
+    pub(super) fn write_zeros(
+        &self,
+        file: BorrowedFd<'_>,
+        bytes: usize,
+        at: u64,
+    ) -> impl Future<Output = io::Result<usize>> {
+        let zeros = &ZEROS.0[..bytes];
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), zeros.as_ptr(), zeros.len() as u32).offset(at);
+        self.start(entry, None)
+    }
+
+    fn start(&self, entry: opcode::Write, buffer: Option<DmaBuffer>) -> impl Future<Output = io::Result<usize>> {
         let flying = Flying { _buffer: buffer, result: None, waker: None, forgotten: false };
         let key = self.flying.borrow_mut().insert(flying);
         self.give(&entry.build().user_data(key as u64));
@@ -68,7 +91,7 @@ impl Writes {
 
     fn give(&self, entry: &squeue::Entry) {
         let mut ring = self.ring.borrow_mut();
-        // SAFETY: the buffer lies in `flying`, where it stays until the kernel has said that it is done with it.
+        // SAFETY: the buffer lies in `flying`, where it stays until the kernel has said that it is done with it, or is static.
         unsafe { ring.submission().push(entry) }.expect("the queue is emptied after each entry");
         while let Err(error) = ring.submit() {
             // Short of memory, or of room for completions that the kernel has kept: neither lasts. io_uring_enter(2).
