@@ -15,7 +15,7 @@ use ringpost_io::ring::{self, RingMesh, RingRuntime};
 use ringpost_io::sys::{self, Lock, LockError, Resource};
 use ringpost_io::{Mailbox, Sender};
 use ringpost_perf::Counters;
-use ringpost_shard::{Event, Letter, Order, Servers, World};
+use ringpost_shard::{Backscatter, Event, Letter, Order, Servers, World};
 use ringpost_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 
@@ -147,6 +147,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         sockets[shard].push((listener, socket));
     }
     let mut parts = sockets.into_iter().zip(mailboxes).zip(counters);
+    let backscatter = Arc::new(Backscatter::default());
     let threads = ring::run_shards(&options, |number| {
         let ((listeners, orders), counters) = parts.next().expect("one for each shard");
         let part = Part {
@@ -163,6 +164,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             listeners,
             orders,
             counters,
+            backscatter: backscatter.clone(),
             reports: reports.clone(),
         };
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
@@ -306,6 +308,7 @@ struct Part {
     listeners: Vec<(usize, OwnedFd)>,
     orders: Mailbox<Order>,
     counters: Arc<Counters>,
+    backscatter: Arc<Backscatter>,
     reports: Arc<Reports>,
 }
 
@@ -329,6 +332,7 @@ async fn run_shard(
         listeners,
         orders,
         counters,
+        backscatter,
         reports,
     } = part;
     let hostname = config.names.server.clone();
@@ -375,6 +379,7 @@ async fn run_shard(
         orders,
         events: Rc::new(events),
         counters,
+        backscatter,
         ready: Box::new(ready),
         plant: ringpost_queue::Plant::default(),
     })

@@ -6,6 +6,7 @@ use crate::direction::Direction;
 use crate::expand::{Expansion, Question};
 use crate::facts::Lookup;
 use crate::model::{Action, ActionKind, Host, Pool, PoolSource, Relay, RelayHost};
+use crate::verp;
 
 impl Action {
     /// What it does, whatever it is for.
@@ -54,8 +55,12 @@ pub(crate) fn relay(relay: &Relay, expansion: &Expansion<'_>, address: &str) -> 
             Err(why) => format!(", from {source} unknown: {why}"),
         };
     }
-    if relay.mail_from.is_some() {
-        text += &format!(", sender <{}>", relay.reverse_path(expansion.format_values().sender));
+    let values = expansion.format_values();
+    let path = relay.reverse_path(values.sender);
+    let variable = || verp::reverse_path(&path, values.recipient, values.delimiter);
+    let variable = if relay.verp { variable() } else { None };
+    if relay.mail_from.is_some() || variable.is_some() {
+        text += &format!(", sender <{}>", variable.as_deref().unwrap_or(&path));
     }
     text
 }

@@ -39,6 +39,7 @@ pub mod srs;
 pub mod tables;
 mod text;
 mod values;
+pub mod verp;
 
 pub use classify::{Pressure, Refused};
 pub use command::{Command, CommandProblem};

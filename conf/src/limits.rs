@@ -69,6 +69,14 @@ pub const DATA_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 pub const QUEUE_TTL: Duration = Duration::from_secs(4 * 24 * 3600);
 /// `bounce warn-interval`.
 pub const WARN_INTERVAL: Duration = Duration::from_secs(4 * 3600);
+/// `bounce limit`: so many reports of strangers' mail in this time …
+pub const BOUNCES_PER: Duration = Duration::from_secs(3600);
+/// … to one address: a list of a thousand members has fewer that are gone …
+pub const BOUNCES_PER_SENDER: u32 = 100;
+/// … to one domain …
+pub const BOUNCES_PER_DOMAIN: u32 = 1000;
+/// … and in all: three a second, which the backup of a large domain does not come to.
+pub const BOUNCES: u32 = 10_000;
 
 /// `table … cache`: so long a found answer of a remote backend is kept (grammar §7.3).
 pub const TABLE_CACHE: Duration = Duration::from_secs(60);

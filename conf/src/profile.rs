@@ -50,6 +50,7 @@ smtp sub-addr-delim "+"
 queue backend log
 queue ttl 4d
 bounce warn-interval 4h
+bounce limit per-sender 100/h per-domain 1000/h total 10000/h
 scheduler backend wheel
 shaping default { retry { 1m, 5m, 15m, 30m, 1h, 2h } then 4h jitter 10% }
 store { path /var/spool/ringpost, segment 64M, spare 4, spool-memory 256K, state-delay 50ms, reserve 5%, commit group }
@@ -73,7 +74,8 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings}");
         assert_eq!((config.smtp, config.queue, config.store), (Smtp::default(), Queue::default(), Store::default()));
         assert_eq!((config.shards, config.control), (Shards::default(), Control::default()));
-        assert_eq!(config.bounce.warn_after, Bounce::default().warn_after);
+        let default = Bounce::default();
+        assert_eq!((config.bounce.warn_after, config.bounce.limits), (default.warn_after, default.limits));
     }
 
     #[test]

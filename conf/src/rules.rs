@@ -222,6 +222,22 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether a line that takes mail names the client by something that it cannot make up: its address, its name in the DNS, a
+    /// user or a certificate. What would have to be asked counts as named; what the client says of itself does not.
+    pub fn names_client(&self, facts: &Facts<'_>) -> bool {
+        let case = Case::new(self, facts);
+        let mut nobody = |_: TableId, _: ServiceKind, _: &str| Answer::<()>::Pending;
+        let mut needs = Vec::new();
+        let mut asking = Asking { look: &mut nobody, needs: &mut needs };
+        self.matches.iter().any(|line| {
+            let (negation, from) = &line.from;
+            let says = *negation == Negation::Plain && !matches!(from, Origin::Any | Origin::Sender(_));
+            says && matches!(line.outcome, Outcome::Action(_)) && case.comes_from(from, &mut asking) != Truth::False
+        })
+    }
+}
+
 /// What is known of each part of a line, for `ringpost explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weighed {

@@ -90,6 +90,7 @@ const SENTENCES: &[Sentence] = &[
             "tls no-verify",
             "mail-from @x.example",
             "srs",
+            "verp",
             "shaping s",
             "ttl 1d",
         ],

@@ -344,7 +344,7 @@ fn mistakes_have_their_codes_and_places() {
         ("table t mysq:/x\n", &["1:9 E0307"]),
         ("table t /nowhere\nmatch tag <t> action a\n", &["1:9 E0701"]),
         ("table t { x }\n", &["1:7 W0803"]),
-        ("action b discard now\n", &["1:18 E0204"]),
+        ("action b discard now\n", &["1:18 E0202"]),
         ("action b relai\n", &["1:10 E0203"]),
         ("action b relay hots x\n", &["1:16 E0202"]),
         ("action b relay host smtp://a@b.example\nmatch tag x action b\n", &["1:21 E0605"]),

@@ -10,7 +10,7 @@ use ringpost_io::sys;
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Requests, Session};
 
-use super::submission::{Composed, Wishes};
+use super::submission::Composed;
 use crate::limits::{GREETING_BYTES, SUBMIT_CONNECT, SUBMIT_GREETING};
 
 /// Where a server takes mail of this machine.
@@ -160,10 +160,9 @@ impl Dialogue {
     pub fn send(&mut self, message: &Composed) -> Vec<RecipientResult> {
         let recipients: Vec<&str> = message.recipients.iter().map(String::as_str).collect();
         let ascii = message.sender.is_ascii() && recipients.iter().all(|recipient| recipient.is_ascii());
-        // A server that does not offer it is not asked, and reports what it likes.
-        let wishes = Some(&message.wishes).filter(|_| self.session.offered().dsn);
-        let of_each = vec![wishes.map(Wishes::of_recipient).unwrap_or_default(); recipients.len()];
-        let requests = Requests { message: wishes.map(Wishes::of_message).unwrap_or_default(), recipients: &of_each };
+        // A server that does not offer DSN is not asked, and reports what it likes.
+        let of_each = vec![message.wishes.of_recipient(); recipients.len()];
+        let requests = Requests { message: message.wishes.of_message(), recipients: &of_each };
         let envelope = Envelope {
             sender: &message.sender,
             recipients: &recipients,
@@ -277,6 +276,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 
+    use super::super::submission::Wishes;
     use super::*;
 
     /// A server that answers each line by the script's next reply; what it was told.
@@ -305,7 +305,12 @@ mod tests {
             sender: "s@x.test".into(),
             recipients: vec!["a@x.test".into(), "b@x.test".into()],
             text: b"Subject: x\r\n\r\n.dot\r\n".to_vec(),
-            wishes: Wishes { notify: "FAILURE,DELAY".into(), ret: "HDRS".into(), envelope_id: "a+2Bb".into() },
+            wishes: Wishes {
+                notify: "FAILURE,DELAY".into(),
+                ret: "HDRS".into(),
+                envelope_id: "a+2Bb".into(),
+                verp: None,
+            },
         }
     }
 
@@ -351,6 +356,29 @@ mod tests {
         let heard = serving.join().unwrap();
         assert!(heard.contains("MAIL FROM:<s@x.test> RET=HDRS ENVID=a+2Bb\r\n"), "{heard}");
         assert_eq!(heard.matches("@x.test> NOTIFY=FAILURE,DELAY\r\n").count(), 2, "{heard}");
+    }
+
+    #[test]
+    fn who_wants_a_reverse_path_for_each_recipient_has_it_or_waits() {
+        let verping = || {
+            let wishes = Wishes { verp: Some(String::new()), ..Wishes::default() };
+            Composed { wishes, recipients: vec!["a@x.test".into()], ..message() }
+        };
+        let script =
+            &["220 mx\r\n", "250-mx\r\n250 XVERP\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250 taken\r\n"];
+        let (address, serving) = server(script);
+        let mut dialogue = Dialogue::begin(Entrance::Net(vec![address]).connect(None).unwrap()).unwrap();
+        assert!(matches!(dialogue.send(&verping())[..], [RecipientResult::Delivered(_)]));
+        dialogue.quit();
+        let heard = serving.join().unwrap();
+        assert!(heard.contains("MAIL FROM:<s@x.test> XVERP\r\n"), "{heard}");
+        let (address, serving) = server(&["220 mx\r\n", "250-mx\r\n250 DSN\r\n"]);
+        let mut dialogue = Dialogue::begin(Entrance::Net(vec![address]).connect(None).unwrap()).unwrap();
+        let results = dialogue.send(&verping());
+        assert!(matches!(results[..], [RecipientResult::Transient(_)]), "{results:?}");
+        assert!(dialogue.is_ready());
+        dialogue.quit();
+        assert!(serving.join().unwrap().starts_with("EHLO mx\r\n"));
     }
 
     #[test]

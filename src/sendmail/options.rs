@@ -2,7 +2,8 @@
 //! us. What Postfix takes and ignores is taken and ignored; what nobody knows is an error.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::iter::Peekable;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use ringpost_smtp::dsn::{Notify, Ret, encode};
 
@@ -40,7 +41,7 @@ pub struct Options {
     pub full_name: Option<String>,
     /// `-v`: say what the server says.
     pub verbose: bool,
-    /// `-N`, `-R`, `-V`: what the sender wants to be told.
+    /// `-N`, `-R`, `-V`, `-XV`: what the sender wants to be told, and where.
     pub wishes: Wishes,
     /// Recipients.
     pub recipients: Vec<String>,
@@ -49,6 +50,7 @@ pub struct Options {
 /// What is said to who asks.
 pub const USAGE: &str = "\
 usage: sendmail [-t] [-i] [-f SENDER] [-F NAME] [-v] [-N WHEN] [-R full|hdrs] [-V ID] [RECIPIENT …] < message
+       sendmail -XV[xy] …  each recipient has a reverse-path of its own, with the delimiters x and y (VERP)
        sendmail -bs    SMTP on standard input and output
        sendmail -bp    list the queue (also: mailq)
        sendmail -bi    make the database of the system's aliases (also: newaliases)
@@ -66,7 +68,7 @@ impl Options {
     /// What cannot be understood, for standard error.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut options = Self::default();
-        let mut words = arguments.into_iter();
+        let mut words = arguments.into_iter().peekable();
         while let Some(word) = words.next() {
             let word = text(word)?;
             match word.as_bytes() {
@@ -84,7 +86,10 @@ impl Options {
     }
 
     /// One word of options, without its hyphen.
-    fn letters(&mut self, letters: &str, words: &mut impl Iterator<Item = OsString>) -> Result<(), String> {
+    fn letters(&mut self, letters: &str, words: &mut Peekable<impl Iterator<Item = OsString>>) -> Result<(), String> {
+        if let Some(delimiters) = old_verp(letters, words.peek()) {
+            return self.with_value(b'X', format!("V{delimiters}"));
+        }
         for (at, letter) in letters.char_indices() {
             let rest = &letters[at + letter.len_utf8()..];
             match u8::try_from(letter).unwrap_or(0) {
@@ -136,6 +141,10 @@ impl Options {
                 Some(id) => self.wishes.envelope_id = id,
                 None => return Err(format!("-V is at most {ENVELOPE_ID_BYTES} characters of ASCII: {value}\n{USAGE}")),
             },
+            // Postfix's. Sendmail's is a file to write to, which is none of ours.
+            (b'X', value) if value.strip_prefix('V').is_some_and(is_delimiters) => {
+                self.wishes.verp = Some(value[1..].to_owned());
+            }
             (b'o', value) if value.starts_with('i') => self.ignore_dots = true,
             (b'o', value) if value.starts_with('t') => self.from_header = true,
             (b'b', "m" | "a") => self.mode = Mode::Deliver,
@@ -148,6 +157,19 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Two of the characters that Postfix takes for delimiters, or none.
+fn is_delimiters(text: &str) -> bool {
+    text.is_empty() || text.len() == 2 && text.bytes().all(|byte| b"-=+".contains(&byte))
+}
+
+/// What `-V` was before it was an envelope identifier, told apart as Postfix does: alone before another option, or with two
+/// delimiters attached. The delimiters.
+fn old_verp<'l>(letters: &'l str, next: Option<&OsString>) -> Option<&'l str> {
+    let delimiters = letters.strip_prefix('V').filter(|delimiters| is_delimiters(delimiters))?;
+    let is_alone = next.is_some_and(|next| matches!(next.as_bytes(), [b'-', letter] if letter.is_ascii_alphabetic()));
+    (!delimiters.is_empty() || is_alone).then_some(delimiters)
 }
 
 fn text(word: OsString) -> Result<String, String> {
@@ -176,14 +198,38 @@ mod tests {
         let git = parse("-i -ti a@x.test -N never -R hdrs -V id -O DeliveryMode=b -L label -h 5 -X /dev/null").unwrap();
         assert!(git.from_header && git.ignore_dots);
         let wishes = |notify: &str, ret: &str, id: &str| (notify.to_owned(), ret.to_owned(), id.to_owned());
-        let Wishes { notify, ret, envelope_id } = git.wishes;
-        assert_eq!((notify, ret, envelope_id), wishes("NEVER", "HDRS", "id"));
-        let Wishes { notify, ret, envelope_id } = parse("-Nfailure,delay -Rfull -Va+b x").unwrap().wishes;
+        let Wishes { notify, ret, envelope_id, verp } = git.wishes;
+        assert_eq!(((notify, ret, envelope_id), verp), (wishes("NEVER", "HDRS", "id"), None));
+        let Wishes { notify, ret, envelope_id, .. } = parse("-Nfailure,delay -Rfull -Va+b x").unwrap().wishes;
         assert_eq!((notify, ret, envelope_id), wishes("FAILURE,DELAY", "FULL", "a+2Bb"));
         assert_eq!(git.recipients, ["a@x.test"]);
         let null = Options::parse(["-f", "", "x"].map(OsString::from)).unwrap();
         assert_eq!(null.sender.as_deref(), Some(""));
         assert_eq!(parse("-ot -oi x").unwrap(), parse("-t -i x").unwrap());
+    }
+
+    #[test]
+    fn verp_is_asked_for_as_postfix_has_it() {
+        for (line, verp, id) in [
+            ("-XV x", Some(""), ""),
+            ("-XV+= x", Some("+="), ""),
+            ("-XV-= -V id x", Some("-="), "id"),
+            ("-tXV", Some(""), ""),
+            // Before it was an identifier.
+            ("-V -t", Some(""), ""),
+            ("-V -i x", Some(""), ""),
+            ("-V-= x", Some("-="), ""),
+            // What it is today.
+            ("-V ab x", None, "ab"),
+            ("-Vab x", None, "ab"),
+            ("-V -12 x", None, "-12"),
+            ("-X /var/log/mail x", None, ""),
+            ("-XVerbose.log x", None, ""),
+        ] {
+            let Wishes { verp: found, envelope_id, .. } = parse(line).unwrap().wishes;
+            assert_eq!((found.as_deref(), envelope_id.as_str()), (verp, id), "{line}");
+        }
+        assert_eq!(parse("-V -f a@x.test b@x.test").unwrap().sender.as_deref(), Some("a@x.test"));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Submission {
     pub text: Vec<u8>,
 }
 
-/// What a sender wants to be told of his message (RFC 3461 §4), as MAIL and RCPT have it; empty where he has not said.
+/// What a sender wants to be told of his message, as MAIL and RCPT have it (RFC 3461 §4, XVERP); empty where he has not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wishes {
@@ -47,6 +47,9 @@ pub struct Wishes {
     pub ret: String,
     /// ENVID, in xtext.
     pub envelope_id: String,
+    /// XVERP: the delimiters, empty for the server's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verp: Option<String>,
 }
 
 impl Wishes {
@@ -56,7 +59,7 @@ impl Wishes {
 
     /// What MAIL says.
     pub fn of_message(&self) -> OfMessage<'_> {
-        OfMessage { ret: Ret::parse(self.ret.as_bytes()), envid: &self.envelope_id }
+        OfMessage { ret: Ret::parse(self.ret.as_bytes()), envid: &self.envelope_id, verp: self.verp.as_deref() }
     }
 
     /// What each RCPT says. The address is the one that the sender has written; ORCPT is the server's to add.

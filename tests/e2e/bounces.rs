@@ -2,13 +2,14 @@
 //! their mail waits.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::database::sqlite;
 use crate::support::server::{LISTENERS, SMALL};
 use crate::support::text::MARK;
-use crate::support::{Script, Setup, Sink, wait_until};
+use crate::support::{Client, Script, Setup, Sink, ports, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -95,4 +96,58 @@ fn s100_a_sender_is_told_at_each_interval_once_whatever_is_restarted_and_reloade
     assert_eq!(sink.wait_for(1, SOON)[0].to, ["u@sink.example"]);
     wait_until("nothing is left", SOON, || server.queue().is_empty());
     assert_eq!(senders.count(), 2);
+}
+
+/// A client that comes by a proxy: without one, all of them are of this host.
+fn stranger(port: u16, source: [u8; 4]) -> Client {
+    let mut client = Client::connect((Ipv4Addr::LOCALHOST, port).into());
+    client.send(format!("PROXY TCP4 {} 192.0.2.99 12345 25\r\n", Ipv4Addr::from(source)).as_bytes());
+    client.expect("220");
+    assert_eq!(client.say("EHLO client.example").code, 250);
+    client
+}
+
+#[test]
+fn s101_strangers_have_reports_sent_to_others_within_limits() {
+    let (sink, senders) = (Sink::open(), Sink::open());
+    sink.script(Script { rcpt: vec![("u".into(), "550 5.1.1 nobody".into())], ..Script::default() });
+    let port = ports::free();
+    let config = format!(
+        "{SMALL}{LISTENERS}listen on 127.0.0.1 port {port} proxy-v2\n\
+         bounce limit per-sender 2/h per-domain 3/h\nbounce limit total 5/h\n\
+         action \"in\" relay host \"smtp+notls://{}\"\naction \"out\" relay host \"smtp+notls://{}\"\n\
+         match from src 198.51.100.7 for domain \"in.example\" action \"in\"\n\
+         match from any for domain \"in.example\" action \"in\"\nmatch from any for any action \"out\"\n",
+        sink.address, senders.address
+    );
+    let server = Setup::whole(config).start();
+    let submit = |client: &mut Client, from: &str, count: usize| {
+        for number in 0..count {
+            let text = b"Subject: x\r\n\r\nhello\r\n";
+            assert_eq!(client.submit(from, &[&format!("u{number}@in.example")], text).code, 250);
+        }
+        // What is withheld is given up like the rest.
+        wait_until("nothing is left", SOON, || server.queue().is_empty());
+    };
+    let withheld = |count: u64, line: &str| {
+        wait_until("it is counted", SOON, || server.metric("bounces_withheld") == count);
+        wait_until("it is told", SOON, || server.printed().matches(" withheld limit=").count() as u64 == count);
+        assert!(server.printed().contains(line), "no {line}");
+    };
+    let mut client = stranger(port, [198, 51, 100, 1]);
+    submit(&mut client, "a@one.example", 4);
+    withheld(2, "to=<a@one.example> withheld limit=per-sender rate=2/h rcpt=<u");
+    submit(&mut client, "b@one.example", 2);
+    withheld(3, "to=<b@one.example> withheld limit=per-domain rate=3/h rcpt=<u");
+    submit(&mut client, "", 3);
+    submit(&mut client, "a@two.example", 1);
+    submit(&mut client, "a@three.example", 1);
+    assert_eq!(senders.wait_for(5, SOON).len(), 5);
+    submit(&mut client, "a@four.example", 1);
+    withheld(4, "to=<a@four.example> withheld limit=total rate=5/h ");
+    // Those who are known are told of all: by a rule, and by coming from here.
+    submit(&mut stranger(port, [198, 51, 100, 7]), "a@one.example", 4);
+    submit(&mut server.client(), "a@one.example", 4);
+    assert_eq!(senders.wait_for(13, SOON).len(), 13);
+    assert_eq!((server.metric("bounces_withheld"), server.metric("bounces_dropped")), (4, 3));
 }

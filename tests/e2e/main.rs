@@ -41,6 +41,7 @@ mod pools;
 mod proxy;
 mod relay;
 mod requiretls;
+mod returned;
 mod rules;
 mod sandbox;
 mod sendmail;

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::support::server::PROGRAM;
-use crate::support::{Server, Setup, maildir, wait_until};
+use crate::support::{Server, Setup, Sink, maildir, wait_until};
 
 /// The server looks every ten seconds.
 const PICKED_UP: Duration = Duration::from_secs(25);
@@ -196,6 +196,28 @@ fn s139_a_sender_is_told_what_he_has_asked_for() {
     assert!(report("a report of success").contains("\nAction: delivered\n"));
     wait_until("the spool is empty", PICKED_UP, || spooled(&server.state) == 0);
     assert_eq!(maildir::messages(&mail.join("me")).len(), 1, "nothing of the other");
+}
+
+#[test]
+fn s139_each_recipient_has_a_return_path_of_its_own_where_that_is_asked_for() {
+    let sink = Sink::open();
+    let mut server = Setup::relay_to(sink.address).start();
+    let send = |state: &Path, arguments: &[&str]| {
+        let all: Vec<&str> = arguments.iter().chain(&["-f", "list@a.example", "joe@b.example"]).copied().collect();
+        let output = sendmail(state, &all, b"Subject: x\n\ny\n");
+        assert_eq!(code(&output), 0, "{}", errors(&output));
+    };
+    send(&server.state, &["-XV"]);
+    send(&server.state, &["-V", "number 7"]);
+    // As Postfix had it once; and kept while there is no server.
+    server.stop();
+    send(&server.state, &["-V+="]);
+    server.start();
+    let mut paths: Vec<String> = sink.wait_for(3, PICKED_UP).into_iter().map(|one| one.from).collect();
+    paths.sort();
+    assert_eq!(paths, ["list+joe=b.example@a.example", "list+joe=b.example@a.example", "list@a.example"]);
+    let output = sendmail(&server.state, &["-XV-=", "-f", "list@a.example", "joe@b.example"], b"x\n");
+    assert!(code(&output) == 65 && errors(&output).contains("XVERP"), "{}", errors(&output));
 }
 
 #[test]

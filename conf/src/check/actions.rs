@@ -57,6 +57,7 @@ impl Check<'_, '_> {
             kind: kind.unwrap_or(ActionKind::Discard),
             mapping: alias.map(Mapping::Alias).or(mapped.map(Mapping::Virtual)),
             local: self.local_options(said),
+            feedback: options.has("feedback"),
             ttl: options.duration("ttl").unwrap_or(queue_ttl),
             line: self.reading.line(said.span),
         }
@@ -85,7 +86,8 @@ impl Check<'_, '_> {
             // The system's mailbox is the user's own.
             "mbox" => &["user", "wrapper"],
             "maildir" | "lmtp" => &["wrapper"],
-            "expand-only" | "forward-only" => &["user", "wrapper"],
+            // Nothing is delivered by them.
+            "expand-only" | "forward-only" => &["user", "wrapper", "feedback"],
             _ => &[],
         };
         for option in said.options.0.iter().filter(|option| useless.contains(&option.name)) {

@@ -26,6 +26,7 @@ impl Check<'_, '_> {
             ciphers: self.ciphers(options.word("ciphers")),
             mail_from: self.mail_from(options.find("mail-from")),
             srs: options.has("srs"),
+            verp: options.has("verp"),
             filters: self.names.find_all(What::Filter, options.names("filter"), self.reading),
             shaping: self.names.maybe(What::Shaping, options.word("shaping"), self.reading),
             dkim: self.names.find_all(What::Signer, options.names("dkim"), self.reading),

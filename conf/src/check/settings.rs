@@ -11,8 +11,8 @@ use super::Check;
 use super::declared::What;
 use crate::limits::SEGMENT_BYTES_RANGE;
 use crate::model::{
-    Bounce, Cipher, Commit, Compression, Control, Http, Line, Log, LogTarget, Machinery, Metrics, Queue, QueueBackend,
-    QueueKey, Reserve, Shards, Smtp, Srs, Store,
+    Bounce, BounceLimits, Cipher, Commit, Compression, Control, Http, Line, Log, LogTarget, Machinery, Metrics, Queue,
+    QueueBackend, QueueKey, Rate, Reserve, Shards, Smtp, Srs, Store,
 };
 use crate::parse::address;
 use crate::parse::ast::{Arg, OptionLine, Options, Said, Word};
@@ -220,7 +220,17 @@ impl Check<'_, '_> {
             Some(Arg::Durations(list)) => Some(list.iter().map(|at| at.value).collect()),
             _ => None,
         });
-        Bounce { warn_after: warn_after.unwrap_or_else(|| Bounce::default().warn_after), classify: self.classify() }
+        let default = Bounce::default();
+        let rate = |name: &str, built_in: Rate| match self.limit("bounce limit", name).map(|option| &option.arg) {
+            Some(Arg::Rate(at)) => at.value,
+            _ => built_in,
+        };
+        let limits = BounceLimits {
+            per_sender: rate("per-sender", default.limits.per_sender),
+            per_domain: rate("per-domain", default.limits.per_domain),
+            total: rate("total", default.limits.total),
+        };
+        Bounce { warn_after: warn_after.unwrap_or(default.warn_after), classify: self.classify(), limits }
     }
 
     pub(super) fn shards(&mut self) -> Shards {

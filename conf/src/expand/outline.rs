@@ -121,6 +121,7 @@ impl Deed {
             ciphers,
             mail_from,
             srs,
+            verp,
             filters,
             shaping,
             dkim,
@@ -130,9 +131,11 @@ impl Deed {
         let by_domain = domain.as_ref().map(|keyed| self.keyed(keyed, config));
         let helo_of = helo_by_source.as_ref().map(|keyed| self.keyed(keyed, config));
         let auth = auth.as_ref().map(|keyed| self.keyed(keyed, config));
+        // What came later stands behind, and only where it is there: mail that waits knows its action by this text.
+        let later = if *verp { " verp" } else { "" };
         format!(
             "relay {backup:?} {hosts:?} {tables:?} {by_domain:?} {sources:?} {pool:?} {helo:?} {helo_of:?} {auth:?} \
-             {tls:?} {pki:?} {ca:?} {protocols:?} {ciphers:?} {mail_from:?} {srs} {filters:?} {shaping:?} {dkim:?}"
+             {tls:?} {pki:?} {ca:?} {protocols:?} {ciphers:?} {mail_from:?} {srs} {filters:?} {shaping:?} {dkim:?}{later}"
         )
     }
 
@@ -167,6 +170,7 @@ mod tests {
             },
             mapping: None,
             local: LocalOptions::default(),
+            feedback: false,
             ttl: crate::limits::QUEUE_TTL,
             line: Line::built_in(),
         };

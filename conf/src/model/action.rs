@@ -18,6 +18,8 @@ pub struct Action {
     pub mapping: Option<Mapping>,
     /// What only local deliveries have.
     pub local: LocalOptions,
+    /// `feedback`: reports among the mail that it delivers are read.
+    pub feedback: bool,
     /// How long a message may stay queued; by default [`super::Queue::ttl`].
     pub ttl: Duration,
     /// The line that declares it.

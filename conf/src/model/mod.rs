@@ -29,8 +29,8 @@ pub use quickstart::Quickstart;
 pub use relay::{Host, Relay, RelayHost, RelayTls, Scheme};
 pub use rule::{Match, Outcome, Reply};
 pub use settings::{
-    Bounce, Commit, Compression, Control, Http, Log, LogTarget, Machinery, Metrics, Queue, QueueBackend, QueueKey,
-    Reserve, Shards, Smtp, Srs, Store,
+    Bounce, BounceLimits, Commit, Compression, Control, Http, Log, LogTarget, Machinery, Metrics, Queue, QueueBackend,
+    QueueKey, Reserve, Shards, Smtp, Srs, Store,
 };
 pub use shaping::{
     Classify, OnReply, Pool, PoolSource, RateAction, RateKey, RateLimit, Reaction, Retry, Select, Shape, ShapeSelector,

@@ -46,6 +46,7 @@ impl Config {
                 kind: ActionKind::Maildir(maildir),
                 mapping: None,
                 local: LocalOptions::default(),
+                feedback: false,
                 ttl: limits::QUEUE_TTL,
                 line: Line::built_in(),
             }],

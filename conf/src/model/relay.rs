@@ -45,6 +45,8 @@ pub struct Relay {
     pub mail_from: Option<String>,
     /// `srs`.
     pub srs: bool,
+    /// `verp`: each recipient has a reverse-path of its own.
+    pub verp: bool,
     /// `filter`: names, in order.
     pub filters: Vec<String>,
     /// `shaping NAME`: this shape whatever the destination.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringpost_address::Network;
 
-use super::{Cipher, Classify, Keyed, Line};
+use super::{Cipher, Classify, Keyed, Line, Rate};
 use crate::limits;
 use crate::tables::{Credentials, Secret};
 
@@ -121,11 +121,35 @@ pub struct Bounce {
     pub warn_after: Vec<Duration>,
     /// `classify`, in order; tried before the built-in list.
     pub classify: Vec<Classify>,
+    /// `limit`.
+    pub limits: BounceLimits,
 }
 
 impl Default for Bounce {
     fn default() -> Self {
-        Self { warn_after: vec![limits::WARN_INTERVAL], classify: Vec::new() }
+        Self { warn_after: vec![limits::WARN_INTERVAL], classify: Vec::new(), limits: BounceLimits::default() }
+    }
+}
+
+/// `bounce limit`: how many reports are made of mail from strangers, over all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BounceLimits {
+    /// `per-sender`: to one address.
+    pub per_sender: Rate,
+    /// `per-domain`: to all addresses of one domain.
+    pub per_domain: Rate,
+    /// `total`.
+    pub total: Rate,
+}
+
+impl Default for BounceLimits {
+    fn default() -> Self {
+        let hourly = |count| Rate { count, per: limits::BOUNCES_PER };
+        Self {
+            per_sender: hourly(limits::BOUNCES_PER_SENDER),
+            per_domain: hourly(limits::BOUNCES_PER_DOMAIN),
+            total: hourly(limits::BOUNCES),
+        }
     }
 }
 

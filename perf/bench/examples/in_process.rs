@@ -149,6 +149,7 @@ fn run(address: &str, state: &Path, cert: &Path, key: &Path) -> Result<(), Box<d
                 orders,
                 events: Rc::new(|_| ()),
                 counters: Default::default(),
+                backscatter: Default::default(),
                 ready: Box::new(|opened| {
                     // What went wrong is the end of the shard, too.
                     let _ = opened;

@@ -72,6 +72,10 @@ impl Flags {
     pub const RET_FULL: Self = Self(32);
     /// A report is to return no more than its header (`RET=HDRS`, RFC 3461).
     pub const RET_HEADERS: Self = Self(64);
+    /// Each of its recipients has a reverse-path of its own (XVERP).
+    pub const VERP: Self = Self(128);
+    /// It came from a client that is nobody we know: whether its sender has sent it is not certain.
+    pub const STRANGER: Self = Self(256);
 
     /// Where its priority stands, five bits: a number with a sign.
     const PRIORITY_SHIFT: u32 = 9;

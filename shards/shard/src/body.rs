@@ -1,6 +1,7 @@
 //! The text of a message on its way in: kept in memory up to `spool-memory`, from there on appended to the journal.
 
 use ringpost_io::Disk;
+use ringpost_message::feedback::Reader;
 use ringpost_message::headers::Scanner;
 use ringpost_message::masquerade::Masquerade;
 use ringpost_queue::{Body, ChunkedBody, Queue, SubmitError};
@@ -13,6 +14,8 @@ pub(crate) struct Incoming {
     scanner: Scanner,
     /// Until the header is over.
     masquerade: Option<Masquerade>,
+    /// Reads what it says of mail that was sent, if it may be a report.
+    reader: Option<Box<Reader>>,
     /// The journal refused a chunk; the rest is swallowed and this is answered at the end.
     failed: Option<SubmitError>,
 }
@@ -21,7 +24,13 @@ impl Incoming {
     /// Its `From:` is made the address `masquerade`, if that is given.
     pub(crate) fn new(masquerade: Option<&str>) -> Self {
         let masquerade = masquerade.map(Masquerade::new);
-        Self { tail: Vec::new(), chunks: None, bytes: 0, scanner: Scanner::new(), masquerade, failed: None }
+        let scanner = Scanner::new();
+        Self { tail: Vec::new(), chunks: None, bytes: 0, scanner, masquerade, reader: None, failed: None }
+    }
+
+    /// It may be a report: what it says is read as it comes.
+    pub(crate) fn read_by(&mut self, reader: Box<Reader>) {
+        self.reader = Some(reader);
     }
 
     /// Takes a piece. What exceeds `spool_bytes` goes to the journal, so that memory stays bounded.
@@ -35,8 +44,7 @@ impl Incoming {
             None => self.tail.extend_from_slice(piece),
         }
         self.masquerade.take_if(|masquerade| masquerade.is_done());
-        self.scanner.feed(&self.tail[before..]);
-        self.bytes += (self.tail.len() - before) as u64;
+        self.look_at(before);
         if self.tail.len() < spool_bytes {
             return;
         }
@@ -54,8 +62,22 @@ impl Incoming {
         let Some(mut masquerade) = self.masquerade.take() else { return };
         let before = self.tail.len();
         masquerade.finish(&mut self.tail);
-        self.scanner.feed(&self.tail[before..]);
-        self.bytes += (self.tail.len() - before) as u64;
+        self.look_at(before);
+    }
+
+    /// At what has come since there were so many bytes in memory.
+    fn look_at(&mut self, before: usize) {
+        let piece = &self.tail[before..];
+        self.scanner.feed(piece);
+        if let Some(reader) = &mut self.reader {
+            reader.feed(piece);
+        }
+        self.bytes += piece.len() as u64;
+    }
+
+    /// What has read it, if anything has.
+    pub(crate) fn take_reader(&mut self) -> Option<Box<Reader>> {
+        self.reader.take()
     }
 
     /// Bytes of the text.

@@ -14,9 +14,11 @@ use ringpost_smtp::client::RemoteReply;
 use ringpost_smtp::dsn::{OfRecipient, decode};
 
 use crate::dispatch::{self, Envelope, Flight, Fresh};
+use crate::event::Event;
 use crate::letter::{Outcome, Results};
 use crate::limits;
 use crate::recipient::{self, Unique};
+use crate::settings::Settings;
 use crate::shard::{Shard, World};
 use crate::submit::Noted;
 
@@ -35,6 +37,18 @@ pub(crate) enum Fate {
     Delayed(u64),
 }
 
+impl Fate {
+    /// `Action:` of its report (RFC 3464 §2.3.3).
+    fn action(self) -> &'static str {
+        match self {
+            Self::Failed | Self::Expired => "failed",
+            Self::Delivered => "delivered",
+            Self::Relayed => "relayed",
+            Self::Delayed(_) => "delayed",
+        }
+    }
+}
+
 /// A recipient whose fate may have to be told.
 pub(crate) struct Ending {
     pub(crate) index: u16,
@@ -48,6 +62,8 @@ pub(crate) struct Ending {
     pub(crate) output: String,
     pub(crate) remote: String,
     pub(crate) fate: Fate,
+    /// Where its report goes, and no other's, if not to the sender.
+    pub(crate) returns_to: Option<String>,
 }
 
 impl Ending {
@@ -66,6 +82,7 @@ impl Ending {
             output: String::new(),
             remote: results.remote.clone(),
             fate,
+            returns_to: None,
         }
     }
 
@@ -81,6 +98,7 @@ impl Ending {
             output: String::new(),
             remote: String::new(),
             fate: Fate::Delayed(until_ms),
+            returns_to: None,
         }
     }
 
@@ -134,7 +152,10 @@ impl About {
 /// The null sender gets no report (RFC 5321 §4.5.5).
 pub(crate) async fn report<W: World>(shard: &Rc<Shard<W>>, about: &About, endings: Vec<Ending>) {
     let (failures, successes): (Vec<Ending>, Vec<Ending>) = endings.into_iter().partition(Ending::is_failure);
-    for endings in [failures, successes] {
+    // Those with an address of their own are told of there, one by one.
+    let (alone, together): (Vec<Ending>, Vec<Ending>) =
+        failures.into_iter().partition(|ending| ending.returns_to.is_some());
+    for endings in alone.into_iter().map(|ending| vec![ending]).chain([together, successes]) {
         let told: Vec<&Ending> = endings.iter().filter(|ending| ending.is_wanted()).collect();
         let is_lost = about.sender.is_empty() && told.iter().any(|ending| ending.is_failure());
         shard.counters.add(Counter::BouncesDropped, u64::from(is_lost));
@@ -155,7 +176,8 @@ pub(crate) async fn report<W: World>(shard: &Rc<Shard<W>>, about: &About, ending
 /// is not durable.
 pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings: &[&Ending]) -> bool {
     let About { id, sender, flags, received_ms, envid } = about;
-    let (id, flags, received_ms, sender) = (*id, *flags, *received_ms, &**sender);
+    let (id, flags, received_ms) = (*id, *flags, *received_ms);
+    let sender = endings[0].returns_to.as_deref().unwrap_or(sender);
     let is_failure = endings[0].is_failure();
     let settings = shard.settings();
     let facts =
@@ -172,6 +194,9 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
             return true;
         }
     };
+    if !is_within_limits(shard, &settings, about, sender, endings) {
+        return true;
+    }
     let mut unique = Unique::new(&settings, "", "");
     deliveries
         .into_iter()
@@ -250,6 +275,33 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
         },
     );
     true
+}
+
+/// Whether a report may be made: of strangers' mail, there are not too many. What is not made is told of.
+fn is_within_limits<W: World>(
+    shard: &Shard<W>,
+    settings: &Settings,
+    about: &About,
+    sender: &str,
+    endings: &[&Ending],
+) -> bool {
+    if !about.flags.contains(Flags::STRANGER) {
+        return true;
+    }
+    let (limits, now_ms) = (&settings.config.bounce.limits, shard.runtime.unix_ms());
+    let admitted = shard.backscatter.admit(limits, sender, now_ms, || shard.runtime.random_u64());
+    let Err(over) = admitted else { return true };
+    shard.counters.add(Counter::BouncesWithheld, 1);
+    shard.event(&Event::Withheld {
+        id: about.id,
+        sender,
+        recipient: &endings[0].recipient,
+        more: endings.len() - 1,
+        action: endings[0].fate.action(),
+        limit: over.name,
+        rate: over.rate,
+    });
+    false
 }
 
 /// Type and address of ORCPT, decoded. What is not of a type that may go beyond ASCII is xtext (RFC 6533 §3).

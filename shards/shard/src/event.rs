@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ringpost_conf::Rate;
 use ringpost_io::Peer;
 use ringpost_queue::MessageId;
 use ringpost_routes::{Change, PolicyKind};
@@ -11,6 +12,7 @@ use ringpost_smtp::client::RemoteReply;
 use ringpost_tls::{Secured, Shown};
 
 use crate::letter::{Delays, Link, Security};
+use crate::returned::Returned;
 
 /// What the certificate of a server proves.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +175,25 @@ pub enum Event<'a> {
         class: Option<&'a str>,
         /// What the other side said, if it did.
         reply: Option<&'a RemoteReply>,
+    },
+    /// What a message says that has come back about one that has left here.
+    Returned(&'a Returned<'a>),
+    /// A report of a stranger's message that was not made: its sender, or those like him, have had too many.
+    Withheld {
+        /// The message.
+        id: MessageId,
+        /// Whom it would have gone to.
+        sender: &'a str,
+        /// Whom it would have been about.
+        recipient: &'a str,
+        /// How many others.
+        more: usize,
+        /// What has become of them (RFC 3464 §2.3.3).
+        action: &'a str,
+        /// The limit, as the configuration has it.
+        limit: &'a str,
+        /// What it is.
+        rate: Rate,
     },
     /// Something an administrator should look at.
     Warning(&'a str),
@@ -382,6 +403,14 @@ impl Display for Event<'_> {
                 let (kind, what) = (if *kind == PolicyKind::Dane { "tlsa" } else { "sts" }, failure.unwrap_or("ok"));
                 write!(f, "tls    to={host} domain={domain} policy={kind} result={what}")
             }
+            Event::Returned(returned) => write!(f, "{returned}"),
+            Event::Withheld { id, sender, recipient, more, action, limit, rate } => {
+                write!(f, "bounce id={id} to=<{sender}> withheld limit={limit} rate={rate} rcpt=<{recipient}>")?;
+                if *more > 0 {
+                    write!(f, " more={more}")?;
+                }
+                write!(f, " action={action}")
+            }
             Event::Warning(text) => write!(f, "warn   {text}"),
         }
     }
@@ -405,6 +434,24 @@ mod tests {
         ] {
             assert_eq!(line(pace), format!("pace   route=mx:25 {says} reply=\"451 4.7.0 slow 'down'\""));
         }
+    }
+
+    #[test]
+    fn a_report_that_is_not_made_is_told_with_its_limit() {
+        let rate = Rate { count: 100, per: Duration::from_secs(3600) };
+        let event = |more| Event::Withheld {
+            id: MessageId(7),
+            sender: "a@b.example",
+            recipient: "c@d.example",
+            more,
+            action: "failed",
+            limit: "per-sender",
+            rate,
+        };
+        let line =
+            "bounce id=0000000000000007 to=<a@b.example> withheld limit=per-sender rate=100/h rcpt=<c@d.example>";
+        assert_eq!(event(0).to_string(), format!("{line} action=failed"));
+        assert_eq!(event(2).to_string(), format!("{line} more=2 action=failed"));
     }
 
     #[test]

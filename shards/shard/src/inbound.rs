@@ -1,5 +1,6 @@
 //! A client's connection: reads, steps the session, does what the step says, writes. Decides nothing itself.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::limits;
 use crate::login;
 use crate::recipient::{Client, First, Recipients};
 use crate::replies;
+use crate::returned;
 use crate::secure;
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
@@ -77,6 +79,7 @@ pub(crate) async fn serve<W: World>(
             user: None,
             proceeding: None,
             is_unsure: false,
+            is_named: OnceCell::new(),
         },
         settings,
     };
@@ -151,7 +154,12 @@ async fn transaction<W: World>(
                 session.on_recipient(verdict, &mut tx, out);
             }
             Step::Data => {
-                message = Some(Receiving::begin(now, masquerade(&connection.settings, &connection.client, &tx)));
+                let (client, settings) = (&connection.client, &connection.settings);
+                let mut receiving = Receiving::begin(now, masquerade(settings, client, &tx));
+                if returned::is_read(shard, settings, &tx, recipients.are_read(settings).any(|reads| reads)) {
+                    receiving.incoming.read_by(Box::default());
+                }
+                message = Some(receiving);
                 session.on_data(if shard.stopping.get() { Err(replies::stopping()) } else { Ok(()) }, out);
             }
             Step::Body(piece) => {

@@ -8,6 +8,7 @@
 
 mod ask;
 mod audit;
+mod backscatter;
 mod backup;
 mod body;
 mod bounce;
@@ -40,6 +41,8 @@ mod reason;
 mod recipient;
 mod replies;
 mod resolve;
+mod returned;
+mod reverse_path;
 mod secure;
 mod settings;
 mod settle;
@@ -52,6 +55,7 @@ mod wake;
 mod wire;
 
 pub use ask::{Ask, Dane, Exchanger, Mode, MxAnswer, NameAnswer, Policy, Said};
+pub use backscatter::Backscatter;
 pub use event::{Course, Event, Origin, Pace, Proof, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, UserRecord};
 pub use inspect::{Asked, ListedEnvelope, Order, ShardReport, ShownMessage, Why, listed, stopped};
@@ -60,6 +64,7 @@ pub use local::{Addressee, Store, Target};
 pub use login::{Book, Login, Proceeding, Verdict, claimed};
 pub use overview::{HostRow, HostState, LeftOut, Limit, Overview, RelayRow, RouteRow};
 pub use reason::{Blocked, Onward, Reason, Selector};
+pub use returned::Returned;
 pub use ringpost_routes::PolicyKind;
 pub use secure::Servers;
 pub use settings::Overrides;

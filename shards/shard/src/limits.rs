@@ -202,3 +202,7 @@ pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);
 const _: () = assert!(DELIVERIES_PER_MESSAGE <= u16::MAX as usize, "an envelope's index must hold it");
 const _: () = assert!(ROUTE_SWEEP.as_secs() + LAST_ATTEMPT.as_secs() < 60, "nothing outlives its expiry by a minute");
 const _: () = assert!(FILE_ANSWER.as_secs() < EXPANSION.as_secs());
+
+/// Addresses, and likewise domains, of which it is known how many reports of strangers' mail they were sent: 8 bytes each, for the
+/// whole engine. More of them share.
+pub const BACKSCATTER_CELLS: usize = 4096;

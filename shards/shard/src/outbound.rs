@@ -585,7 +585,10 @@ async fn transact<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>
         smtputf8: ticket.smtputf8,
         requiretls: ticket.requires_tls,
         priority: ticket.priority,
-        requests: Requests { message: OfMessage { ret: ticket.ret, envid: &ticket.envid }, recipients: &requests },
+        requests: Requests {
+            message: OfMessage { ret: ticket.ret, envid: &ticket.envid, verp: None },
+            recipients: &requests,
+        },
     };
     if let Err(results) = connection.session.begin(&envelope, &mut connection.out) {
         return Ended::Done(results);

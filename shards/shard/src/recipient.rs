@@ -1,6 +1,7 @@
 //! What becomes of a recipient: most are taken as they are, the others are expanded first (`conf/src/expand`), and whatever
 //! that needs to know is asked for here.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -36,6 +37,22 @@ pub(crate) struct Client {
     pub(crate) proceeding: Option<Proceeding>,
     /// Nobody could say yet whom its certificate stands for.
     pub(crate) is_unsure: bool,
+    /// Whether the rules name it, once that was wanted.
+    pub(crate) is_named: OnceCell<bool>,
+}
+
+impl Client {
+    /// Whether it is nobody we know: it is not of this host, has not logged in, shows no certificate that is good, and no rule
+    /// that takes mail names its address. What it says in MAIL may be anything.
+    pub(crate) fn is_stranger(&self, settings: &Settings) -> bool {
+        let Some(address) = self.origin.address() else { return false };
+        let names = self.secured.as_ref().and_then(|secured| secured.client.names());
+        if self.user.is_some() || names.is_some() || settings.is_local(address, self.local) {
+            return false;
+        }
+        let facts = || Facts { source: Some(address), ..Facts::default() };
+        !*self.is_named.get_or_init(|| settings.config.names_client(&facts()))
+    }
 }
 
 /// What the accepted recipients have become, in the transaction's order.
@@ -141,6 +158,16 @@ impl Recipients {
         let (session, sender, reply) = (client.session, tx.reverse_path(), refusal.to_string());
         shard.event(&Event::RecipientRefused { session, sender, recipient, reply: &reply });
         refusal
+    }
+
+    /// Of each, in order, whether an action that it is delivered by reads reports; of none, where no action does.
+    pub(crate) fn are_read<'s>(&'s self, settings: &'s Settings) -> impl Iterator<Item = bool> + 's {
+        let reads = |action: usize| settings.config.actions[action].feedback;
+        let accepted = if settings.reads_feedback { &self.accepted[..] } else { &[] };
+        accepted.iter().map(move |accepted| match accepted {
+            Accepted::Plain(action) => reads(*action),
+            Accepted::Expanded(all) => all.iter().any(|one| reads(one.action)),
+        })
     }
 
     fn make_room(&mut self, deliveries: usize) -> Result<(), Reply> {

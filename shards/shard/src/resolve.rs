@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringpost_address::split_address;
 use ringpost_conf::expand::{self, Told};
 use ringpost_conf::{ActionKind, Config, Direction, Host as ConfHost, Lookup, Relay, RelayHost, RelayTls, Scheme};
 use ringpost_io::{Class, Mesh, Runtime};
@@ -16,7 +15,7 @@ use ringpost_smtp::client::RemoteReply;
 use ringpost_smtp::dsn::Ret;
 
 use crate::ask::{Ask, Dane, Exchanger, MxAnswer, Policy, Question};
-use crate::dispatch::{self, Envelope, Fresh};
+use crate::dispatch::{self, Fresh};
 use crate::event::Event;
 use crate::exchangers::{Ground, Unfit};
 use crate::letter::{Delays, Letter, Outcome, Results, Ticket};
@@ -26,7 +25,7 @@ use crate::settings::{Settings, Shaped};
 use crate::shard::{Shard, World};
 use crate::stock::Place;
 use crate::vouch::{self, Barred, Care, Wish};
-use crate::{backup, limits, lookups, outbound, reason, settle};
+use crate::{backup, limits, lookups, outbound, reason, reverse_path, settle};
 
 /// Forward-paths with the index of their envelope.
 type Indexed = Vec<(u16, String)>;
@@ -62,27 +61,22 @@ pub(crate) fn route<W: World>(
     let indexed = |recipients: &[(u16, &str)]| -> Indexed {
         recipients.iter().map(|(index, recipient)| (*index, (*recipient).to_owned())).collect()
     };
-    if !relay.srs {
-        let plan = Plan::new(settings, relay, action, &fresh.sender, &fresh.sender);
+    if !reverse_path::differs(relay, fresh.flags) {
+        let plan = Plan::new(settings, relay, action, relay.reverse_path(&fresh.sender).into_owned(), &fresh.sender);
         return by_plan(shard, settings, fresh, action, plan, indexed(recipients));
     }
-    // Whoever has forwarded it gives the sender's address.
-    let mut by_sender: BTreeMap<Option<String>, Vec<(u16, &str)>> = BTreeMap::new();
-    for (index, recipient) in recipients {
-        let envelope = fresh.envelopes.iter().find(|one| one.index == *index);
-        let sender = envelope.and_then(|envelope| forwarded(settings, fresh, envelope));
-        by_sender.entry(sender).or_default().push((*index, recipient));
+    let message = reverse_path::Message { sender: &fresh.sender, flags: fresh.flags, received_ms: fresh.received_ms };
+    let mut by_sender: BTreeMap<String, Vec<(u16, &str)>> = BTreeMap::new();
+    for envelope in fresh.envelopes.iter() {
+        // Both are in the order of their indexes.
+        let Ok(at) = recipients.binary_search_by_key(&envelope.index, |(index, _)| *index) else { continue };
+        let sender = reverse_path::of(settings, relay, message, envelope);
+        by_sender.entry(sender).or_default().push(recipients[at]);
     }
     for (sender, recipients) in by_sender {
-        let plan = Plan::new(settings, relay, action, sender.as_deref().unwrap_or(&fresh.sender), &fresh.sender);
+        let plan = Plan::new(settings, relay, action, sender, &fresh.sender);
         by_plan(shard, settings, fresh, action, plan, indexed(&recipients));
     }
-}
-
-/// The reverse-path of what is forwarded, by the domain that it came to first; `None`: it is not forwarded, or needs no other.
-fn forwarded(settings: &Settings, fresh: &Fresh, envelope: &Envelope) -> Option<String> {
-    let original = envelope.original.as_deref()?;
-    settings.config.srs.forwarded(&fresh.sender, split_address(original)?.1, fresh.received_ms)
 }
 
 fn by_plan<W: World>(
@@ -201,7 +195,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(settings: &Rc<Settings>, relay: &Relay, action: usize, sender: &str, original: &str) -> Self {
+    fn new(settings: &Rc<Settings>, relay: &Relay, action: usize, sender: String, original: &str) -> Self {
         let first = || settings.outlines.reference(settings.outlines.canonical(action)).to_owned();
         let helo = match relay.helo_by_source {
             Some(_) => Helo::BySource { action: first() },
@@ -210,7 +204,7 @@ impl Plan {
         let login = relay.auth.is_some().then(first);
         let pool = relay.pool.as_ref().and_then(|name| settings.pools.get(name));
         let pool = pool.map(|pool| (pool.clone(), Pool::key(original)));
-        let (sender, terms, settings) = (relay.reverse_path(sender).into_owned(), relay.terms(), settings.clone());
+        let (terms, settings) = (relay.terms(), settings.clone());
         Self { helo, login, sender, pool, terms, shaping: relay.shaping.clone(), action, settings }
     }
 

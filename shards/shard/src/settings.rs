@@ -4,7 +4,7 @@ use ringpost_conf::expand::Outlines;
 use ringpost_conf::tables::{HostName, Mapped};
 use ringpost_conf::{
     Config, Family, Keyed, OnReply, Origin, Proxies, RelayTls, Reserve, Select, Senders, ShapeSelector, Shaping,
-    TlsMode,
+    TlsMode, verp,
 };
 use ringpost_io::Peer;
 use ringpost_queue::{Options, Plant};
@@ -96,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) sleepers_max: usize,
     /// Due envelopes taken out of the queue at once: `scheduler limit max-schedule`.
     pub(crate) at_once: usize,
+    /// Whether an action reads reports.
+    pub(crate) reads_feedback: bool,
     /// Whether a rule wants to know what clients are called.
     pub(crate) asks_client_names: bool,
 }
@@ -114,6 +116,8 @@ impl Settings {
                 errors_max: smtp.errors_max,
                 command_bytes_max: smtp.line_bytes_max as usize,
                 dsn: !listener.no_dsn,
+                // A delimiter is one character of ASCII.
+                verp: [smtp.sub_address_delimiter as u8, verp::SEPARATOR as u8],
                 encryption: match listener.tls.mode {
                     TlsMode::Offered if tls.is_some() => Encryption::Offered,
                     // Without a certificate nothing is taken there, rather than everything in the clear.
@@ -159,6 +163,7 @@ impl Settings {
             sessions_max: config.smtp.sessions_max as usize,
             sessions_per_address_max: config.smtp.sessions_per_source_max as usize,
             received_max: config.smtp.received_max as usize,
+            reads_feedback: config.actions.iter().any(|action| action.feedback),
             asks_client_names: config.matches.iter().any(|rule| matches!(rule.from.1, Origin::ReverseName(_))),
             hostname: hostname.to_owned(),
             config,

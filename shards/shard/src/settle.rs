@@ -17,9 +17,9 @@ use crate::bounce::{self, About, Ending, Fate};
 use crate::dispatch::{self, Envelope, Flight};
 use crate::event::{Course, Event, Result};
 use crate::letter::{Outcome, Results};
-use crate::limits;
 use crate::reason::Progress;
 use crate::shard::{Shard, World};
+use crate::{limits, reverse_path};
 
 /// Takes the results of a ticket or a local delivery.
 pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
@@ -70,6 +70,7 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
             Verdict::GiveUp { reply, expired, output } => endings.push(Ending {
                 reply: reply.into_owned(),
                 output: output.to_owned(),
+                returns_to: returns_to(flight, envelope),
                 ..Ending::new(envelope, outcome, &results, if expired { Fate::Expired } else { Fate::Failed })
             }),
         }
@@ -97,6 +98,13 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
         shard.kept_bytes.set(shard.kept_bytes.get() - flight.kept_bytes);
         shard.landed.raise();
     }
+}
+
+/// Where the report on a failure goes, if not to the sender.
+fn returns_to(flight: &Flight, envelope: &Envelope) -> Option<String> {
+    let Flight { sender, flags, received_ms, settings, .. } = flight;
+    let message = reverse_path::Message { sender, flags: *flags, received_ms: *received_ms };
+    reverse_path::of_failure(settings, message, envelope)
 }
 
 /// What the sender is to be told of a delivery that has succeeded (RFC 3461 §5.2); `None`: nothing by us.

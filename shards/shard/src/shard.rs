@@ -18,6 +18,7 @@ use ringpost_tls::Connector;
 use slab::Slab;
 
 use crate::ask::{Ask, Cache, NameAnswer, Question};
+use crate::backscatter::Backscatter;
 use crate::dispatch::Flight;
 use crate::event::{Event, Origin};
 use crate::faults::Told;
@@ -82,6 +83,8 @@ pub struct Start<W: World> {
     pub events: Rc<dyn Fn(&Event<'_>)>,
     /// Counters that others read.
     pub counters: Arc<Counters>,
+    /// Which reports of strangers' mail were made: one for all shards.
+    pub backscatter: Arc<Backscatter>,
     /// Called once when the queue is open and the listeners accept, with what the queue had to report, or with the
     /// error that `run` then returns.
     pub ready: Box<dyn FnOnce(Result<Opened, String>)>,
@@ -121,6 +124,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) hostname: String,
     pub(crate) events: Rc<dyn Fn(&Event<'_>)>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) backscatter: Arc<Backscatter>,
     pub(crate) stages: Stages,
     pub(crate) outbox: Outbox,
     pub(crate) cache: Cache<Question, Resolved>,
@@ -221,6 +225,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         orders,
         events,
         counters,
+        backscatter,
         ready,
         plant,
     } = start;
@@ -243,6 +248,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         hostname,
         events,
         counters,
+        backscatter,
         stages: Stages::new(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),

@@ -18,7 +18,7 @@ use crate::event::{Event, Origin};
 use crate::recipient::{Client, Recipients};
 use crate::settings::Settings;
 use crate::shard::{Shard, World};
-use crate::{limits, replies, secure};
+use crate::{limits, replies, returned, secure};
 
 /// Makes the message durable and sends it on its way.
 ///
@@ -49,8 +49,11 @@ pub(crate) async fn submit<W: World>(
     let asked = tx.asked_of_message();
     flags.set(Flags::RET_FULL, asked.ret == Some(Ret::Full));
     flags.set(Flags::RET_HEADERS, asked.ret == Some(Ret::Headers));
+    flags.set(Flags::VERP, asked.verp.is_some());
+    flags.set(Flags::STRANGER, client.is_stranger(settings));
     flags.set_priority(tx.priority());
     let tag = &settings.policies[client.listener].tag;
+    let reader = incoming.take_reader().map(|reader| (reader, recipients.are_read(settings).collect::<Vec<bool>>()));
     let envelopes: Rc<[Envelope]> = recipients.envelopes(settings, tx, tag).into();
     let travelling = incoming.whole().filter(|_| bytes <= limits::TRAVELLING_BODY_BYTES).map(|text| {
         let mut body = Vec::with_capacity(head.len() + text.len());
@@ -89,6 +92,9 @@ pub(crate) async fn submit<W: World>(
         bytes,
         commit,
     });
+    if let Some((reader, named)) = reader {
+        returned::tell(shard, settings, (tx, &named), (id, client.session), reader.finish().as_ref());
+    }
     if let Some(at_ms) = release_ms {
         envelopes.iter().for_each(|envelope| shard.queue.release(id, envelope.index, at_ms));
         return Ok(id);

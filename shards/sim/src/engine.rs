@@ -11,13 +11,14 @@ use futures_channel::oneshot;
 use ringpost_conf::expand::User;
 use ringpost_conf::tables::{DomainSet, MemoryTable, ServiceKind};
 use ringpost_conf::{
-    ActionKind, Among, Backend, Config, Dest, Keyed, Line, Mapping, Match, Quickstart, Table, TableId, TableOptions,
+    ActionKind, Among, Backend, BounceLimits, Config, Dest, Keyed, Line, Mapping, Match, Quickstart, Rate, Table,
+    TableId, TableOptions,
 };
 use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
 use ringpost_io::{Class, Mailbox, Runtime, Sender};
 use ringpost_perf::Counters;
 use ringpost_queue::Plant;
-use ringpost_shard::{Event, Letter, Order, Start, World};
+use ringpost_shard::{Backscatter, Event, Letter, Order, Start, World};
 
 use crate::coordinator::{LISTS, MEMBERS, Names, Nobody};
 use crate::limits;
@@ -86,6 +87,9 @@ pub(crate) fn config(address: IpAddr, ttl: Option<Duration>) -> Arc<Config> {
     let mut rule = Match::everything(1, Line::built_in());
     rule.dest.1 = Dest::Domain(Among::Table(Arc::new(domains)));
     config.matches.insert(0, rule);
+    // Its clients are strangers, and the promises are held against each of their messages.
+    let all = Rate { count: u32::MAX, per: Duration::from_secs(1) };
+    config.bounce.limits = BounceLimits { per_sender: all, per_domain: all, total: all };
     config.store.segment_bytes = limits::SEGMENT_BYTES;
     config.store.spool_memory_bytes = 32 * 1024;
     Arc::new(config)
@@ -95,7 +99,7 @@ impl Engine {
     /// Starts all shards; whether their queues open shows later.
     pub(crate) fn start(world: &SimWorld, site: &Site) -> Self {
         let (ended, failed) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None)));
-        let mut orders = Vec::new();
+        let (mut orders, backscatter) = (Vec::new(), Arc::new(Backscatter::default()));
         for mesh in world.mesh::<Letter>(limits::SHARDS, 256) {
             let runtime = world.node_at(NODE, site.address.ip());
             let (sender, mailbox) = Mailbox::new(64);
@@ -131,6 +135,7 @@ impl Engine {
                     }
                 }),
                 counters: site.counters.clone(),
+                backscatter: backscatter.clone(),
                 ready: Box::new(move |result| {
                     if let Err(why) = result {
                         *note.borrow_mut() = Some(why);

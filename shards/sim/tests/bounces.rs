@@ -401,3 +401,28 @@ fn s101_a_bounce_that_leads_nowhere_is_dropped_and_counted() {
     assert_eq!([Counter::Bounced, Counter::BouncesDropped].map(|of| engine.counters.get(of)), [0, 1]);
     assert_eq!(engine.queued(&world), 0);
 }
+
+/// A flood with forged reverse-paths: their owners have no more than the limits say, in each hour, and nothing stays behind.
+#[test]
+fn s101_a_flood_of_strangers_sends_others_a_bounded_number_of_reports() {
+    let world = Rc::new(SimWorld::new(107));
+    serve(&world, "refuses.sim", "550 5.1.1 no such user\r\n");
+    let taken = serve(&world, "takes.sim", "250 ok\r\n");
+    let engine =
+        Engine::start(&world, "a.sim", &rules("refuses.sim", "bounce limit per-sender 3/h per-domain 5/h total 5/h\n"));
+    let counts = || [Counter::Bounced, Counter::BouncesWithheld].map(|of| engine.counters.get(of));
+    let flood = || (0..20).for_each(|n| submit(&world, &format!("victim{}@sender.sim", n % 2), "r@late.sim"));
+    flood();
+    world.run_for(Duration::from_secs(60));
+    assert_eq!((counts(), taken.borrow().len()), ([5, 15], 5));
+    world.run_for(HOUR * 2);
+    flood();
+    world.run_for(Duration::from_secs(60));
+    assert_eq!((counts(), taken.borrow().len(), engine.queued(&world)), ([10, 30], 10, 0));
+    // Notices of delay are such reports, too.
+    engine.reload(&rules("defers.sim", "bounce warn-interval 1h\nbounce limit per-sender 1/h\n"));
+    serve(&world, "defers.sim", "451 4.3.0 not now\r\n");
+    (0..3).for_each(|_| submit(&world, "other@sender.sim", "r@late.sim"));
+    world.run_for(HOUR * 2);
+    assert_eq!((counts(), reported(&taken, "delayed", Duration::ZERO).len()), ([10, 32], 1));
+}

@@ -101,10 +101,13 @@ pub struct OfMessage<'a> {
     pub ret: Option<Ret>,
     /// ENVID, the client's name for the transaction, in xtext; empty if there is none.
     pub envid: &'a str,
+    /// XVERP (Postfix): what comes back of a recipient is to come to an address of its own. The two delimiters of that address;
+    /// empty: those of the server.
+    pub verp: Option<&'a str>,
 }
 
 impl OfMessage<'_> {
-    /// Appends the parameters, a space before each.
+    /// Appends the parameters of RFC 3461, a space before each.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         if let Some(ret) = self.ret {
             out.extend_from_slice(b" RET=");
@@ -113,6 +116,16 @@ impl OfMessage<'_> {
         if !self.envid.is_empty() {
             out.extend_from_slice(b" ENVID=");
             push_checked(self.envid, out);
+        }
+    }
+
+    /// Appends XVERP, for a server that offers it.
+    pub(crate) fn write_verp(&self, out: &mut Vec<u8>) {
+        let Some(delimiters) = self.verp else { return };
+        out.extend_from_slice(b" XVERP");
+        if !delimiters.is_empty() {
+            out.push(b'=');
+            push_checked(delimiters, out);
         }
     }
 }

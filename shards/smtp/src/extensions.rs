@@ -8,13 +8,14 @@ use crate::server::{Mechanisms, Policy};
 /// Appends the reply to EHLO (RFC 5321 §4.1.1.1): PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152),
 /// SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), ENHANCEDSTATUSCODES (RFC 2034), DSN (RFC 3461), LIMITS (RFC 9422); STARTTLS (RFC 3207) and
 /// AUTH (RFC 4954) where they may be said now, REQUIRETLS (RFC 8689) where STARTTLS has been, FUTURERELEASE (RFC 4865) with its
-/// latest time where messages may be held, MT-PRIORITY (RFC 6710) where its client's word counts, or would after a login.
+/// latest time where messages may be held, MT-PRIORITY (RFC 6710) and XVERP (Postfix's) where its client's word counts, or would
+/// after a login.
 pub(crate) fn announce(
     policy: &Policy,
     start_tls: bool,
     encrypted: bool,
     mechanisms: Mechanisms,
-    priorities: bool,
+    is_own: bool,
     latest_release: Option<u64>,
     out: &mut Vec<u8>,
 ) {
@@ -36,9 +37,9 @@ pub(crate) fn announce(
     if policy.dsn {
         out.extend_from_slice(b"\r\n250-DSN");
     }
-    if priorities {
+    if is_own {
         // No name of a profile: what the numbers mean is RFC 6710's own.
-        out.extend_from_slice(b"\r\n250-MT-PRIORITY");
+        out.extend_from_slice(b"\r\n250-MT-PRIORITY\r\n250-XVERP");
     }
     if let Some(latest) = latest_release {
         release::announce(latest, out);
@@ -81,6 +82,8 @@ pub struct Offered {
     pub requiretls: bool,
     /// RFC 6710: messages may have a priority.
     pub mt_priority: bool,
+    /// Postfix's: a message may have a reverse-path for each recipient.
+    pub xverp: bool,
     /// RFC 1870: SIZE may be declared.
     pub size: bool,
     /// Largest message in bytes that it takes, if it says so.
@@ -115,6 +118,8 @@ impl Offered {
             self.dsn = true;
         } else if keyword.eq_ignore_ascii_case(b"MT-PRIORITY") {
             self.mt_priority = true;
+        } else if keyword.eq_ignore_ascii_case(b"XVERP") {
+            self.xverp = true;
         } else if keyword.eq_ignore_ascii_case(b"SIZE") {
             self.size = true;
             // 0 means no fixed limit (RFC 1870 §4).
@@ -164,6 +169,7 @@ mod tests {
             dsn: true,
             requiretls: true,
             mt_priority: true,
+            xverp: true,
             size: true,
             size_max: Some(1234),
             recipients_max: Some(7),

@@ -201,6 +201,9 @@ pub(crate) const BAD_RELEASE: &[u8] =
     b"501 5.5.4 HOLDFOR is a number of seconds, HOLDUNTIL a date of RFC 3339, and one of them given once\r\n";
 pub(crate) const RELEASE_TOO_FAR: &[u8] = b"501 5.5.4 no message is held for so long; EHLO says for how long\r\n";
 pub(crate) const BAD_PRIORITY: &[u8] = b"501 5.5.4 MT-PRIORITY is a number from -9 to 9, and given once\r\n";
+pub(crate) const BAD_VERP: &[u8] =
+    b"501 5.5.4 XVERP has no value, or the delimiter of sub-addresses here and =, and is given once\r\n";
+pub(crate) const VERP_OF_NOBODY: &[u8] = b"503 5.5.4 XVERP needs a sender\r\n";
 pub(crate) const UNKNOWN_PARAMETER: &[u8] = b"555 5.5.4 parameter unknown\r\n";
 pub(crate) const NEEDS_SMTPUTF8: &[u8] = b"553 5.6.7 this address needs MAIL with SMTPUTF8\r\n";
 pub(crate) const START_TLS: &[u8] = b"220 2.0.0 begin the TLS handshake\r\n";
@@ -237,6 +240,8 @@ pub(crate) const LOCAL_TOO_LARGE: &str = "message exceeds the size that the next
 pub(crate) const REQUIRETLS_IN_CLEAR: &[u8] = b"530 5.7.10 REQUIRETLS needs a connection that is encrypted\r\n";
 pub(crate) const LOCAL_NO_REQUIRETLS: &str =
     "the message requires TLS all the way, and the next server does not offer REQUIRETLS";
+pub(crate) const LOCAL_NO_XVERP: &str =
+    "a reverse-path for each recipient was asked for, and the next server does not offer XVERP";
 pub(crate) const LOCAL_NO_SMTPUTF8: &str = "the next server does not take internationalised addresses";
 pub(crate) const LOCAL_TOO_MANY_RECIPIENTS: &str = "the next server takes fewer recipients at a time";
 pub(crate) const LOCAL_NO_STARTTLS: &str = "encryption is required, and the next server does not offer STARTTLS";

@@ -30,6 +30,7 @@ pub(crate) struct Declared<'i> {
     pub(crate) envid: &'i str,
     pub(crate) release: Option<Release>,
     pub(crate) priority: Option<i8>,
+    pub(crate) verp: bool,
 }
 
 /// The envelope as far as it was told and accepted.
@@ -104,9 +105,9 @@ impl<'a> Transaction<'a> {
         found.map_or_else(|_| OfRecipient::default(), |at| self.requests[at].1)
     }
 
-    /// RET and ENVID (RFC 3461).
+    /// RET and ENVID (RFC 3461), XVERP.
     pub fn asked_of_message(&self) -> OfMessage<'a> {
-        OfMessage { ret: self.declared.ret, envid: self.declared.envid }
+        OfMessage { ret: self.declared.ret, envid: self.declared.envid, verp: self.declared.verp.then_some("") }
     }
 
     /// BODY parameter.

@@ -430,7 +430,7 @@ fn what_the_sender_wants_to_be_told_is_said_where_dsn_is_offered() {
         requiretls: false,
         priority: 0,
         requests: Requests {
-            message: OfMessage { ret: Some(Ret::Headers), envid: "id+2B1" },
+            message: OfMessage { ret: Some(Ret::Headers), envid: "id+2B1", verp: None },
             recipients: &[first, OfRecipient::default()],
         },
     };

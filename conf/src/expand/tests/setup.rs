@@ -74,6 +74,7 @@ impl Setup {
             kind,
             mapping: None,
             local: LocalOptions::default(),
+            feedback: false,
             ttl: crate::limits::QUEUE_TTL,
             line: Line::built_in(),
         });

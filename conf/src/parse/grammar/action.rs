@@ -12,7 +12,7 @@ pub(super) const FORMS: &[Form] = &[
     form_of("action", "lmtp", &[NAME, Item::Key("lmtp"), Item::Arg(Kind::Word("a socket or host:port"))], LMTP),
     form_of("action", "expand-only", &[NAME, Item::Key("expand-only")], LOCAL),
     form_of("action", "forward-only", &[NAME, Item::Key("forward-only")], LOCAL),
-    form_of("action", "discard", &[NAME, Item::Key("discard")], &[]),
+    form_of("action", "discard", &[NAME, Item::Key("discard")], &[FEEDBACK]),
 ];
 
 const ALIAS: Opt = Opt::new(&["alias"], Kind::Targ(mapping(ServiceKind::Alias)));
@@ -20,11 +20,12 @@ const VIRTUAL: Opt = Opt::new(&["virtual"], Kind::Targ(mapping(ServiceKind::Alia
 const USER: Opt = Opt::new(&["user"], Kind::Word("a name"));
 const USERBASE: Opt = Opt::new(&["userbase"], Kind::Targ(mapping(ServiceKind::UserInfo)));
 const WRAPPER: Opt = Opt::new(&["wrapper"], Kind::Word("a name"));
+const FEEDBACK: Opt = Opt::new(&["feedback"], Kind::Flag);
 const TTL: Opt = Opt::new(&["ttl"], Kind::Duration);
 
-const LOCAL: &[Opt] = &[ALIAS, VIRTUAL, USER, USERBASE, WRAPPER, TTL];
-const MAILDIR: &[Opt] = &[Opt::new(&["junk"], Kind::Flag), ALIAS, VIRTUAL, USER, USERBASE, WRAPPER, TTL];
-const LMTP: &[Opt] = &[Opt::new(&["rcpt-to"], Kind::Flag), ALIAS, VIRTUAL, USER, USERBASE, WRAPPER, TTL];
+const LOCAL: &[Opt] = &[ALIAS, VIRTUAL, USER, USERBASE, WRAPPER, FEEDBACK, TTL];
+const MAILDIR: &[Opt] = &[Opt::new(&["junk"], Kind::Flag), ALIAS, VIRTUAL, USER, USERBASE, WRAPPER, FEEDBACK, TTL];
+const LMTP: &[Opt] = &[Opt::new(&["rcpt-to"], Kind::Flag), ALIAS, VIRTUAL, USER, USERBASE, WRAPPER, FEEDBACK, TTL];
 
 /// As a mapping, the same URLs are asked for by domain.
 const ROUTES: Use = Use { service: ServiceKind::RelayHost, shape: Shape::Mapping, called: None };
@@ -49,8 +50,10 @@ const RELAY: &[Opt] = &[
     Opt::new(&["ciphers"], Kind::Word("a list of ciphers")),
     Opt::new(&["mail-from"], Kind::Word("an address")),
     Opt::new(&["srs"], Kind::Flag),
+    Opt::new(&["verp"], Kind::Flag),
     Opt::new(&["filter"], Kind::Names),
     Opt::new(&["shaping"], Kind::Word("a name")),
     Opt::new(&["dkim"], Kind::Names),
+    FEEDBACK,
     TTL,
 ];

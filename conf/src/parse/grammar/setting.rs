@@ -29,6 +29,7 @@ pub(super) const FORMS: &[Form] = &[
         &[Item::Key("classify"), WORD, Item::Key("reply"), Item::Arg(Kind::Pattern(list(ServiceKind::String)))],
         CLASSIFY,
     ),
+    limits("bounce", "bounce limit", BOUNCE_LIMITS),
     form_of(
         "queue",
         "queue backend",
@@ -102,6 +103,9 @@ const CLASSIFY: &[Opt] = &[
         ]),
     ),
 ];
+
+const BOUNCE_LIMITS: &[Opt] =
+    &[Opt::new(&["per-sender"], Kind::Rate), Opt::new(&["per-domain"], Kind::Rate), Opt::new(&["total"], Kind::Rate)];
 
 const SMTP_LIMITS: &[Opt] = &[
     Opt::new(&["max-mails"], Kind::Count(1)),

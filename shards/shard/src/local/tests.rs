@@ -137,6 +137,7 @@ impl Place {
             orders: mailbox,
             events: Rc::new(move |event| lines.borrow_mut().push(event.to_string())),
             counters: Arc::new(Counters::default()),
+            backscatter: Default::default(),
             ready: Box::new(|_| {}),
             plant: ringpost_queue::Plant::default(),
         };

@@ -101,6 +101,7 @@ pub fn start(
         orders,
         events: Rc::new(|_| ()),
         counters: Default::default(),
+        backscatter: Default::default(),
         ready: Box::new(|opened| drop(opened.expect("an empty queue"))),
         plant: Default::default(),
     }

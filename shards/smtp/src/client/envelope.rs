@@ -24,14 +24,14 @@ pub struct Envelope<'e> {
     pub requiretls: bool,
     /// MT-PRIORITY (RFC 6710), from -9 to 9; said to a server that offers it, unless it is 0.
     pub priority: i8,
-    /// What the sender wants to be told of it; said to a server that offers DSN (RFC 3461).
+    /// What the sender wants to be told of it; said to a server that offers DSN (RFC 3461), and XVERP.
     pub requests: Requests<'e>,
 }
 
 /// What a sender wants to be told (RFC 3461). The default is nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Requests<'e> {
-    /// RET and ENVID.
+    /// RET, ENVID and XVERP.
     pub message: OfMessage<'e>,
     /// NOTIFY and ORCPT, as many as there are recipients; or none, if nothing is asked of any.
     pub recipients: &'e [OfRecipient<'e>],
@@ -174,6 +174,10 @@ pub(super) fn impossible(envelope: &Envelope<'_>, server: &Offered) -> Option<Re
     if envelope.requiretls && !server.requiretls {
         return Some(RemoteReply::local(550, (5, 7, 30), reply::LOCAL_NO_REQUIRETLS));
     }
+    // Bounces that do not say whom they are about would be of no use to who has asked for others. Another day it may offer it.
+    if envelope.requests.message.verp.is_some() && !server.xverp {
+        return Some(RemoteReply::local(451, (4, 5, 4), reply::LOCAL_NO_XVERP));
+    }
     if server.size_max.is_some_and(|max| envelope.size > max) {
         return Some(RemoteReply::local(552, (5, 3, 4), reply::LOCAL_TOO_LARGE));
     }
@@ -204,6 +208,9 @@ pub(super) fn commands(envelope: &Envelope<'_>, server: &Offered, count: usize, 
     }
     if server.dsn {
         envelope.requests.message.write(out);
+    }
+    if server.xverp {
+        envelope.requests.message.write_verp(out);
     }
     out.extend_from_slice(b"\r\n");
     for (place, recipient) in envelope.recipients[..count].iter().enumerate() {

@@ -158,7 +158,7 @@ impl Session {
     pub fn begin(&mut self, envelope: &Envelope<'_>, out: &mut Vec<u8>) -> Result<(), Vec<RecipientResult>> {
         assert_eq!(self.state, State::Ready, "begin needs a session that is ready");
         if let Some(reply) = envelope::impossible(envelope, &self.offered) {
-            return Err(vec![RecipientResult::Permanent(reply); envelope.recipients.len()]);
+            return Err(vec![RecipientResult::refused(reply); envelope.recipients.len()]);
         }
         let limit = self.offered.recipients_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         self.recipients = Recipients::new(envelope, limit.min(self.at_a_time));

@@ -1,5 +1,5 @@
 //! MAIL (RFC 5321 §4.1.1.2) with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), AUTH (RFC 4954 §5), REQUIRETLS
-//! (RFC 8689), RET and ENVID (RFC 3461), HOLDFOR and HOLDUNTIL (RFC 4865), MT-PRIORITY (RFC 6710).
+//! (RFC 8689), RET and ENVID (RFC 3461), HOLDFOR and HOLDUNTIL (RFC 4865), MT-PRIORITY (RFC 6710), XVERP (Postfix).
 
 use super::auth::Mechanisms;
 use super::session::{Phase, Protocol, Question, Session, State, Step};
@@ -41,6 +41,9 @@ impl Session {
         };
         if !declared.smtputf8 && needs_smtputf8(reverse_path) {
             return self.wrong(reply::NEEDS_SMTPUTF8, out);
+        }
+        if declared.verp && reverse_path == Path::Null {
+            return self.wrong(reply::VERP_OF_NOBODY, out);
         }
         // No mistake, but no use either: said before the message is on its way (RFC 1870 §6.1).
         if declared.size.is_some_and(|bytes| bytes > self.policy.size_max) {
@@ -100,6 +103,12 @@ impl Session {
                 }
                 let priority = value.and_then(priority::parse).filter(|_| declared.priority.is_none());
                 declared.priority = Some(priority.ok_or(reply::BAD_PRIORITY)?);
+            } else if key.eq_ignore_ascii_case(b"XVERP") && self.may_become_own() {
+                if !self.is_own() {
+                    return Err(reply::AUTH_FIRST);
+                }
+                let fits = value.is_none_or(|value| self.policy.verp == value) && !declared.verp;
+                declared.verp = fits.then_some(true).ok_or(reply::BAD_VERP)?;
             } else if key.eq_ignore_ascii_case(b"RET") && self.policy.dsn {
                 let ret = value.and_then(Ret::parse).filter(|_| declared.ret.is_none());
                 declared.ret = Some(ret.ok_or(reply::BAD_RET)?);

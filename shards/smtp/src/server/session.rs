@@ -30,6 +30,8 @@ pub struct Policy {
     pub command_bytes_max: usize,
     /// What a client wants to be told of its message it may say (DSN, RFC 3461).
     pub dsn: bool,
+    /// The delimiters of the addresses that XVERP asks for: of owner and user, and of user and domain.
+    pub verp: [u8; 2],
     /// Whether the session is encrypted, and when.
     pub encryption: Encryption,
     /// Who may log in, and must.
@@ -51,6 +53,7 @@ impl Policy {
             errors_max: limits::ERRORS_MAX,
             command_bytes_max: limits::COMMAND_BYTES_MAX,
             dsn: true,
+            verp: *b"+=",
             encryption: Encryption::Never,
             authentication: Authentication::default(),
             command_timeout: limits::COMMAND_TIMEOUT,
