@@ -376,7 +376,7 @@ async fn run_shard(
         events: Rc::new(events),
         counters,
         ready: Box::new(ready),
-        plant: ringpost_queue::Plant::default(),
+        plant: Default::default(),
     })
     .await
 }
