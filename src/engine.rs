@@ -381,7 +381,7 @@ async fn run_shard(
         counters,
         backscatter,
         ready: Box::new(ready),
-        plant: ringpost_queue::Plant::default(),
+        plant: Default::default(),
     })
     .await
 }

@@ -16,6 +16,8 @@ pub(super) struct Clock {
     elapsed_ns: Cell<u64>,
     events: RefCell<BTreeMap<Key, Event>>,
     made: Cell<u64>,
+    /// By how much the clock on the wall is ahead of what it should show, in milliseconds.
+    wall_ahead_ms: Cell<i64>,
 }
 
 /// When, and which of those at the same time: they happen in the order in which they were arranged.
@@ -28,7 +30,13 @@ pub(super) enum Event {
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { base: Instant::now(), elapsed_ns: Cell::new(0), events: RefCell::default(), made: Cell::new(0) }
+        Self {
+            base: Instant::now(),
+            elapsed_ns: Cell::new(0),
+            events: RefCell::default(),
+            made: Cell::new(0),
+            wall_ahead_ms: Cell::new(0),
+        }
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -40,7 +48,11 @@ impl Clock {
     }
 
     pub(super) fn unix_ms(&self) -> u64 {
-        EPOCH_MS + self.elapsed_ns.get() / 1_000_000
+        (EPOCH_MS + self.elapsed_ns.get() / 1_000_000).saturating_add_signed(self.wall_ahead_ms.get())
+    }
+
+    pub(super) fn set_wall_ahead_ms(&self, ms: i64) {
+        self.wall_ahead_ms.set(ms);
     }
 
     pub(super) fn pass(&self, time: Duration) {

@@ -30,6 +30,7 @@
 //! - Time: [`SimWorld::run_for`], [`SimWorld::run_until`], [`SimWorld::block_on`] let it pass. A poll costs one
 //!   microsecond; when nothing is ready, time jumps. Nothing happens outside these calls. [`SimWorld::after`] arranges for
 //!   something to be done in the middle of it, by nobody's task: crash, cut, fill a disk.
+//! - The clock on the wall, [`SimWorld::unix_ms`], may be set forwards and backwards: [`SimWorld::set_wall_ahead_ms`].
 //! - Faults: [`SimWorld::set_net`], [`SimWorld::cut`], [`SimDisk::set_faults`]; random ones are drawn from the seed.
 //! - Two runs with one seed do the same things at the same times: [`SimWorld::fingerprint`] says so, provided that the code
 //!   under test takes time and randomness from its runtime only, and does not go by the order of a hash map.
@@ -251,6 +252,12 @@ impl SimWorld {
     /// Milliseconds since 1970; a world begins at [`EPOCH_MS`].
     pub fn unix_ms(&self) -> u64 {
         self.world.clock.unix_ms()
+    }
+
+    /// Sets the clock on the wall, which all nodes read by [`Runtime::unix_ms`]: from now on it is so many milliseconds ahead
+    /// of the right time, or behind it. What is due in virtual time is not concerned.
+    pub fn set_wall_ahead_ms(&self, ms: i64) {
+        self.world.clock.set_wall_ahead_ms(ms);
     }
 
     /// A stream of random numbers of its own, for a scenario.

@@ -89,6 +89,15 @@ fn time_jumps_and_is_the_same_for_all() {
     assert_eq!(world.block_on(node.timeout(Duration::from_secs(1), node.sleep(Duration::from_secs(2)))), None);
     assert_eq!(world.block_on(node.timeout(Duration::from_secs(2), async { 5 })), Some(5));
     assert!(world.is_idle(), "dropped timers leave nothing");
+    let (now, right_ms) = (node.now(), node.unix_ms());
+    for ahead_ms in [3_600_000, -3_600_000, 0] {
+        world.set_wall_ahead_ms(ahead_ms);
+        assert_eq!(
+            (node.now(), node.unix_ms() as i64),
+            (now, right_ms as i64 + ahead_ms),
+            "only the clock on the wall"
+        );
+    }
 }
 
 #[test]

@@ -130,8 +130,9 @@ pub const IDLE_ROUTES_MAX: usize = 10_000;
 pub const SPARED_AT_ONCE: usize = 8;
 /// Answers that a decision about a rate needs: of fewer, one may be chance. If all are refused, the site rests.
 pub const ANSWERS_MIN: u32 = 10;
-/// A rate is lowered at most to this part of what it was …
-pub const KEPT_AT_LEAST: f64 = 0.1;
+/// A rate is lowered at most to this part of what it was: ten answers just after a rest, or just before, say little of how
+/// much less a site takes, and from far below it is a long way up …
+pub const KEPT_AT_LEAST: f64 = 0.5;
 /// … and at least to this one: what a site takes is then missed by half of the rest on average.
 pub const KEPT_AT_MOST: f64 = 0.85;
 /// The same of connections, which are few and whole: of ten, nine are left.

@@ -3,8 +3,8 @@
 //! It walks the index of the queue round and round, a part of it a second, and looks each envelope's keeper up: the heap of
 //! due times for what waits; a flight, the stock, a reader or a report for what does not. An envelope without one would wait
 //! for ever; that is an error of this program, counted, logged, and mended by giving the envelope back to the queue. What the
-//! stock has set aside beyond its deadline goes back, too, to be given up; deadlines of tickets are the routes' own
-//! (`outbound::sweep`), those of deferred envelopes are their due times.
+//! stock has set aside beyond its deadline goes back, too, to be given up; deadlines of what waits for its turn at a route or to
+//! be delivered here are looked after there (`outbound::sweep`, `local::sweep`), those of deferred envelopes are their due times.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -91,7 +91,7 @@ fn look<W: World>(shard: &Shard<W>, round: &mut Round, messages: usize) -> bool 
             stranded.push(listed);
         }
     });
-    late.iter().for_each(|listed| shard.queue.release(listed.id, listed.index, now_ms));
+    late.iter().for_each(|listed| shard.queue.release(listed.id, listed.index, listed.due_ms));
     for Listed { id, index, state, .. } in stranded {
         shard.counters.add(Counter::AuditStranded, 1);
         let state = state.name();

@@ -184,7 +184,10 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
     let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
     if shard.stopping.get() || settings.config.machinery.never_tries {
         let now_ms = shard.runtime.unix_ms();
-        fresh.envelopes.iter().for_each(|envelope| shard.queue.release(fresh.id, envelope.index, now_ms));
+        for envelope in fresh.envelopes.iter() {
+            let expiry_ms = expiry_ms(settings, envelope.action, &envelope.recipient, fresh.received_ms);
+            shard.queue.release(fresh.id, envelope.index, now_ms.min(expiry_ms));
+        }
         return;
     }
     if in_air.messages >= bounds.messages || in_air.bytes + bytes > bounds.bytes {
@@ -429,6 +432,13 @@ pub(crate) fn patience<'s>(settings: &'s Settings, action: Option<usize>, recipi
 /// When such an envelope is given up, in milliseconds since the epoch.
 pub(crate) fn expiry_ms(settings: &Settings, action: Option<usize>, recipient: &str, received_ms: u64) -> u64 {
     received_ms.saturating_add(patience(settings, action, recipient).ttl.as_millis() as u64)
+}
+
+/// When an envelope that still waits for its last attempt is given up without, in milliseconds since the epoch. Whoever asks
+/// late, since names were slow or the server was not running, leaves it one look at least.
+pub(crate) fn until_ms(expiry_ms: u64, now_ms: u64) -> u64 {
+    let [last_attempt_ms, look_ms] = [limits::LAST_ATTEMPT, limits::SWEEP].map(|time| time.as_millis() as u64);
+    expiry_ms.saturating_add(last_attempt_ms).max(now_ms + look_ms)
 }
 
 #[cfg(test)]

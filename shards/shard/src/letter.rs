@@ -53,8 +53,11 @@ pub struct Ticket {
     pub requests: Vec<(u16, String)>,
     /// When it became ready.
     pub ready: Instant,
-    /// It goes home when it has waited until then: its message is about to expire.
-    pub until: Instant,
+    /// What conversations have taken of the time since then that ended before its message had an answer.
+    pub talked: Duration,
+    /// It goes home when it has waited until then, in milliseconds since the epoch, as expiry is counted: that may come
+    /// sooner or later than it seemed, when the clock is set.
+    pub until_ms: u64,
     /// Its part of the memory that its home lets out; comes back with the results.
     pub(crate) taken: Taken,
 }

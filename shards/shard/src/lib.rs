@@ -68,4 +68,4 @@ pub use returned::Returned;
 pub use ringpost_routes::PolicyKind;
 pub use secure::Servers;
 pub use settings::Overrides;
-pub use shard::{Opened, ShardError, Start, World, run};
+pub use shard::{Opened, Plant, ShardError, Start, World, run};

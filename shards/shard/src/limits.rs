@@ -65,8 +65,8 @@ pub const NOTICE_MESSAGES: usize = 25_000;
 pub const NOTICE_STEP: usize = 500;
 /// Notices that are written at once, since each waits for a commit and they share it.
 pub const NOTICES_AT_ONCE: usize = 16;
-/// Tickets that wait at routes have their deadlines looked at this often.
-pub const ROUTE_SWEEP: Duration = Duration::from_secs(10);
+/// What waits at routes, or for its turn to be delivered here, has its deadlines looked at this often.
+pub const SWEEP: Duration = Duration::from_secs(10);
 /// A message that is still waiting for its last attempt so long after its expiry is given up without.
 pub const LAST_ATTEMPT: Duration = Duration::from_secs(20);
 /// Deferred envelopes of a site that its next success wakes, unless `mta max-deferred` says otherwise.
@@ -92,8 +92,9 @@ pub const LOAD_READERS: usize = 16;
 pub const TAKEN_UP_IN_TURN: usize = 16;
 /// Readers that make a listing.
 pub const LIST_READERS: usize = 32;
-/// The longest sleep of the loop that looks for due envelopes; wall clocks are set back and forth.
-pub const DUE_WAIT: Duration = Duration::from_secs(30);
+/// The longest sleep of the loop that looks for due envelopes; wall clocks are set back and forth. Short: a name that does not
+/// answer takes half a minute of the one that a message may outlive its expiry.
+pub const DUE_WAIT: Duration = Duration::from_secs(5);
 /// Pause before a report that cannot be queued is tried again: short, since its message has expired.
 pub const BOUNCE_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before a message that cannot be read is tried again.
@@ -166,7 +167,7 @@ pub const HANDSHAKE_OF_CLIENT: Duration = Duration::from_secs(30);
 pub const TURN_AWAY: Duration = Duration::from_secs(5);
 /// How long shutting down waits for open transactions.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// How long a stopping shard then waits for results that are on a ring.
+/// How long a stopping shard then waits for results that are on a ring from a shard that has taken all of that time.
 pub const LAST_RESULTS: Duration = Duration::from_millis(200);
 /// How often it looks for them without being woken.
 pub const LAST_RESULTS_LOOK: Duration = Duration::from_millis(10);
@@ -200,7 +201,7 @@ pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(60);
 pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(DELIVERIES_PER_MESSAGE <= u16::MAX as usize, "an envelope's index must hold it");
-const _: () = assert!(ROUTE_SWEEP.as_secs() + LAST_ATTEMPT.as_secs() < 60, "nothing outlives its expiry by a minute");
+const _: () = assert!(SWEEP.as_secs() + LAST_ATTEMPT.as_secs() < 60, "nothing outlives its expiry by a minute");
 const _: () = assert!(FILE_ANSWER.as_secs() < EXPANSION.as_secs());
 
 /// Addresses, and likewise domains, of which it is known how many reports of strangers' mail they were sent: 8 bytes each, for the

@@ -1,6 +1,7 @@
 //! Mail that ends here: Maildirs of virtual users on the shard's own ring (`maildir.rs`), mailboxes and programs of system
 //! users by way of the supervisor (`handed.rs`), mail stores by LMTP (`lmtp.rs`). Each of the three has its own bound, and
-//! within it mailboxes, users and stores take turns (`turns.rs`): a program that hangs delays no Maildir.
+//! within it mailboxes, users and stores take turns (`turns.rs`): a program that hangs delays no Maildir. What waits for its
+//! turn behind one that hangs is given up when its time is over, as it is at a route.
 
 mod handed;
 mod lmtp;
@@ -22,7 +23,7 @@ use ringpost_queue::{Flags, MessageId};
 
 pub use self::lmtp::Store;
 use self::turns::{Bounds, Turns};
-use crate::dispatch::Fresh;
+use crate::dispatch::{self, Fresh};
 use crate::handover::{How, UserRecord};
 use crate::letter::{Delays, Outcome, Results};
 use crate::shard::{Shard, World};
@@ -77,6 +78,8 @@ pub(crate) struct Delivery {
     sender: String,
     target: Target,
     received_ms: u64,
+    /// If it still waits for its turn then, it is given up: in milliseconds since the epoch.
+    until_ms: u64,
     flags: Flags,
     body_bytes: u64,
     body: Option<Arc<[u8]>>,
@@ -145,6 +148,7 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Address
         sender: fresh.sender.clone(),
         target: target.clone(),
         received_ms: fresh.received_ms,
+        until_ms: until_ms(shard, fresh.id, to.index),
         flags: fresh.flags,
         body_bytes: fresh.body_bytes,
         body: fresh.body.clone(),
@@ -166,6 +170,37 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Address
                 start_stores_soon(shard);
             }
         },
+    }
+}
+
+/// How long an envelope in the air may wait for its turn here.
+fn until_ms<W: World>(shard: &Shard<W>, id: MessageId, index: u16) -> u64 {
+    let flights = shard.flights.borrow();
+    let expiry_ms = flights.get(&id.0).and_then(|flight| {
+        let envelope = flight.envelope(index)?;
+        Some(dispatch::expiry_ms(&flight.settings, envelope.action, &envelope.recipient, flight.received_ms))
+    });
+    expiry_ms.map_or(u64::MAX, |expiry_ms| dispatch::until_ms(expiry_ms, shard.runtime.unix_ms()))
+}
+
+/// Gives up what has waited for its turn until its time was over.
+pub(crate) async fn sweep<W: World>(shard: &Rc<Shard<W>>) {
+    let locals = &shard.locals;
+    give_up_late(shard, &locals.maildirs).await;
+    give_up_late(shard, &locals.users).await;
+    give_up_late(shard, &locals.stores).await;
+}
+
+async fn give_up_late<W: World, K: Clone + Eq + std::hash::Hash>(
+    shard: &Rc<Shard<W>>,
+    turns: &RefCell<Turns<K, Delivery>>,
+) {
+    let kinds = turns.borrow().waiting();
+    for kind in kinds {
+        let now_ms = shard.runtime.unix_ms();
+        let late = turns.borrow_mut().take_late(&kind, |delivery| delivery.until_ms <= now_ms);
+        late.iter().for_each(|delivery| finish(shard, delivery, Outcome::Untried, Delays::default()));
+        shard.runtime.yield_now().await;
     }
 }
 

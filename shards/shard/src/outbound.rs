@@ -22,7 +22,7 @@ use crate::letter::{Delays, Letter, Link, Outcome, Results, Ticket};
 use crate::pieces::Piece;
 use crate::reason::Carrier;
 use crate::settings::best_names;
-use crate::shard::{Shard, World};
+use crate::shard::{Plant, Shard, World};
 use crate::wire::Wire;
 use crate::{faults, feedback, limits, pieces, reach, settle};
 
@@ -99,20 +99,16 @@ pub(crate) fn give_back_all<W: World>(shard: &Rc<Shard<W>>) {
     waiting.into_iter().for_each(|ticket| give_back(shard, *ticket, &Outcome::Untried));
 }
 
-/// Sends tickets home that have waited until their message is about to expire.
-pub(crate) async fn sweep<W: World>(shard: Rc<Shard<W>>) {
-    while !shard.stopping.get() {
-        let now = shard.runtime.now();
-        let mut from = 0;
-        loop {
-            let (late, next) = shard.routes.borrow_mut().take_late(from, |ticket| ticket.until <= now);
-            late.into_iter().for_each(|ticket| give_back(&shard, *ticket, &Outcome::Untried));
-            let Some(next) = next else { break };
-            from = next;
-            shard.runtime.yield_now().await;
-        }
-        let stop = shard.stop.raised();
-        shard.runtime.timeout(limits::ROUTE_SWEEP, stop).await;
+/// Sends tickets home that have waited until the time of their message was over.
+pub(crate) async fn sweep<W: World>(shard: &Rc<Shard<W>>) {
+    let mut from = 0;
+    loop {
+        let now_ms = shard.runtime.unix_ms();
+        let (late, next) = shard.routes.borrow_mut().take_late(from, |ticket| ticket.until_ms <= now_ms);
+        late.into_iter().for_each(|ticket| give_back(shard, *ticket, &Outcome::Untried));
+        let Some(next) = next else { return };
+        from = next;
+        shard.runtime.yield_now().await;
     }
 }
 
@@ -143,7 +139,9 @@ fn unreachable(why: &str) -> RemoteReply {
 pub(crate) fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome: &Outcome) {
     let recipients: Vec<_> = ticket.recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     note(shard, &ticket.site, &recipients);
-    let delays = Delays { wait: shard.runtime.now() - ticket.ready, ..Delays::default() };
+    let talk = ticket.talked;
+    let wait = (shard.runtime.now() - ticket.ready).saturating_sub(talk);
+    let delays = Delays { wait, talk, ..Delays::default() };
     send_home(
         shard,
         ticket.home,
@@ -186,6 +184,9 @@ fn send_home<W: World>(shard: &Rc<Shard<W>>, home: usize, results: Results) {
 }
 
 fn open_connections<W: World>(shard: &Rc<Shard<W>>) {
+    if shard.plant == Plant::LosesWakes && shard.runtime.random_u64().is_multiple_of(16) {
+        return;
+    }
     loop {
         let next = shard.routes.borrow_mut().open_next(shard.runtime.now());
         let Some((route, site, hosts)) = next else { return open_later(shard) };
@@ -491,7 +492,7 @@ async fn deliver<W: World>(
 ) -> bool {
     let mut is_fresh = carried == 0;
     let mut began = shard.runtime.now();
-    let wait = (began - ticket.ready).saturating_sub(connect);
+    let wait = (began - ticket.ready).saturating_sub(connect + ticket.talked);
     shard.stages.record(Stage::QueueWait, wait);
     loop {
         shard.carriers.borrow_mut()[connection.carrier].message = Some((ticket.message, began));
@@ -499,13 +500,18 @@ async fn deliver<W: World>(
         shard.carriers.borrow_mut()[connection.carrier].message = None;
         let talk = shard.runtime.now() - began;
         shard.stages.record(Stage::RemoteTransaction, talk);
+        ticket.talked += talk;
         let results = match ended {
             Ended::Done(results) => results,
             Ended::Stale(reply) if !is_fresh => {
                 // The server is done with the connection: not this message's fault, and nothing of it was answered.
                 let results = same(&ticket, &RecipientResult::Transient(reply));
                 feedback::answered(shard, route, connection, &ticket, &results, began);
-                take_ticket(shard, Box::new(ticket));
+                match ticket.until_ms <= shard.runtime.unix_ms() {
+                    // The server has let its time pass.
+                    true => give_back(shard, ticket, &Outcome::Untried),
+                    false => take_ticket(shard, Box::new(ticket)),
+                }
                 return false;
             }
             Ended::Stale(reply) | Ended::Broken(reply) => same(&ticket, &RecipientResult::Transient(reply)),
@@ -526,7 +532,7 @@ async fn deliver<W: World>(
         let taken = rest.is_empty().then_some(ticket.taken);
         let reports = connection.session.offered().dsn;
         let (remote, link) = (connection.remote.clone(), connection.link.map(|link| Link { reports, ..link }));
-        let delays = Delays { wait, connect, talk };
+        let delays = Delays { wait, connect, talk: ticket.talked };
         let results = Results { message: ticket.message, recipients: decided, remote, link, delays, taken };
         send_home(shard, ticket.home, results);
         if taken.is_some() {

@@ -177,7 +177,8 @@ fn judge<'a, W: World>(shard: &Shard<W>, flight: &Flight, envelope: &Envelope, o
         Outcome::Permanent(reply) => Verdict::GiveUp { reply: Cow::Borrowed(reply), expired: false, output: "" },
         Outcome::Refused { reply, output } => Verdict::GiveUp { reply: Cow::Borrowed(reply), expired: false, output },
         Outcome::Waits => Verdict::Keep,
-        Outcome::Recalled => Verdict::Release { until_ms: now_ms },
+        // Never later than its expiry: where the clock is ahead, and is set right, it would outlive that.
+        Outcome::Recalled => Verdict::Release { until_ms: now_ms.min(expiry_ms) },
         // However it has waited, its time is over; but a shard that stops has not let it have its last attempt.
         Outcome::Untried if now_ms >= expiry_ms && !shard.stopping.get() => {
             let reply = RemoteReply::local(451, (4, 4, 7), "it waited for its turn until its time was over");
@@ -185,7 +186,7 @@ fn judge<'a, W: World>(shard: &Shard<W>, flight: &Flight, envelope: &Envelope, o
         }
         Outcome::Untried => {
             let wait = if shard.stopping.get() { Duration::ZERO } else { limits::ROUTE_BUSY };
-            Verdict::Release { until_ms: now_ms + wait.as_millis() as u64 }
+            Verdict::Release { until_ms: (now_ms + wait.as_millis() as u64).min(expiry_ms) }
         }
         // Waiting for the site is not an attempt; but a message's first deferral is written down, so that it has a reason.
         Outcome::Paused { wait, .. } if attempts > 0 && now_ms < expiry_ms => {

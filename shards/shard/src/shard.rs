@@ -26,7 +26,7 @@ use crate::feedback::Suspended;
 use crate::handover::HandOver;
 use crate::inspect::Order;
 use crate::letter::{Letter, Ticket};
-use crate::local::Locals;
+use crate::local::{self, Locals};
 use crate::lookups::Lookups;
 use crate::outbound::{Idle, Overtaxed};
 use crate::outbox::Outbox;
@@ -88,8 +88,31 @@ pub struct Start<W: World> {
     /// Called once when the queue is open and the listeners accept, with what the queue had to report, or with the
     /// error that `run` then returns.
     pub ready: Box<dyn FnOnce(Result<Opened, String>)>,
-    /// Test-only fault of the journal.
-    pub plant: ringpost_queue::Plant,
+    /// Test-only fault.
+    pub plant: Plant,
+}
+
+/// A bug that a test plants to see that it is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plant {
+    /// None.
+    #[default]
+    None,
+    /// One of the queue's.
+    Queue(ringpost_queue::Plant),
+    /// Now and then nobody opens a connection for a message that has come to its route.
+    LosesWakes,
+    /// Nobody looks after what waits at routes, or for its turn to be delivered here, when its time is over.
+    MissesExpiry,
+}
+
+impl Plant {
+    fn of_queue(self) -> ringpost_queue::Plant {
+        match self {
+            Self::Queue(plant) => plant,
+            _ => ringpost_queue::Plant::None,
+        }
+    }
 }
 
 /// What opening the queue found.
@@ -176,6 +199,7 @@ pub(crate) struct Shard<W: World> {
     pub(crate) stop: Signal,
     /// Batches of the queue that the counter already has.
     pub(crate) counted_batches: Cell<u64>,
+    pub(crate) plant: Plant,
 }
 
 /// Runs a shard until [`Order::Stop`] has been obeyed: no new work, open transactions finished, all durable.
@@ -233,7 +257,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
     let settings = Rc::new(Settings::new(config, &servers, &hostname, peers));
     let dir = state.join("queue");
     let free_bytes = free_bytes(runtime.disk(), &state).await;
-    let options = settings.queue_options(free_bytes, runtime.random_u64(), plant);
+    let options = settings.queue_options(free_bytes, runtime.random_u64(), plant.of_queue());
     let opened = Queue::open(runtime.disk().clone(), &dir, me, peers, options, runtime.unix_ms()).await;
     let (queue, report) = match opened {
         Ok(opened) => opened,
@@ -284,6 +308,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         stopping: Cell::new(false),
         stop: Signal::new(),
         counted_batches: Cell::new(0),
+        plant,
         runtime,
         mesh,
         ask,
@@ -330,7 +355,7 @@ impl<W: World> Shard<W> {
         self.runtime.spawn(Class::Delivery, dispatch::due_loop(self.clone()));
         self.runtime.spawn(Class::Background, audit::run(self.clone()));
         self.runtime.spawn(Class::Background, notices::run(self.clone()));
-        self.runtime.spawn(Class::Background, outbound::sweep(self.clone()));
+        self.runtime.spawn(Class::Background, Self::sweep(self.clone()));
         self.runtime.spawn(Class::Background, Self::watch_space(self.clone()));
     }
 
@@ -350,6 +375,16 @@ impl<W: World> Shard<W> {
                     }
                 }
             }
+        }
+    }
+
+    /// Whatever waits for its turn somewhere, its time is over when it is over.
+    async fn sweep(shard: Rc<Self>) {
+        while !shard.stopping.get() && shard.plant != Plant::MissesExpiry {
+            outbound::sweep(&shard).await;
+            local::sweep(&shard).await;
+            let stop = shard.stop.raised();
+            shard.runtime.timeout(limits::SWEEP, stop).await;
         }
     }
 
@@ -482,8 +517,9 @@ impl<W: World> Shard<W> {
                 break;
             }
         }
-        // Results that are on a ring arrive within a turn; losing one would cost a duplicate.
-        let deadline = self.runtime.now() + limits::LAST_RESULTS;
+        // What other shards carry for this one has as long as what it carries itself, and results that are on a ring arrive
+        // within a turn; losing one would cost a duplicate.
+        let deadline = deadline + limits::LAST_RESULTS;
         while !self.flights.borrow().is_empty() && self.runtime.now() < deadline {
             self.runtime.timeout(limits::LAST_RESULTS_LOOK, self.landed.raised()).await;
         }

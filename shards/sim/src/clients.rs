@@ -10,7 +10,7 @@ use ringpost_io::{Runtime, Stream};
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event, RecipientResult, Requests, Session};
 
-use crate::coordinator::{domain, list};
+use crate::coordinator::{PROGRAMS, domain, list};
 use crate::limits;
 use crate::promises::{self, Ledger};
 
@@ -22,6 +22,13 @@ pub(crate) struct Campaign {
     pub(crate) over: Cell<bool>,
     /// Clients that have stopped.
     pub(crate) ended: Cell<usize>,
+}
+
+/// Where a client is. The engine's own host may ask for more than strangers may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Afar,
+    Here,
 }
 
 /// Text of a message: its number, then lines that only this number gives, some of them beginning with a dot.
@@ -47,20 +54,24 @@ pub(crate) fn text(number: u64) -> Vec<u8> {
     text
 }
 
+/// As a program on this machine gets a text.
+pub(crate) fn with_plain_line_ends(text: &[u8]) -> Vec<u8> {
+    text.iter().copied().filter(|byte| *byte != b'\r').collect()
+}
+
 /// Submits until the campaign is over.
-pub(crate) async fn submit<R: Runtime>(runtime: R, to: Vec<SocketAddr>, campaign: Rc<Campaign>) {
+pub(crate) async fn submit<R: Runtime>(runtime: R, to: SocketAddr, from: Origin, campaign: Rc<Campaign>) {
     while !campaign.over.get() {
-        let address = to[(runtime.random_u64() % to.len() as u64) as usize];
         // A broken connection is what the run is about: note nothing, go on.
-        let _ = session(&runtime, address, &campaign).await;
+        let _ = session(&runtime, to, from, &campaign).await;
         runtime.sleep(Duration::from_millis(10 + runtime.random_u64() % 500)).await;
     }
-    campaign.ended.set(campaign.ended.get() + 1);
+    campaign.ended.set(campaign.ended.get() + usize::from(from == Origin::Afar));
 }
 
 struct Lost;
 
-async fn session<R: Runtime>(runtime: &R, to: SocketAddr, campaign: &Campaign) -> Result<(), Lost> {
+async fn session<R: Runtime>(runtime: &R, to: SocketAddr, from: Origin, campaign: &Campaign) -> Result<(), Lost> {
     let stream = runtime.connect(to, None, Duration::from_secs(30)).await.map_err(|_| Lost)?;
     let mut talk =
         Talk { runtime: runtime.clone(), stream, session: Session::new("client.sim"), input: vec![], out: vec![] };
@@ -73,7 +84,7 @@ async fn session<R: Runtime>(runtime: &R, to: SocketAddr, campaign: &Campaign) -
         if campaign.over.get() || campaign.next.get() >= limits::MESSAGES_MAX {
             break;
         }
-        message(runtime, &mut talk, campaign).await?;
+        message(runtime, &mut talk, from, campaign).await?;
         if runtime.random_u64().is_multiple_of(4) {
             runtime.sleep(Duration::from_millis(runtime.random_u64() % 300)).await;
         }
@@ -82,7 +93,7 @@ async fn session<R: Runtime>(runtime: &R, to: SocketAddr, campaign: &Campaign) -
     talk.flush().await
 }
 
-async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaign) -> Result<(), Lost> {
+async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, from: Origin, campaign: &Campaign) -> Result<(), Lost> {
     let number = campaign.next.get() + 1;
     campaign.next.set(number);
     let recipients = 1 + runtime.random_u64() % 4;
@@ -90,6 +101,10 @@ async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaig
         .map(|index| {
             if runtime.random_u64().is_multiple_of(limits::LIST_ONE_IN) {
                 return list(number, index);
+            }
+            if runtime.random_u64().is_multiple_of(limits::PROGRAM_ONE_IN) {
+                // Two addresses of one user would be one delivery.
+                return format!("u{index}+r{number}x{index}@{PROGRAMS}");
             }
             format!("r{number}x{index}@{}", domain((runtime.random_u64() % limits::DOMAINS as u64) as usize))
         })
@@ -109,6 +124,14 @@ async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaig
         requests: Requests::default(),
     };
     talk.session.begin(&envelope, &mut talk.out).map_err(|_| Lost)?;
+    let held = (from == Origin::Here && runtime.random_u64().is_multiple_of(limits::HELD_ONE_IN))
+        .then(|| 1 + runtime.random_u64() % limits::HELD.as_secs());
+    if let Some(seconds) = held
+        && let Some(at) = talk.out.windows(2).position(|two| two == b"\r\n")
+    {
+        talk.out.splice(at..at, format!(" HOLDFOR={seconds}").into_bytes());
+    }
+    let (begun, begun_ms) = (runtime.now(), runtime.unix_ms());
     loop {
         match talk.next().await? {
             Event::SendBody => {
@@ -126,6 +149,12 @@ async fn message<R: Runtime>(runtime: &R, talk: &mut Talk<R>, campaign: &Campaig
             }
             Event::Done(results) => {
                 let mut ledger = campaign.ledger.borrow_mut();
+                // Where the clock was set meanwhile nobody knows which time was meant.
+                let passed_ms = (runtime.now() - begun).as_millis() as u64;
+                let was_set = (begun_ms + passed_ms).abs_diff(runtime.unix_ms()) > 2;
+                if let Some(seconds) = held.filter(|_| !was_set) {
+                    ledger.holds(number, begun_ms + seconds * 1000);
+                }
                 for (index, result) in results.iter().enumerate() {
                     if matches!(result, RecipientResult::Delivered(_)) {
                         ledger.acked(number, index);

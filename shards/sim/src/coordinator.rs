@@ -1,31 +1,40 @@
 //! Names in the simulated world: each domain has some of the receivers as its mail exchangers. And a table: whoever writes to
-//! a list reaches its members, who are made of the list's name, so that the judge knows them without asking.
-//! There are no other users, hence nobody to hand deliveries to.
+//! a list reaches its members, who are made of the list's name, so that the judge knows them without asking. A few users
+//! have programs that take their mail.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::Runtime;
-use ringpost_shard::{
-    Ask, Dane, Exchanger, Forwarding, HandOver, Handed, Handover, MxAnswer, NameAnswer, Said, UserRecord,
-};
+use ringpost_shard::{Ask, Dane, Exchanger, MxAnswer, NameAnswer, Said};
 
-use crate::limits::{DOMAINS, RECEIVERS};
+use crate::limits::{DOMAINS, NO_ANSWER, RECEIVERS};
+use crate::promises::Ledger;
 
 /// Address of a receiver, port 25.
 pub(crate) fn receiver_address(number: usize) -> IpAddr {
     Ipv4Addr::new(10, 0, 2, number as u8 + 1).into()
 }
 
+/// The engine's.
+pub(crate) const ENGINE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+/// A machine without a mail server.
+pub(crate) const NOBODY_LISTENS: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 1);
+/// Nothing ever comes back from there.
+pub(crate) const NOBODY_IS: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 2);
+
 /// Name of a domain. The last is the clients' own, which takes the bounces.
 pub(crate) fn domain(number: usize) -> String {
     format!("d{number}.sim")
 }
+
+/// The domain of users with programs.
+pub(crate) const PROGRAMS: &str = "programs.sim";
 
 /// The domain of lists.
 pub(crate) const LISTS: &str = "lists.sim";
@@ -49,38 +58,110 @@ pub(crate) fn members(recipient: &str) -> Vec<String> {
     members
 }
 
+/// How names and tables do: one of so many questions, 0 for none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mood {
+    /// SERVFAIL, and a table that cannot be asked.
+    pub(crate) fails_one_in: u64,
+    /// No answer at all until whoever asks has waited long enough.
+    pub(crate) silent_one_in: u64,
+    /// An answer that is not the usual one.
+    pub(crate) odd_one_in: u64,
+}
+
 /// What answers the shards' questions.
 pub(crate) struct Names<R: Runtime> {
     pub(crate) runtime: R,
-    /// One of so many questions fails; 0: none.
-    pub(crate) fails_one_in: Rc<Cell<u64>>,
+    pub(crate) mood: Rc<Cell<Mood>>,
+    pub(crate) ledger: Rc<RefCell<Ledger>>,
+}
+
+impl<R: Runtime> Names<R> {
+    fn one_in(&self, chance: u64) -> bool {
+        chance > 0 && self.runtime.random_u64().is_multiple_of(chance)
+    }
+
+    /// Waits as long as an answer takes. `Err`: there is none, and why.
+    async fn answers(&self, usual_ms: u64) -> Result<(), &'static str> {
+        let mood = self.mood.get();
+        if self.one_in(mood.silent_one_in) {
+            self.runtime.sleep(NO_ANSWER).await;
+            return Err("no answer");
+        }
+        self.runtime.sleep(Duration::from_micros(200 + self.runtime.random_u64() % (usual_ms * 1000))).await;
+        if self.one_in(mood.fails_one_in) { Err("SERVFAIL") } else { Ok(()) }
+    }
+
+    /// What a domain's exchangers are now and then, for as long as that is believed.
+    async fn odd(&self, name: &str, first: usize) -> MxAnswer {
+        let draw = self.runtime.random_u64();
+        let ttl = Duration::from_secs(draw / 64 % 90);
+        let hosts = |hosts: Vec<Exchanger>| MxAnswer::Hosts { hosts, ttl, missing: None };
+        match draw % 8 {
+            // The site has moved.
+            0 => hosts(vec![host(5, (first + 2) % RECEIVERS)]),
+            // The first choice points to where nobody listens, or nobody is.
+            1 => hosts(vec![nowhere(5, NOBODY_LISTENS), host(20, first)]),
+            2 => hosts(vec![nowhere(5, NOBODY_IS), host(20, first)]),
+            3 => hosts(vec![nowhere(5, NOBODY_IS)]),
+            // To the engine itself, of which RFC 5321 §5.1 says what is to be done.
+            4 => hosts(vec![nowhere(30, ENGINE), host(20, first)]),
+            // A host of which the address cannot be had now.
+            5 => MxAnswer::Hosts { hosts: vec![host(20, first)], ttl, missing: Some("mx.sim: SERVFAIL".into()) },
+            // A chain of aliases (RFC 1034 §3.6.2): each takes its time, and beyond a length it is an error.
+            6 => {
+                let links = draw / 8 % 16;
+                self.runtime.sleep(Duration::from_millis(links * 200)).await;
+                match links > 8 {
+                    true => MxAnswer::Temporary("too many aliases".into()),
+                    false => hosts(vec![host(10, first)]),
+                }
+            }
+            // Empty: no such name, or a null MX (RFC 7505). Somebody's slip, but for the server it is the truth.
+            _ => {
+                self.ledger.borrow_mut().denied(name);
+                if draw & 8 == 0 { MxAnswer::NoSuchDomain } else { MxAnswer::NullMx }
+            }
+        }
+    }
+}
+
+fn host(preference: u16, receiver: usize) -> Exchanger {
+    Exchanger {
+        preference,
+        name: format!("mx{receiver}.sim"),
+        addresses: vec![receiver_address(receiver)],
+        dane: Dane::Absent,
+    }
+}
+
+fn nowhere(preference: u16, address: Ipv4Addr) -> Exchanger {
+    Exchanger { preference, name: "nowhere.sim".into(), addresses: vec![address.into()], dane: Dane::Absent }
 }
 
 impl<R: Runtime> Ask for Names<R> {
     async fn exchangers(&self, name: &str, _: Option<u16>) -> MxAnswer {
-        self.runtime.sleep(Duration::from_micros(200 + self.runtime.random_u64() % 20_000)).await;
-        let one_in = self.fails_one_in.get();
-        if one_in > 0 && self.runtime.random_u64().is_multiple_of(one_in) {
-            return MxAnswer::Temporary("SERVFAIL".into());
+        if let Err(why) = self.answers(20).await {
+            return MxAnswer::Temporary(why.into());
         }
         let Some(number) = (0..=DOMAINS).find(|number| domain(*number) == name) else { return MxAnswer::NoSuchDomain };
         // Domains 0 and 1 share a site, the others have a first and a second choice.
         let first = if number < 2 { 0 } else { number % RECEIVERS };
-        let host = |preference, receiver: usize| Exchanger {
-            preference,
-            name: format!("mx{receiver}.sim"),
-            addresses: vec![receiver_address(receiver)],
-            dane: Dane::Absent,
-        };
-        MxAnswer::Hosts {
-            hosts: vec![host(20, (first + 1) % RECEIVERS), host(10, first)],
-            ttl: Duration::from_secs(60),
-            missing: None,
+        if self.one_in(self.mood.get().odd_one_in) {
+            return self.odd(name, first).await;
         }
+        let hosts = vec![host(20, (first + 1) % RECEIVERS), host(10, first)];
+        MxAnswer::Hosts { hosts, ttl: Duration::from_secs(60), missing: None }
     }
 
-    async fn addresses(&self, host: &str, tlsa_port: Option<u16>) -> MxAnswer {
-        self.exchangers(host, tlsa_port).await
+    async fn addresses(&self, name: &str, _: Option<u16>) -> MxAnswer {
+        if let Err(why) = self.answers(20).await {
+            return MxAnswer::Temporary(why.into());
+        }
+        let Some(found) = (0..RECEIVERS).map(|number| host(0, number)).find(|host| host.name == name) else {
+            return MxAnswer::NoSuchDomain;
+        };
+        MxAnswer::Hosts { hosts: vec![found], ttl: Duration::from_secs(60), missing: None }
     }
 
     async fn client_name(&self, _address: std::net::IpAddr) -> NameAnswer {
@@ -88,9 +169,7 @@ impl<R: Runtime> Ask for Names<R> {
     }
 
     async fn look_up(&self, table: &str, _service: ServiceKind, keys: Vec<String>) -> Said {
-        self.runtime.sleep(Duration::from_micros(100 + self.runtime.random_u64() % 50_000)).await;
-        let one_in = self.fails_one_in.get();
-        if one_in > 0 && self.runtime.random_u64().is_multiple_of(one_in) {
+        if self.answers(50).await.is_err() {
             return Said::Failed("the database is busy".into());
         }
         match keys.first() {
@@ -101,35 +180,18 @@ impl<R: Runtime> Ask for Names<R> {
         }
     }
 
-    // Nobody lives in this world: all mail leaves it.
-    async fn user(&self, _name: &str) -> Said {
-        Said::NotFound { age: Duration::ZERO }
+    // Those to whose programs mail is delivered.
+    async fn user(&self, name: &str) -> Said {
+        match name.strip_prefix('u').and_then(|number| number.parse::<u32>().ok()) {
+            Some(number) => {
+                let text = format!("{name}:{}:100:/home/{name}", 1000 + number);
+                Said::Found { text, age: Duration::ZERO }
+            }
+            None => Said::NotFound { age: Duration::ZERO },
+        }
     }
 
     async fn list(&self, _path: &Path) -> Told {
         Told::NotFound
-    }
-}
-
-/// No supervisor.
-pub(crate) struct Nobody;
-
-impl HandOver for Nobody {
-    type Text = Vec<u8>;
-
-    fn text(&self) -> std::io::Result<Vec<u8>> {
-        Ok(Vec::new())
-    }
-
-    async fn deliver(&self, _handover: Handover, _text: Vec<u8>) -> Handed {
-        Handed::temporary((4, 3, 0), "no supervisor in this world")
-    }
-
-    async fn forward(&self, _user: UserRecord) -> Forwarding {
-        Forwarding::NotThere
-    }
-
-    async fn list(&self, _user: UserRecord, _path: PathBuf) -> Forwarding {
-        Forwarding::NotThere
     }
 }

@@ -13,41 +13,85 @@ pub struct Faults {
     pub full: bool,
     /// Connections break, are refused, are slow.
     pub net: bool,
-    /// Receivers answer 4xx and 5xx, or hang up.
+    /// Hosts are black holes for a while, and come back.
+    pub hosts: bool,
+    /// Receivers answer 4xx and 5xx, say that they have too much, fall silent, or hang up.
     pub peers: bool,
-    /// Names cannot be resolved for a while.
+    /// The DNS and tables fail or are silent for a while, and answers change, are empty, wrong, or point nowhere.
     pub names: bool,
+    /// Programs that mail is delivered to fail or hang.
+    pub programs: bool,
+    /// The clock on the wall is set forwards and backwards.
+    pub clock: bool,
+    /// An administrator sets limits of routes and takes them back.
+    pub limits: bool,
     /// Planted, for the test of the judge: the disk says "durable" and forgets at a crash.
     pub lying_disk: bool,
     /// Planted: the journal leaves the generation out of its checksum.
     pub no_generation: bool,
     /// Planted, for the test of the auditor: some envelopes that are due are taken out of the queue and dropped.
     pub forgets_claims: bool,
+    /// Planted, for the test of the watch: some mail that has come to its route wakes nobody who would carry it.
+    pub loses_wakes: bool,
+    /// Planted, likewise: what waits for its turn at a route or a program is not looked after when its time is over.
+    pub misses_expiry: bool,
 }
 
 impl Faults {
     /// Everything that can happen to a correct server.
-    pub const ALL: Faults =
-        Faults { crash: true, disk: true, full: true, net: true, peers: true, names: true, ..Self::NONE };
+    pub const ALL: Faults = Faults {
+        crash: true,
+        disk: true,
+        full: true,
+        net: true,
+        hosts: true,
+        peers: true,
+        names: true,
+        programs: true,
+        clock: true,
+        limits: true,
+        ..Self::NONE
+    };
     /// A perfect world.
     pub const NONE: Faults = Faults {
         crash: false,
         disk: false,
         full: false,
         net: false,
+        hosts: false,
         peers: false,
         names: false,
+        programs: false,
+        clock: false,
+        limits: false,
         lying_disk: false,
         no_generation: false,
         forgets_claims: false,
+        loses_wakes: false,
+        misses_expiry: false,
     };
+
+    /// Only the bugs that are planted.
+    pub(crate) fn planted(self) -> Faults {
+        self.planted_in(Self::NONE)
+    }
+
+    /// Without those that end an engine or its disk.
+    pub(crate) fn outside(self) -> Faults {
+        Self { crash: false, disk: false, full: false, ..self }
+    }
+
+    fn planted_in(self, world: Faults) -> Faults {
+        let Self { lying_disk, no_generation, forgets_claims, loses_wakes, misses_expiry, .. } = self;
+        Self { lying_disk, no_generation, forgets_claims, loses_wakes, misses_expiry, ..world }
+    }
 }
 
 /// The name of no fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown fault '{0}': known are crash, disk, full, net, peers, names, none, all, lying-disk, no-generation, \
-         forgets-claims"
+    "unknown fault '{0}': known are crash, disk, full, net, hosts, peers, names, programs, clock, limits, none, all, \
+         lying-disk, no-generation, forgets-claims, loses-wakes, misses-expiry"
 )]
 pub struct UnknownFault(pub String);
 
@@ -62,16 +106,19 @@ impl FromStr for Faults {
                 "disk" => faults.disk = true,
                 "full" => faults.full = true,
                 "net" => faults.net = true,
+                "hosts" => faults.hosts = true,
                 "peers" => faults.peers = true,
                 "names" => faults.names = true,
+                "programs" => faults.programs = true,
+                "clock" => faults.clock = true,
+                "limits" => faults.limits = true,
                 "lying-disk" => faults.lying_disk = true,
                 "no-generation" => faults.no_generation = true,
                 "forgets-claims" => faults.forgets_claims = true,
+                "loses-wakes" => faults.loses_wakes = true,
+                "misses-expiry" => faults.misses_expiry = true,
                 "none" => {}
-                "all" => {
-                    let Self { lying_disk, no_generation, forgets_claims, .. } = faults;
-                    faults = Self { lying_disk, no_generation, forgets_claims, ..Self::ALL }
-                }
+                "all" => faults = faults.planted_in(Self::ALL),
                 unknown => return Err(UnknownFault(unknown.to_owned())),
             }
         }

@@ -9,10 +9,14 @@ mod coordinator;
 mod engine;
 mod faults;
 pub mod limits;
+mod programs;
 mod promises;
+pub mod provider;
 mod receivers;
 mod run;
+mod watch;
+mod weather;
 
 pub use faults::{Faults, UnknownFault};
 pub use promises::Broken;
-pub use run::{Outcome, Plan, run};
+pub use run::{Outcome, Plan, Ttl, run};

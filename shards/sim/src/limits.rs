@@ -12,6 +12,18 @@ pub const RECEIVERS: usize = 4;
 pub const DOMAINS: usize = 6;
 /// One of so many recipients is a list.
 pub const LIST_ONE_IN: u64 = 5;
+/// One of so many recipients is a user with a program.
+pub const PROGRAM_ONE_IN: u64 = 8;
+/// A program is ended after this time, as by the supervisor.
+pub const PROGRAM: Duration = Duration::from_secs(300);
+/// Whoever asks the DNS waits so long, as the coordinator does.
+pub const NO_ANSWER: Duration = Duration::from_secs(30);
+/// One of so many messages of the engine's own host is held for later (RFC 4865) …
+pub const HELD_ONE_IN: u64 = 2;
+/// … for at most this time.
+pub const HELD: Duration = Duration::from_secs(600);
+/// By how much the clock on the wall is wrong at most, either way.
+pub const CLOCK_WRONG: Duration = Duration::from_secs(2 * 3600);
 /// How long the members of a list are kept by a shard.
 pub const MEMBERS_CACHE: Duration = Duration::from_secs(10);
 /// Messages of a run; one more is not submitted. Enough to fill and recycle several of the small segments.
@@ -32,5 +44,19 @@ pub const DISK_RECOVERY: Duration = Duration::from_secs(8);
 pub const SETTLE: Duration = Duration::from_secs(12 * 3600);
 /// How much later than its time a message may be given up (promise 6).
 pub const EXPIRY_GRACE: Duration = Duration::from_secs(60);
+/// When nothing has gone wrong for so long, no message waits longer than this for what ends by itself: all that has hung is
+/// given up by then (ten minutes for the reply to a message's end, RFC 5321 §4.5.3.2.6).
+pub const STALLED: Duration = Duration::from_secs(900);
+/// The queue is looked at this often while nothing else happens.
+pub const LOOK: Duration = Duration::from_secs(20);
+/// A shard has so long to say what its mail waits for.
+pub const LOOK_ANSWER: Duration = Duration::from_secs(10);
+/// A receiver that has fallen silent is gone after this time.
+pub const SILENT: Duration = Duration::from_secs(1200);
+/// Messages in the queue that a provider has not taken yet: enough for it never to be without, though some of them were
+/// refused and wait for their time.
+pub const BACKLOG: u64 = 4_000;
+/// Clients that keep them there: enough for the fastest provider over the slowest network, and for all shards to have some.
+pub const PROVIDER_CLIENTS: usize = 30;
 /// A client gives up waiting for a reply after this.
 pub const CLIENT_PATIENCE: Duration = Duration::from_secs(400);

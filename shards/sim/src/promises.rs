@@ -1,7 +1,8 @@
 //! The judge: what was answered 250 must arrive or be reported back, nothing may be invented or changed, and a repetition
-//! needs a crash or a broken connection that excuses it (promises 1 to 3).
+//! needs a crash or a broken connection that excuses it (promises 1 to 3). And what the watch (`watch.rs`) has seen of
+//! promise 6.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,18 @@ pub enum Broken {
     Outlived {
         /// By how much it was late.
         by: Duration,
+        /// Whose, and what it waited for.
+        what: String,
+    },
+    /// A message waited and waited though nothing has gone wrong for long.
+    Stalled {
+        /// Whose, and for what.
+        what: String,
+    },
+    /// A message was delivered before the time until which its sender wants it held.
+    Early {
+        /// Message number.
+        number: u64,
     },
     /// Messages are in the queue long after the expiry of the last one.
     Left {
@@ -69,9 +82,11 @@ impl Display for Broken {
                 write!(f, "repeated: message {number} for <{recipient}> arrived twice with nothing to excuse it")
             }
             Broken::Stranded { envelopes } => write!(f, "stranded: {envelopes} envelopes waited for nothing"),
-            Broken::Outlived { by } => {
-                write!(f, "outlived: a message was given up {} s after its expiry", by.as_secs())
+            Broken::Outlived { by, what } => {
+                write!(f, "outlived: {} s after its expiry: {what}", by.as_secs())
             }
+            Broken::Stalled { what } => write!(f, "stalled: {what}"),
+            Broken::Early { number } => write!(f, "early: message {number} was to be held"),
             Broken::Left { messages } => {
                 write!(f, "left: {messages} messages are in the queue though all have expired")
             }
@@ -83,6 +98,11 @@ impl Display for Broken {
 /// The reverse-path of a message, where its bounces go.
 pub(crate) fn sender(number: u64) -> String {
     format!("s{number}@{}", domain(DOMAINS))
+}
+
+/// The number of a message, in its text.
+pub(crate) fn number_in(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("X-Number: ")?.parse().ok())
 }
 
 /// A message as its client knows it.
@@ -116,6 +136,14 @@ pub(crate) struct Ledger {
     arrivals: BTreeMap<(u64, String), Vec<Arrival>>,
     /// Recipients for which a receiver has said 5xx.
     refused: BTreeMap<String, Instant>,
+    /// Domains of which the DNS has said that they take no mail.
+    denied: BTreeSet<String>,
+    /// Recipients that the server has given up since their time was over.
+    expired: BTreeSet<String>,
+    /// When messages are released, by the clock on the wall.
+    held: BTreeMap<u64, u64>,
+    /// The most that the clock on the wall has shown before it was set.
+    shown_ms: u64,
     /// Recipients named in bounces that arrived.
     bounced: BTreeMap<String, u64>,
     crashes: Vec<Instant>,
@@ -132,14 +160,9 @@ impl Ledger {
         Self { expires, ..Self::default() }
     }
 
-    /// The auditor has found so many.
-    pub(crate) fn stranded(&mut self, envelopes: u64) {
-        self.broken.push(Broken::Stranded { envelopes });
-    }
-
-    /// A message was given up so much later than it expired.
-    pub(crate) fn outlived(&mut self, by: Duration) {
-        self.broken.push(Broken::Outlived { by });
+    /// What the watch has seen, once.
+    pub(crate) fn seen(&mut self, broken: Broken) {
+        self.broken.push(broken);
     }
 
     /// So many messages are in the queue when all have expired.
@@ -149,9 +172,31 @@ impl Ledger {
         }
     }
 
-    /// Recipients that were answered 250 and have not arrived, where that is no loss.
+    /// The server has given a recipient up, since its time was over.
+    pub(crate) fn gave_up(&mut self, recipient: &str) {
+        if self.expires {
+            self.expired.insert(recipient.to_owned());
+        }
+    }
+
+    /// How many.
     pub(crate) fn expired(&self) -> u64 {
-        if self.expires { self.missing().count() as u64 } else { 0 }
+        self.expired.len() as u64
+    }
+
+    /// The DNS has said that there is no such domain, or that it takes no mail.
+    pub(crate) fn denied(&mut self, domain: &str) {
+        self.denied.insert(domain.to_owned());
+    }
+
+    /// The clock on the wall has shown this, and is set: what was released then may still be under way.
+    pub(crate) fn clock_showed(&mut self, wall_ms: u64) {
+        self.shown_ms = self.shown_ms.max(wall_ms);
+    }
+
+    /// A message is held until then.
+    pub(crate) fn holds(&mut self, number: u64, until_ms: u64) {
+        self.held.insert(number, until_ms);
     }
 
     /// A client begins to send a message.
@@ -168,7 +213,10 @@ impl Ledger {
     }
 
     /// A message has arrived and was, or will be, answered 250. Returns its place for [`Ledger::unheard`].
-    pub(crate) fn arrived(&mut self, number: u64, recipient: &str, at: Instant) -> Option<usize> {
+    pub(crate) fn arrived(&mut self, number: u64, recipient: &str, at: Instant, wall_ms: u64) -> Option<usize> {
+        if self.held.get(&number).is_some_and(|until_ms| self.shown_ms.max(wall_ms) < *until_ms) {
+            self.broken.push(Broken::Early { number });
+        }
         match self.sent.get(&number) {
             Some(sent) if sent.recipients.iter().flat_map(|of| members(of)).any(|of| of == recipient) => {
                 let arrivals = self.arrivals.entry((number, recipient.to_owned())).or_default();
@@ -245,8 +293,7 @@ impl Ledger {
     /// The verdict, when all has come to rest.
     pub(crate) fn judge(&self) -> Vec<Broken> {
         let mut broken = self.broken.clone();
-        let lost = self.missing().filter(|_| !self.expires);
-        broken.extend(lost.map(|(number, recipient)| Broken::Lost { number, recipient }));
+        broken.extend(self.missing().map(|(number, recipient)| Broken::Lost { number, recipient }));
         for ((number, recipient), arrivals) in &self.arrivals {
             let repeated = arrivals.windows(2).any(|pair| !self.is_excused(pair[0]));
             if repeated {
@@ -261,14 +308,20 @@ impl Ledger {
             let acked = sent.recipients.iter().zip(&sent.acked).filter(|(_, acked)| **acked);
             let missing = acked.flat_map(|(recipient, _)| members(recipient)).filter(|recipient| {
                 let arrived = self.arrivals.contains_key(&(*number, recipient.clone()));
-                // A bounce excuses only where a receiver has in fact refused; and where the bounce was refused, too, there is
-                // nobody left to tell (RFC 5321 §4.5.5).
-                let told = self.bounced.contains_key(recipient) || self.refused.contains_key(&sender(*number));
-                let bounced = self.refused.contains_key(recipient) && told;
-                !arrived && !bounced
+                // A bounce excuses only where a receiver or the DNS has in fact refused; and where the bounce was refused, too,
+                // there is nobody left to tell (RFC 5321 §4.5.5). Where messages have little time, so has the bounce.
+                let is_told = || self.bounced.contains_key(recipient) || self.is_refused(&sender(*number));
+                let bounced = self.is_refused(recipient) && (self.expires || is_told());
+                !arrived && !bounced && !self.expired.contains(recipient)
             });
             missing.map(|recipient| (*number, recipient)).collect::<Vec<_>>()
         })
+    }
+
+    /// Whether a receiver or the DNS has said that this recipient gets nothing.
+    fn is_refused(&self, recipient: &str) -> bool {
+        let domain = recipient.rsplit_once('@').map_or("", |(_, domain)| domain);
+        self.refused.contains_key(recipient) || self.denied.contains(domain)
     }
 
     /// A second delivery is excused if nobody can know whether the first was heard, or a crash soon after it may have
@@ -302,12 +355,12 @@ mod tests {
         ledger.acked(1, 0);
         ledger.acked(1, 1);
         assert_eq!(ledger.judge().len(), 2, "both are lost");
-        let place = ledger.arrived(1, "a", now).expect("sent");
+        let place = ledger.arrived(1, "a", now, 0).expect("sent");
         ledger.heard(1, "a", place);
         ledger.refused("b", now);
         ledger.bounced("b");
         assert_eq!(ledger.judge(), []);
-        ledger.arrived(1, "a", now + Duration::from_secs(60));
+        ledger.arrived(1, "a", now + Duration::from_secs(60), 0);
         assert_eq!(ledger.judge(), [Broken::Repeated { number: 1, recipient: "a".into() }]);
         ledger.crashed(now + Duration::from_millis(30));
         assert_eq!(ledger.judge(), [], "the crash may have taken the note");
@@ -316,7 +369,23 @@ mod tests {
         assert_eq!(ledger.judge().len(), 1, "half a minute later it may not");
         ledger.crashes.clear();
         ledger.crashed(now + Duration::from_millis(30));
-        ledger.arrived(2, "a", now);
+        ledger.arrived(2, "a", now, 0);
         assert!(matches!(ledger.judge()[..], [Broken::Invented { .. }]));
+    }
+
+    #[test]
+    fn what_is_given_up_in_time_or_has_no_domain_is_not_lost_and_what_is_held_is_not_early() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(true);
+        ledger.sending(1, vec!["a@x".into(), "b@y".into(), "c@z".into()]);
+        (0..3).for_each(|index| ledger.acked(1, index));
+        ledger.gave_up("a@x");
+        ledger.denied("y");
+        assert_eq!(ledger.judge(), [Broken::Lost { number: 1, recipient: "c@z".into() }]);
+        ledger.holds(1, 1000);
+        ledger.arrived(1, "c@z", now, 1000);
+        assert_eq!(ledger.judge(), []);
+        ledger.arrived(1, "a@x", now, 999);
+        assert_eq!(ledger.judge(), [Broken::Early { number: 1 }]);
     }
 }

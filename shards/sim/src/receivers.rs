@@ -11,8 +11,8 @@ use ringpost_smtp::server::{Session, Step};
 use ringpost_smtp::{Policy, Reply, Transaction};
 
 use crate::clients::text;
-use crate::limits;
-use crate::promises::Ledger;
+use crate::promises::{self, Ledger};
+use crate::{engine, limits};
 
 /// How badly receivers behave: one of so many, 0 for never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +21,10 @@ pub(crate) struct Manners {
     pub(crate) defer_recipient_one_in: u64,
     pub(crate) defer_message_one_in: u64,
     pub(crate) hang_up_one_in: u64,
+    /// It has too much, and says so in one of the ways of `engine::config`.
+    pub(crate) press_one_in: u64,
+    /// It says nothing more, and keeps the connection.
+    pub(crate) silent_one_in: u64,
 }
 
 /// What all receivers share.
@@ -86,8 +90,22 @@ async fn transaction<R: Runtime>(receiver: &mut Receiver<R>, shared: &Receivers,
                 if one_in(manners.hang_up_one_in) {
                     return Err(Gone);
                 }
+                if one_in(manners.silent_one_in) {
+                    runtime.sleep(limits::SILENT).await;
+                    return Err(Gone);
+                }
             }
             Step::Flush => receiver.flush().await?,
+            Step::Mail if one_in(manners.press_one_in) => {
+                let replies = [
+                    (451, "4.7.28", "unusual rate of mail"),
+                    (450, engine::SUSPENDS, "come back later"),
+                    (450, engine::THROTTLES, "slow down"),
+                    (421, "4.7.0", "too many connections"),
+                ];
+                let (code, status, text) = replies[(runtime.random_u64() % replies.len() as u64) as usize];
+                session.on_mail(Err(Reply::new(code, status, text)), out);
+            }
             Step::Mail => session.on_mail(Ok(()), out),
             Step::Recipient(path) => {
                 let verdict = if one_in(manners.refuse_recipient_one_in) {
@@ -136,8 +154,7 @@ fn note<R: Runtime>(shared: &Receivers, runtime: &R, tx: &Transaction<'_>, body:
         }
         return Vec::new();
     }
-    let number = lossy.lines().find_map(|line| line.strip_prefix("X-Number: ")?.parse().ok());
-    let Some(number) = number else {
+    let Some(number) = promises::number_in(&lossy) else {
         ledger.invented(format!("a message without number from <{}>", tx.reverse_path()));
         return Vec::new();
     };
@@ -145,7 +162,7 @@ fn note<R: Runtime>(shared: &Receivers, runtime: &R, tx: &Transaction<'_>, body:
         ledger.changed(number);
     }
     let arrived = tx.recipients().iter().filter_map(|recipient| {
-        let place = ledger.arrived(number, recipient, runtime.now())?;
+        let place = ledger.arrived(number, recipient, runtime.now(), runtime.unix_ms())?;
         Some((number, (*recipient).to_owned(), place))
     });
     arrived.collect()

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use ringpost_sim::{Broken, Faults, Outcome, Plan, run};
+use ringpost_sim::{Broken, Faults, Outcome, Plan, Ttl, run};
 
 fn go(seed: u64, faults: Faults, seconds: u64) -> Outcome {
-    run(&Plan { seed, traffic: Duration::from_secs(seconds), faults, ttl: None, trace: false })
+    run(&Plan { seed, traffic: Duration::from_secs(seconds), faults, ttl: Ttl::Usual, trace: false })
 }
 
 /// Messages have `ttl` seconds to be delivered.
 fn go_expiring(seed: u64, faults: Faults, seconds: u64, ttl: u64) -> Outcome {
-    let ttl = Some(Duration::from_secs(ttl));
+    let ttl = Ttl::Of(Duration::from_secs(ttl));
     run(&Plan { seed, traffic: Duration::from_secs(seconds), faults, ttl, trace: false })
 }
 
@@ -77,4 +77,31 @@ fn promise_6_the_auditor_finds_envelopes_that_wait_for_nothing() {
     let faults = Faults { forgets_claims: true, peers: true, names: true, ..Faults::NONE };
     let outcome = go(1, faults, 60);
     assert!(matches!(outcome.broken[..], [Broken::Stranded { envelopes } ] if envelopes > 0), "{:?}", outcome.broken);
+}
+
+/// Seeds that have found something: mail that was given back by a clock that was ahead waited until that time had come, long
+/// beyond its expiry (1010); a shard that was stopped did not wait for what other shards were about to deliver for it, and
+/// delivered it again (1011).
+#[test]
+fn seeds_that_have_failed_hold() {
+    for seed in [1010, 1011] {
+        let plan = Plan { seed, traffic: Duration::from_secs(40), faults: Faults::ALL, ttl: Ttl::Drawn, trace: false };
+        hold(&run(&plan));
+    }
+}
+
+/// Mail comes to its route, and nobody opens a connection for it.
+#[test]
+fn promise_6_a_lost_wake_up_is_found_within_50_seeds() {
+    let faults = Faults { loses_wakes: true, ..Faults::ALL };
+    let found = |outcome: Outcome| outcome.broken.iter().any(|broken| matches!(broken, Broken::Stalled { .. }));
+    assert!((0..50).any(|seed| found(go(seed, faults, 30))), "the watch has not noticed");
+}
+
+/// Nobody looks after what waits at a route or behind a program that hangs.
+#[test]
+fn promise_6_an_expiry_that_is_missed_is_found_within_50_seeds() {
+    let faults = Faults { misses_expiry: true, ..Faults::ALL };
+    let found = |outcome: Outcome| outcome.broken.iter().any(|broken| matches!(broken, Broken::Outlived { .. }));
+    assert!((0..50).any(|seed| found(go_expiring(seed, faults, 30, 30))), "the watch has not noticed");
 }

@@ -102,6 +102,9 @@ impl HandOver for Supervisor {
     }
 }
 
+/// How long a message may stay queued, here: less than a mail store has for its greeting.
+const TTL: Duration = Duration::from_secs(240);
+
 /// A shard, its world, and what its log says of deliveries.
 struct Place {
     world: SimWorld,
@@ -120,6 +123,7 @@ impl Place {
         let quickstart = Quickstart { listen: Vec::new(), page: None };
         let mut config = Config::quickstart("/state".as_ref(), &quickstart);
         config.store.segment_bytes = 4 << 20;
+        config.queue.ttl = TTL;
         let lines = log.clone();
         let start = Start::<Test> {
             servers: Default::default(),
@@ -139,7 +143,7 @@ impl Place {
             counters: Arc::new(Counters::default()),
             backscatter: Default::default(),
             ready: Box::new(|_| {}),
-            plant: ringpost_queue::Plant::default(),
+            plant: Default::default(),
         };
         let (shard, _) = world.block_on(open(start)).unwrap_or_else(|error| panic!("{error}"));
         drop(shard.clone().start_committer());
@@ -393,6 +397,43 @@ fn a_user_whose_program_hangs_delays_nobody_else() {
     assert!(place.world.run_until(Duration::from_secs(5), done), "{:?}", place.log.borrow());
     let hanging = place.handed.borrow().iter().filter(|(handover, _)| handover.user.name == "never").count();
     assert_eq!(hanging, limits::HANDED_PER_USER);
+}
+
+/// Behind a program or a mail store that hangs, and is not given up for hours, mail waits for its turn: until its time is over.
+#[test]
+fn promise_6_what_waits_behind_a_delivery_that_hangs_is_given_up_when_its_time_is_over() {
+    let place = Place::new(13);
+    let silent = place.world.node("store");
+    let listener = silent.listen(SocketAddr::new(silent.ip(), 24)).expect("free");
+    silent.spawn(Class::Session, async move {
+        let mut all = Vec::new();
+        loop {
+            all.push(listener.accept().await);
+        }
+    });
+    let store = place.tcp();
+    let sweeping = place.shard.clone();
+    place.runtime.spawn(Class::Background, async move {
+        loop {
+            sweep(&sweeping).await;
+            sweeping.runtime.sleep(limits::SWEEP).await;
+        }
+    });
+    // As many as are under way at once hang, the others wait.
+    for number in 0..limits::HANDED_PER_USER + 5 {
+        place.send("\r\n", &[(&format!("n{number}@d.test"), user("never"))]);
+    }
+    for number in 0..limits::PER_STORE + 5 {
+        place.send("\r\n", &[(&format!("s{number}@d.test"), lmtp(&store, "s"))]);
+    }
+    let given_up = |of: &str| {
+        let log = place.log.borrow();
+        log.iter().filter(|line| line.contains("result=Expired") && line.contains(of)).count()
+    };
+    place.world.run_for(TTL - Duration::from_secs(1));
+    assert_eq!((given_up("<n"), given_up("<s")), (0, 0), "not before their time");
+    place.world.run_for(Duration::from_secs(60));
+    assert_eq!((given_up("<n"), given_up("<s")), (5, 5), "{:?}", place.log.borrow());
 }
 
 #[test]

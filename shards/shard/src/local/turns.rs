@@ -88,6 +88,29 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
         Some(work)
     }
 
+    /// Kinds of which something waits.
+    pub(crate) fn waiting(&self) -> Vec<K> {
+        self.order.iter().cloned().collect()
+    }
+
+    /// Takes out what is late of what waits of a kind; it is not under way, and nobody tells [`Turns::done`] of it.
+    pub(crate) fn take_late(&mut self, kind: &K, is_late: impl Fn(&T) -> bool) -> Vec<T> {
+        let Some(its) = self.kinds.get_mut(kind) else { return Vec::new() };
+        if !its.waiting.iter().any(|(_, work)| is_late(work)) {
+            return Vec::new();
+        }
+        let (late, rest): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut its.waiting).into_iter().partition(|(_, work)| is_late(work));
+        its.waiting = rest;
+        if its.waiting.is_empty() {
+            self.order.retain(|other| other != kind);
+            if its.running == 0 {
+                self.kinds.remove(kind);
+            }
+        }
+        late.into_iter().map(|(_, work)| work).collect()
+    }
+
     /// One that [`Turns::next`] gave has ended.
     pub(crate) fn done(&mut self, kind: &K, bytes: u64) {
         self.running -= 1;
@@ -162,6 +185,25 @@ mod tests {
         assert_eq!(started(&mut turns), [9]);
         turns.done(&'b', 1);
         assert!(turns.kinds.is_empty() && turns.order.is_empty(), "nothing is kept of what is over");
+    }
+
+    #[test]
+    fn what_is_late_is_taken_out_and_the_others_keep_their_turns() {
+        let mut turns = turns(1, 1, 100);
+        [1, 2, 3, 4].into_iter().for_each(|work| turns.push('a', 1, work));
+        turns.push('b', 1, 10);
+        assert_eq!(started(&mut turns), [1]);
+        assert_eq!(turns.waiting(), ['b', 'a']);
+        assert_eq!(turns.take_late(&'a', |work| work % 2 == 0), [2, 4]);
+        assert_eq!(turns.take_late(&'b', |work| *work == 10), [10]);
+        assert!(turns.take_late(&'b', |_| true).is_empty() && !turns.kinds.contains_key(&'b'));
+        assert_eq!(turns.take_late(&'a', |work| *work == 3), [3]);
+        assert!(turns.take_late(&'a', |_| true).is_empty(), "what is under way goes on");
+        turns.push('a', 1, 5);
+        turns.done(&'a', 1);
+        assert_eq!(started(&mut turns), [5]);
+        turns.done(&'a', 1);
+        assert!(turns.kinds.is_empty() && turns.order.is_empty());
     }
 
     #[test]
