@@ -154,6 +154,10 @@ impl Feedback {
         };
         let kept = f64::from(taken) / (f64::from(taken) + f64::from(refused));
         let to = from * kept.clamp(KEPT_AT_LEAST, KEPT_AT_MOST);
+        if kept < KEPT_AT_LEAST {
+            // It is far above what the site takes: what is under way is too much already.
+            self.rest = Some((now + BACK_OFF_MIN, 0, reply.into()));
+        }
         Some(self.lower(from, to, to * RISE_A_MINUTE, reply, now))
     }
 

@@ -31,11 +31,6 @@ fn the_rate_is_found(manner: Manner) {
 
 #[test]
 fn the_rate_that_a_provider_takes_is_found_within_a_tenth_and_not_exceeded_by_more_than_a_fifth() {
-    the_rate_is_found(Manner::Later);
-}
-
-#[test]
-fn the_same_where_it_takes_its_leave() {
     the_rate_is_found(Manner::Farewell);
 }
 
