@@ -80,6 +80,8 @@ pub(crate) struct Feedback {
 struct Answers {
     taken: u32,
     refused: u32,
+    /// Taken since then, though begun before.
+    late: u32,
 }
 
 /// A bound that was lowered and rises again.
@@ -120,6 +122,7 @@ impl Feedback {
     pub(crate) fn taken(&mut self, began: Instant, now: Instant) {
         self.meter.count(now);
         if self.is_old(began) {
+            self.answers.late = self.answers.late.saturating_add(1);
             return;
         }
         self.answers.taken = self.answers.taken.saturating_add(1);
@@ -136,11 +139,12 @@ impl Feedback {
             return None;
         }
         self.answers.refused = self.answers.refused.saturating_add(1);
-        let Answers { taken, refused } = self.answers;
+        let Answers { taken, refused, late } = self.answers;
         if taken.saturating_add(refused) < ANSWERS_MIN {
             return None;
         }
-        if taken == 0 {
+        // A site refuses at once, and takes its time for what it takes: of that some may have come after the last decision.
+        if taken == 0 && late == 0 {
             // How much less it would take cannot be told from that.
             return Some(self.begin_rest(reply, now));
         }
@@ -150,6 +154,10 @@ impl Feedback {
         };
         let kept = f64::from(taken) / (f64::from(taken) + f64::from(refused));
         let to = from * kept.clamp(KEPT_AT_LEAST, KEPT_AT_MOST);
+        if kept < KEPT_AT_LEAST {
+            // It is far above what the site takes: what is under way is too much already.
+            self.rest = Some((now + BACK_OFF_MIN, 0, reply.into()));
+        }
         Some(self.lower(from, to, to * RISE_A_MINUTE, reply, now))
     }
 

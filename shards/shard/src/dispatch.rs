@@ -434,11 +434,10 @@ pub(crate) fn expiry_ms(settings: &Settings, action: Option<usize>, recipient: &
     received_ms.saturating_add(patience(settings, action, recipient).ttl.as_millis() as u64)
 }
 
-/// When an envelope that still waits for its last attempt is given up without, in milliseconds since the epoch. Whoever asks
-/// late, since names were slow or the server was not running, leaves it one look at least.
-pub(crate) fn until_ms(expiry_ms: u64, now_ms: u64) -> u64 {
-    let [last_attempt_ms, look_ms] = [limits::LAST_ATTEMPT, limits::SWEEP].map(|time| time.as_millis() as u64);
-    expiry_ms.saturating_add(last_attempt_ms).max(now_ms + look_ms)
+/// When an envelope that still waits for its last attempt is given up without, in milliseconds since the epoch; but whatever
+/// that is, it waits for [`limits::SWEEP`].
+pub(crate) fn until_ms(expiry_ms: u64) -> u64 {
+    expiry_ms.saturating_add(limits::LAST_ATTEMPT.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ringpost_conf::Machinery;
 use ringpost_io::{Class, Runtime};
@@ -80,6 +81,8 @@ pub(crate) struct Delivery {
     received_ms: u64,
     /// If it still waits for its turn then, it is given up: in milliseconds since the epoch.
     until_ms: u64,
+    /// When it came here.
+    ready: Instant,
     flags: Flags,
     body_bytes: u64,
     body: Option<Arc<[u8]>>,
@@ -149,6 +152,7 @@ pub(crate) fn deliver<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, to: Address
         target: target.clone(),
         received_ms: fresh.received_ms,
         until_ms: until_ms(shard, fresh.id, to.index),
+        ready: shard.runtime.now(),
         flags: fresh.flags,
         body_bytes: fresh.body_bytes,
         body: fresh.body.clone(),
@@ -180,7 +184,7 @@ fn until_ms<W: World>(shard: &Shard<W>, id: MessageId, index: u16) -> u64 {
         let envelope = flight.envelope(index)?;
         Some(dispatch::expiry_ms(&flight.settings, envelope.action, &envelope.recipient, flight.received_ms))
     });
-    expiry_ms.map_or(u64::MAX, |expiry_ms| dispatch::until_ms(expiry_ms, shard.runtime.unix_ms()))
+    expiry_ms.map_or(u64::MAX, dispatch::until_ms)
 }
 
 /// Gives up what has waited for its turn until its time was over.
@@ -197,8 +201,9 @@ async fn give_up_late<W: World, K: Clone + Eq + std::hash::Hash>(
 ) {
     let kinds = turns.borrow().waiting();
     for kind in kinds {
-        let now_ms = shard.runtime.unix_ms();
-        let late = turns.borrow_mut().take_late(&kind, |delivery| delivery.until_ms <= now_ms);
+        let (now_ms, now) = (shard.runtime.unix_ms(), shard.runtime.now());
+        let is_late = |delivery: &Delivery| delivery.until_ms <= now_ms && now - delivery.ready >= limits::SWEEP;
+        let late = turns.borrow_mut().take_late(&kind, is_late);
         late.iter().for_each(|delivery| finish(shard, delivery, Outcome::Untried, Delays::default()));
         shard.runtime.yield_now().await;
     }

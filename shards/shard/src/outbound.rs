@@ -103,8 +103,10 @@ pub(crate) fn give_back_all<W: World>(shard: &Rc<Shard<W>>) {
 pub(crate) async fn sweep<W: World>(shard: &Rc<Shard<W>>) {
     let mut from = 0;
     loop {
-        let now_ms = shard.runtime.unix_ms();
-        let (late, next) = shard.routes.borrow_mut().take_late(from, |ticket| ticket.until_ms <= now_ms);
+        let (now_ms, now) = (shard.runtime.unix_ms(), shard.runtime.now());
+        // However late it has come, it has a chance.
+        let is_late = |ticket: &Ticket| ticket.until_ms <= now_ms && now - ticket.ready >= limits::SWEEP;
+        let (late, next) = shard.routes.borrow_mut().take_late(from, |ticket| is_late(ticket));
         late.into_iter().for_each(|ticket| give_back(shard, *ticket, &Outcome::Untried));
         let Some(next) = next else { return };
         from = next;

@@ -573,7 +573,7 @@ fn send<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, plan: &Plan, site: Site, 
         let expiry =
             |recipient: &str| dispatch::expiry_ms(&plan.settings, Some(plan.action), recipient, fresh.received_ms);
         let expiry_ms = recipients.iter().map(|(_, recipient)| expiry(recipient)).min().unwrap_or(0);
-        let until_ms = dispatch::until_ms(expiry_ms, now_ms);
+        let until_ms = dispatch::until_ms(expiry_ms);
         let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
         let Some(taken) = shard.stock.take(&site, sender, bytes, dispatch::in_air(shard)) else {
             let outcome = if now_ms < expiry_ms { Outcome::Waits } else { Outcome::Untried };
