@@ -2,8 +2,7 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PkiSource, Proxies, QueueBackend, Relay, RelayTls, ShapeSelector,
-    Shaping,
+    ActionKind, Config, Keyed, Line, Listener, PkiSource, Proxies, QueueBackend, Relay, ShapeSelector, Shaping,
 };
 use crate::rules::Among;
 use crate::tables::ServiceKind;
@@ -114,7 +113,6 @@ fn shaping_has(shaping: &Shaping, found: &mut Found) {
     has(asked, "for a table that must be asked");
     let shape = &shaping.shape;
     has(shape.connections_per_host.is_some(), "connections-per-host");
-    has(shape.tls == Some(RelayTls::Dane), "tls dane");
     has(shape.warmup.is_some(), "warmup");
     has(shape.on_reply.iter().any(|(reply, _)| is_remote(reply)), "on reply by a table that must be asked");
 }

@@ -203,6 +203,19 @@ struct Kept<T> {
 /// A shard's answers, by question, in the form in which it uses them.
 pub(crate) struct Cache<Q, T> {
     kept: RefCell<HashMap<Q, Kept<T>>>,
+
+    /// The same, with somebody else who must vouch for the answer.
+    pub(crate) fn vouched_by(&self, by: Care) -> Self {
+        let mut question = self.clone();
+        match &mut question {
+            Self::Exchangers(_, _, care)
+            | Self::RelayExchangers(_, _, care)
+            | Self::Addresses(_, _, care)
+            | Self::Better { care, .. } => *care = by,
+            Self::Socket(_) => {}
+        }
+        question
+    }
     order: RefCell<VecDeque<Q>>,
 }
 
