@@ -23,6 +23,7 @@ use crate::confinement;
 use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
+use crate::coordinator::overrides::Overrides;
 use crate::coordinator::users::Users;
 use crate::coordinator::{self, Errands, Handshakes, Logins, News, Reports, Session, Shards, Shelves, Signers};
 use crate::disk::Look;
@@ -114,6 +115,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let for_reports = log.clone();
     let say = Arc::new(move |what: &dyn std::fmt::Display| for_reports.warn(what));
     let reports = Arc::new(Reports::new(&given.plan.state, &config.names.server, say));
+    let (overrides, limits) = Overrides::new(&given.plan.state, |what| log.warn(what));
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
     let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
     let cores = (config.shards.cores.len() >= shards).then(|| config.shards.cores.clone());
@@ -140,6 +142,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         admission: Admission::of(&config.control),
         pages: given.pages,
         news: arriving,
+        overrides,
         ready: ready(&options),
     };
     let mut sockets: Vec<Vec<(usize, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
@@ -164,6 +167,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             orders,
             counters,
             reports: reports.clone(),
+            limits: limits.clone(),
         };
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
     });
@@ -307,6 +311,7 @@ struct Part {
     orders: Mailbox<Order>,
     counters: Arc<Counters>,
     reports: Arc<Reports>,
+    limits: ringpost_shard::Overrides,
 }
 
 async fn run_shard(
@@ -330,6 +335,7 @@ async fn run_shard(
         orders,
         counters,
         reports,
+        limits,
     } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
@@ -373,6 +379,7 @@ async fn run_shard(
         state: plan.state,
         hostname,
         orders,
+        limits,
         events: Rc::new(events),
         counters,
         ready: Box::new(ready),

@@ -117,6 +117,8 @@ pub struct Start {
     pub pages: Vec<TcpListener>,
     /// What happens, from other threads.
     pub news: mpsc::UnboundedReceiver<News>,
+    /// Limits that were set, as the shards have them.
+    pub overrides: overrides::Overrides,
     /// What is said of the start when all shards have opened their queues.
     pub ready: Ready,
 }
@@ -205,6 +207,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         admission,
         pages,
         news,
+        overrides,
         ready,
     } = start;
     let for_names = log.clone();
@@ -244,7 +247,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         roots: std::sync::Mutex::new(roots),
         policies: policies.clone(),
         reloads,
-        overrides: overrides::Overrides::default(),
+        overrides,
     });
     tokio::spawn(reports.clone().run(names.clone()));
     let of_tables = coordinator.clone();

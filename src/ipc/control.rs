@@ -42,7 +42,7 @@ pub enum Request {
         selector: String,
         /// `KEY=VALUE`.
         limits: Vec<String>,
-        /// For so many milliseconds; nothing: for as long as the engine runs.
+        /// For so many milliseconds; nothing: until they are unset.
         time_ms: Option<u64>,
     },
     /// What was set for a selector is to end.

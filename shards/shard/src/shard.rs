@@ -33,7 +33,7 @@ use crate::pieces::{Piece, Pieces};
 use crate::reason::Carrier;
 use crate::resolve::Resolved;
 use crate::secure::Servers;
-use crate::settings::Settings;
+use crate::settings::{Overrides, Settings};
 use crate::stock::{Room, Stock};
 use crate::wake::Sleepers;
 use crate::{audit, dispatch, inspect, limits, listen, notices, outbound, overview, reason, settle};
@@ -78,6 +78,8 @@ pub struct Start<W: World> {
     pub hostname: String,
     /// Letters from the coordinator.
     pub orders: Mailbox<Order>,
+    /// Limits that were set on an earlier server, and are in force from the beginning.
+    pub limits: Overrides,
     /// Takes events to the log; must not block.
     pub events: Rc<dyn Fn(&Event<'_>)>,
     /// Counters that others read.
@@ -219,6 +221,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         state,
         hostname,
         orders,
+        limits: overrides,
         events,
         counters,
         ready,
@@ -226,6 +229,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
     } = start;
     let (me, peers) = (mesh.me(), mesh.peers());
     let settings = Rc::new(Settings::new(config, &servers, &hostname, peers));
+    settings.limit(overrides);
     let dir = state.join("queue");
     let free_bytes = free_bytes(runtime.disk(), &state).await;
     let options = settings.queue_options(free_bytes, runtime.random_u64(), plant);

@@ -135,6 +135,7 @@ impl Place {
             state: "/state".into(),
             hostname: "engine.sim".into(),
             orders: mailbox,
+            limits: Default::default(),
             events: Rc::new(move |event| lines.borrow_mut().push(event.to_string())),
             counters: Arc::new(Counters::default()),
             ready: Box::new(|_| {}),

@@ -110,6 +110,7 @@ pub fn start(
 pub fn config(text: &str) -> Arc<Config> {
     let files = Memory::default().with("/ringpost.conf", text);
     let loaded = load(&files, Path::new("/ringpost.conf"), &Options::default());
+        limits: Default::default(),
     Arc::new(loaded.unwrap_or_else(|reports| panic!("{reports}")).0)
 }
 
