@@ -22,6 +22,7 @@ mod sts;
 pub mod tables;
 pub mod tlsrpt;
 pub mod users;
+pub mod warmup;
 mod zone;
 
 use std::net::TcpListener;
@@ -75,6 +76,7 @@ pub struct Coordinator {
     policies: Arc<sts::Policies>,
     reloads: reload::Waiting,
     overrides: overrides::Overrides,
+    warmups: Arc<warmup::Warmups>,
 }
 
 /// What the coordinator is started with.
@@ -158,6 +160,11 @@ impl Coordinator {
         }
     }
 
+    /// What source addresses may send that warm up.
+    pub fn warmups(&self) -> Vec<warmup::WarmupRow> {
+        self.warmups.rows(&self.config())
+    }
+
     /// What was counted of encryption to domains that have a policy about it.
     pub fn reports(&self) -> &Reports {
         &self.reports
@@ -224,6 +231,8 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         Arc::new(move |what| for_policies.warn(what)),
     );
     let policies = Arc::new(policies);
+    let for_warmups = log.clone();
+    let warmups = Arc::new(warmup::Warmups::new(&state, Arc::new(move |what| for_warmups.warn(what))));
     let events = log.clone();
     let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)), users: Some(users) };
     // The supervisor has read the same files and found nothing wrong.
@@ -248,11 +257,18 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         policies: policies.clone(),
         reloads,
         overrides,
+        warmups: warmups.clone(),
     });
     tokio::spawn(reports.clone().run(names.clone()));
+    tokio::spawn(warmups.clone().run());
     let of_tables = coordinator.clone();
-    let desk =
-        mailbox::Desk { names, logins: Arc::new(logins), policies, tables: Box::new(move || of_tables.tables()) };
+    let desk = mailbox::Desk {
+        names,
+        logins: Arc::new(logins),
+        policies,
+        warmups: warmups.clone(),
+        tables: Box::new(move || of_tables.tables()),
+    };
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
@@ -266,6 +282,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     tokio::spawn(overrides::watch(coordinator.clone()));
     follow(&coordinator, news, ready).await;
     reports.keep();
+    warmups.keep();
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::coordinator::overrides::LimitRow;
 use crate::coordinator::tables::{self, Figures, Service, Shown};
 use crate::coordinator::tlsrpt::OfDomain;
+use crate::coordinator::warmup::WarmupRow;
 
 /// What an administrator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,11 @@ pub enum Request {
     Overview {
         /// Which part of it.
         of: Overviewed,
+        /// Only what has this in it, without regard to case.
+        matching: Option<String>,
+    },
+    /// Source addresses that warm up, and what each may send to which site.
+    Warmups {
         /// Only what has this in it, without regard to case.
         matching: Option<String>,
     },
@@ -147,6 +153,8 @@ pub enum Answer {
     Relay(Box<RelayRow>),
     /// A route.
     Route(Box<RouteRow>),
+    /// A source address that warms up.
+    Warmup(WarmupRow),
     /// Limits that are in force.
     Limit(LimitRow),
     /// What a lookup gave, of a table or of a client's name.

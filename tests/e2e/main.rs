@@ -54,5 +54,6 @@ mod tags;
 mod tls;
 mod tls_report;
 mod users;
+mod warmup;
 mod why;
 mod wire;

@@ -49,6 +49,7 @@ mod submit;
 mod target;
 mod vouch;
 mod wake;
+mod warmup;
 mod wire;
 
 pub use ask::{Ask, Dane, Exchanger, Mode, MxAnswer, NameAnswer, Policy, Said};
@@ -60,7 +61,7 @@ pub use local::{Addressee, Store, Target};
 pub use login::{Book, Login, Proceeding, Verdict, claimed};
 pub use overview::{HostRow, HostState, LeftOut, Limit, Overview, RelayRow, RouteRow};
 pub use reason::{Blocked, Onward, Reason, Selector};
-pub use ringpost_routes::PolicyKind;
+pub use ringpost_routes::{Allowed, Asking, Given, Ledger, PolicyKind, Rate, Schedule, Warming};
 pub use secure::Servers;
 pub use settings::Overrides;
 pub use shard::{Opened, ShardError, Start, World, run};

@@ -36,7 +36,7 @@ use crate::secure::Servers;
 use crate::settings::{Overrides, Settings};
 use crate::stock::{Room, Stock};
 use crate::wake::Sleepers;
-use crate::{audit, dispatch, inspect, limits, listen, notices, outbound, overview, reason, settle};
+use crate::{audit, dispatch, inspect, limits, listen, notices, outbound, overview, reason, settle, warmup};
 
 /// The executor, the rings and the coordinator of one engine, as types.
 pub trait World: 'static {
@@ -384,6 +384,7 @@ impl<W: World> Shard<W> {
                     self.cache.forget();
                     self.odd_backups.borrow_mut().clear();
                     self.routes.borrow_mut().resume_logins();
+                    warmup::begin_anew(self);
                     self.locals.follow(&self.settings().config.machinery);
                     // What nothing was tried of may be tried now.
                     self.release_parked();
@@ -485,6 +486,7 @@ impl<W: World> Shard<W> {
         while !self.flights.borrow().is_empty() && self.runtime.now() < deadline {
             self.runtime.timeout(limits::LAST_RESULTS_LOOK, self.landed.raised()).await;
         }
+        warmup::end(self).await;
         self.queue.flush().await;
     }
 
