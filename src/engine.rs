@@ -23,6 +23,7 @@ use crate::confinement;
 use crate::coordinator::control::Admission;
 use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
+use crate::coordinator::overrides::Overrides;
 use crate::coordinator::users::Users;
 use crate::coordinator::{self, Errands, Handshakes, Logins, News, Reports, Session, Shards, Shelves, Signers};
 use crate::disk::Look;
@@ -114,6 +115,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let for_reports = log.clone();
     let say = Arc::new(move |what: &dyn std::fmt::Display| for_reports.warn(what));
     let reports = Arc::new(Reports::new(&given.plan.state, &config.names.server, say));
+    let (overrides, limits) = Overrides::new(&given.plan.state, |what| log.warn(what));
     let (orders, mailboxes): (Vec<Sender<Order>>, Vec<_>) = (0..shards).map(|_| Mailbox::new(ORDERS)).unzip();
     let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
     let cores = (config.shards.cores.len() >= shards).then(|| config.shards.cores.clone());
@@ -140,6 +142,7 @@ fn start(channel: &Channel) -> Result<(), String> {
         admission: Admission::of(&config.control),
         pages: given.pages,
         news: arriving,
+        overrides,
         ready: ready(&options),
     };
     let mut sockets: Vec<Vec<(usize, OwnedFd)>> = (0..shards).map(|_| Vec::new()).collect();
@@ -166,6 +169,7 @@ fn start(channel: &Channel) -> Result<(), String> {
             counters,
             backscatter: backscatter.clone(),
             reports: reports.clone(),
+            limits: limits.clone(),
         };
         move |runtime: RingRuntime, mesh: RingMesh<Letter>| run_shard(number, runtime, mesh, part)
     });
@@ -310,6 +314,7 @@ struct Part {
     counters: Arc<Counters>,
     backscatter: Arc<Backscatter>,
     reports: Arc<Reports>,
+    limits: ringpost_shard::Overrides,
 }
 
 async fn run_shard(
@@ -334,6 +339,7 @@ async fn run_shard(
         counters,
         backscatter,
         reports,
+        limits,
     } = part;
     let hostname = config.names.server.clone();
     if number == 0 {
@@ -377,6 +383,7 @@ async fn run_shard(
         state: plan.state,
         hostname,
         orders,
+        limits,
         events: Rc::new(events),
         counters,
         backscatter,

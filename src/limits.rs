@@ -222,6 +222,8 @@ pub const LOGINS_KEPT: usize = 65_536;
 pub const BCRYPT_COST: u32 = 15;
 /// Rounds of a hash of SHA-crypt.
 pub const SHA_CRYPT_ROUNDS: u32 = 2_000_000;
+/// After the ledger of warm-ups was written, questions gather for so long: one write then is for all of them.
+pub const WARMUP_WRITTEN: Duration = Duration::from_secs(1);
 /// Memory of a yescrypt hash.
 pub const YESCRYPT_MEMORY_BYTES: u64 = 128 << 20;
 /// Memory of an argon2 hash.

@@ -13,6 +13,7 @@ mod encryption;
 mod engine;
 mod exit;
 mod ipc;
+mod kept;
 mod keyholder;
 mod limits;
 mod lookup;

@@ -98,6 +98,8 @@ pub const RELAY_SOURCES_MAX: usize = 256;
 pub const FILTER_TIMEOUT: Duration = Duration::from_secs(30);
 /// `share … timeout`: a counter elsewhere is not worth a longer wait.
 pub const SHARE_TIMEOUT: Duration = Duration::from_millis(500);
+/// A step of `warmup` is for a day of the source address, so what it counts cannot last longer.
+pub const WARMUP_STEP_MAX: Duration = Duration::from_secs(86_400);
 /// `treat throttle` without a percentage.
 pub const THROTTLE_PERCENT: u8 = 50;
 

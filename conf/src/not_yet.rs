@@ -2,8 +2,7 @@
 //! delete its line here.
 
 use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PkiSource, Proxies, QueueBackend, Relay, RelayTls, ShapeSelector,
-    Shaping,
+    ActionKind, Config, Keyed, Line, Listener, PkiSource, Proxies, QueueBackend, Relay, ShapeSelector, Shaping,
 };
 use crate::rules::Among;
 use crate::tables::ServiceKind;
@@ -41,8 +40,6 @@ impl Config {
         listed.for_each(|pki| found.when(true, &pki.line, || "pki from a list or a text file".to_owned()));
         self.filters.iter().for_each(|filter| found.when(true, &filter.line, || "filter".to_owned()));
         self.shapings.iter().for_each(|shaping| shaping_has(shaping, found));
-        let warming = self.pools.iter().filter(|pool| pool.sources.iter().any(|source| source.warmup.is_some()));
-        warming.for_each(|pool| found.when(true, &pool.line, || "pool warmup".to_owned()));
         self.signers.iter().for_each(|signer| found.when(true, &signer.line, || "dkim sign".to_owned()));
         self.rate_limits.iter().for_each(|limit| found.when(true, &limit.line, || "ratelimit".to_owned()));
         for one in &self.bounce.classify {
@@ -113,9 +110,6 @@ fn shaping_has(shaping: &Shaping, found: &mut Found) {
     };
     has(asked, "for a table that must be asked");
     let shape = &shaping.shape;
-    has(shape.connections_per_host.is_some(), "connections-per-host");
-    has(shape.tls == Some(RelayTls::Dane), "tls dane");
-    has(shape.warmup.is_some(), "warmup");
     has(shape.on_reply.iter().any(|(reply, _)| is_remote(reply)), "on reply by a table that must be asked");
 }
 

@@ -20,8 +20,9 @@ enum Field {
 }
 
 /// What can be set.
-const FIELDS: [(&str, Field); 9] = [
+const FIELDS: [(&str, Field); 10] = [
     ("connections", Field::Count(|shape| &mut shape.connections)),
+    ("connections-per-host", Field::Count(|shape| &mut shape.connections_per_host)),
     ("connections-per-source", Field::Count(|shape| &mut shape.connections_per_source)),
     ("open-rate", Field::Rate(|shape| &mut shape.open_rate)),
     ("rate", Field::Rate(|shape| &mut shape.rate)),
@@ -152,6 +153,7 @@ mod tests {
     fn every_key_is_read_and_shown_as_the_grammar_writes_it() {
         let words = [
             "connections=5",
+            "connections-per-host=3",
             "connections-per-source=2",
             "open-rate=3/m",
             "rate=100/s",

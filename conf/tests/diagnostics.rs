@@ -102,7 +102,9 @@ fn what_relays_and_rules_can_do_is_not_listed() {
     let text = "listen on lo0\ntable t redis:redis.conf\n\
         action a relay host <t> src <t> helo-src <t> mail-from \"@a.example\"\n\
         action b relay domain { a.example => mx.a.example, b.example => smtps://mx.b.example, c.example => lmtp://c:24 }\n\
-        pool p { 192.0.2.1 helo m1.example weight 2, ::1 } select sticky-sender\n\
+        warmup w { 50/d, 10/h }\n\
+        pool p { 192.0.2.1 helo m1.example weight 2 warmup w, ::1 } select sticky-sender\n\
+        shaping s domain a.example { connections-per-host 2, tls dane, warmup w }\n\
         action c relay src pool p\n\
         match from rdns \"*.a.example\" for any action a\nmatch for any action b\nmatch from any for any action c\n\
         mda limit max-session 3\nscheduler backend null\nscheduler limit max-inflight 5\nmta max-deferred 7\n";

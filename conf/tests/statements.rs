@@ -287,6 +287,7 @@ fn shapes_pools_and_limits() {
         ("shaping x { }\n", &["1:11 E0203"]),
         ("warmup w { 50/d 100/d }\n", &["1:17 E0204"]),
         ("warmup w { 50/d, 100/d }\n", &["1:8 W0803"]),
+        ("warmup w { 10/h, 50/2d }\nshaping default { warmup w }\n", &["1:18 E0509"]),
         ("pool p { 192.0.2.1, x }\n", &["1:6 W0803", "1:21 E0403"]),
         ("pool p { 192.0.2.1, ::1, 192.0.2.1 helo x }\n", &["1:6 W0803", "1:26 E0601"]),
         ("pool p { 192.0.2.1 weight 0 }\n", &["1:27 E0509"]),

@@ -18,8 +18,8 @@ use crate::ipc::control::{Answer, Request};
 pub enum Command {
     /// Set limits for a selector, in place of those that were set for it
     ///
-    /// They win over all shapes of the configuration, also over an action's own, until their time is over, they are
-    /// unset, or the server is started again; a reload leaves them in force. Limits: connections, connections-per-source,
+    /// They win over all shapes of the configuration, also over an action's own, until their time is over or they are
+    /// unset; reloads and restarts leave them in force. Limits: connections, connections-per-host, connections-per-source,
     /// open-rate, rate, rate-per-source, burst, messages-per-connection, recipients, idle, as `shaping` has them.
     Set(Set),
     /// End what was set for a selector

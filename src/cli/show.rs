@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::client::{Server, json_lines, print};
 use crate::clock::unix_ms;
+use crate::coordinator::warmup::WarmupRow;
 use crate::exit::Failure;
 use crate::ipc::control::{Answer, Overviewed, Request};
 
@@ -22,6 +23,8 @@ pub enum Command {
     Relays(Options),
     /// Routes by source address: connections, and what holds them up
     Routes(Options),
+    /// Source addresses that warm up: the day of each, and what it has sent to which site
+    Warmup(Options),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -36,28 +39,41 @@ pub struct Options {
 
 pub fn run(command: Command, state: &Path) -> Result<(), Failure> {
     let now_ms = unix_ms();
+    let overview = |of, options: &Options| Request::Overview { of, matching: options.matching.clone() };
     match command {
         Command::Hosts(options) => show(
             state,
             &options,
-            Overviewed::Hosts,
+            &overview(Overviewed::Hosts, &options),
             HOSTS,
             |row| host(row, now_ms),
             |answer| {
                 if let Answer::Host(row) = answer { Some(*row) } else { None }
             },
         ),
-        Command::Relays(options) => show(state, &options, Overviewed::Relays, RELAYS, relay, |answer| {
-            if let Answer::Relay(row) = answer { Some(*row) } else { None }
-        }),
+        Command::Relays(options) => {
+            show(state, &options, &overview(Overviewed::Relays, &options), RELAYS, relay, |answer| {
+                if let Answer::Relay(row) = answer { Some(*row) } else { None }
+            })
+        }
         Command::Routes(options) => show(
             state,
             &options,
-            Overviewed::Routes,
+            &overview(Overviewed::Routes, &options),
             ROUTES,
             |row| route(row, now_ms),
             |answer| {
                 if let Answer::Route(row) = answer { Some(*row) } else { None }
+            },
+        ),
+        Command::Warmup(options) => show(
+            state,
+            &options,
+            &Request::Warmups { matching: options.matching.clone() },
+            WARMUPS,
+            |row| warmup(row, now_ms),
+            |answer| {
+                if let Answer::Warmup(row) = answer { Some(row) } else { None }
             },
         ),
     }
@@ -67,14 +83,13 @@ pub fn run(command: Command, state: &Path) -> Result<(), Failure> {
 fn show<T: Serialize, const N: usize>(
     state: &Path,
     options: &Options,
-    of: Overviewed,
+    request: &Request,
     heads: [&str; N],
     cells: impl Fn(&T) -> [String; N],
     pick: impl Fn(Answer) -> Option<T>,
 ) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    let request = Request::Overview { of, matching: options.matching.clone() };
-    let said = Server::running(state)?.ask(&request, |answer| {
+    let said = Server::running(state)?.ask(request, |answer| {
         rows.extend(pick(answer));
         Ok(())
     })?;
@@ -168,6 +183,19 @@ fn route(row: &RouteRow, now_ms: u64) -> [String; 5] {
     [source, connections.to_string(), waiting.to_string(), name, by]
 }
 
+const WARMUPS: [&str; 5] = ["source", "warm-up", "sent", "next", "site"];
+
+fn warmup(row: &WarmupRow, now_ms: u64) -> [String; 5] {
+    let WarmupRow { source, warmup, day, days, site, used, cap, until_ms } = row;
+    let source = source.map_or_else(|| "system".to_owned(), |source| source.to_string());
+    let (warmup, sent) = match cap {
+        Some(cap) => (format!("{warmup} day {day} of {days}"), format!("{used} of {cap}")),
+        None => (format!("{warmup} done"), "-".to_owned()),
+    };
+    let until = until_ms.map_or_else(|| "-".to_owned(), |at_ms| format!("in {}", ago(now_ms, at_ms)));
+    [source, warmup, sent, until, site.clone().unwrap_or_else(|| "-".to_owned())]
+}
+
 #[cfg(test)]
 mod tests {
     use ringpost_shard::{Blocked, HostState, LeftOut, Limit, Reason};
@@ -228,6 +256,26 @@ mod tests {
             last,
             "7        1        3     2       5 connections, 10/s, 30/m opened  smtp+tls://mx.d.test:25 shaping slow"
         );
+    }
+
+    #[test]
+    fn s78_warm_ups_are_shown_with_what_is_used_and_when_there_is_more() {
+        let row = WarmupRow {
+            source: Some([192, 0, 2, 11].into()),
+            warmup: "slow".into(),
+            day: 3,
+            days: 5,
+            site: Some("mx.d.test:25".into()),
+            used: 20,
+            cap: Some("500/d".into()),
+            until_ms: Some(1_060_000),
+        };
+        assert_eq!(
+            warmup(&row, 1_000_000),
+            ["192.0.2.11", "slow day 3 of 5", "20 of 500/d", "in 60.0 s", "mx.d.test:25"]
+        );
+        let done = WarmupRow { source: None, day: 9, site: None, used: 0, cap: None, until_ms: None, ..row };
+        assert_eq!(warmup(&done, 0), ["system", "slow done", "-", "-", "-"]);
     }
 
     #[test]

@@ -110,6 +110,12 @@ async fn answer(request: Request, user: u32, coordinator: &Coordinator, out: &mu
             Answer::Done(String::new())
         }
         Request::Overview { of, matching } => overview(shards, of, matching, out).await?,
+        Request::Warmups { matching } => {
+            let text = matching.unwrap_or_default().to_ascii_lowercase();
+            let mut all = coordinator.warmups();
+            all.retain(|row| row.is_about(&text));
+            Answer::Done(left_out(some(all, Answer::Warmup, out).await?))
+        }
         Request::LimitSet { selector, limits, time_ms } => {
             let time = time_ms.map(Duration::from_millis);
             done(coordinator.set_limit(&selector, &limits, time, user).await)
@@ -232,10 +238,14 @@ async fn overview(
             some(all.routes, |row| Answer::Route(Box::new(row)), out).await?
         }
     };
-    Ok(Answer::Done(match more {
+    Ok(Answer::Done(left_out(more)))
+}
+
+fn left_out(more: usize) -> String {
+    match more {
         0 => String::new(),
         more => format!("{more} more are left out; name a part of what you look for"),
-    }))
+    }
 }
 
 /// Sends at most [`OVERVIEW_ROWS`]; how many were left out.

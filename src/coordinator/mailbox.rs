@@ -10,7 +10,7 @@ use futures_channel::oneshot;
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
-use ringpost_shard::{Ask, Login, MxAnswer, NameAnswer, Policy, Said, Verdict};
+use ringpost_shard::{Allowed, Ask, Asking, Login, MxAnswer, NameAnswer, Policy, Said, Verdict};
 use ringpost_tls::{Channel, Flight, Rejected};
 use tokio::task::JoinSet;
 
@@ -21,6 +21,7 @@ use super::shelves::Shelves;
 use super::signing::Signers;
 use super::sts::Policies;
 use super::tables::{SYSTEM_USERS, Service, Tables};
+use super::warmup::Warmups;
 use crate::limits::{LOOKUPS, QUESTIONS};
 
 /// A question about names.
@@ -55,6 +56,8 @@ enum Kind {
     Lookup(Lookup, oneshot::Sender<Said>),
     List(PathBuf, oneshot::Sender<Told>),
     Login(Box<Login>, oneshot::Sender<Verdict>),
+    Allow(Asking, oneshot::Sender<Allowed>),
+    GiveBack(Vec<Asking>, oneshot::Sender<()>),
 }
 
 /// A shard's way to the coordinator.
@@ -167,6 +170,22 @@ impl Ask for Line {
         wait.await.unwrap_or(Verdict::Failed)
     }
 
+    async fn allow(&self, asking: Asking) -> Allowed {
+        let (answer, wait) = oneshot::channel();
+        if self.sender.send(Asked(Kind::Allow(asking, answer))).await.is_err() {
+            return Allowed::Unknown(STOPPED.into());
+        }
+        wait.await.unwrap_or_else(|_| Allowed::Unknown(STOPPED.into()))
+    }
+
+    async fn give_back(&self, unused: Vec<Asking>) {
+        let (answer, wait) = oneshot::channel();
+        if self.sender.send(Asked(Kind::GiveBack(unused, answer))).await.is_ok() {
+            // Without an answer it is lost for the day.
+            let _ = wait.await;
+        }
+    }
+
     fn can_sign(&self) -> bool {
         self.signers.have_room()
     }
@@ -184,6 +203,8 @@ pub struct Desk {
     pub logins: Arc<Logins>,
     /// The policies of domains.
     pub policies: Arc<Policies>,
+    /// What source addresses may send that warm up.
+    pub warmups: Arc<Warmups>,
     /// The tables of the configuration in force.
     pub tables: Box<dyn Fn() -> Arc<Tables> + Send>,
 }
@@ -220,6 +241,12 @@ pub async fn answer(mailbox: Mailbox<Asked>, desk: Desk) {
                 Some(Asked(Kind::List(path, answer))) => {
                     // As above.
                     tokio::spawn(async move { answer.send(list::read(path).await) });
+                }
+                Some(Asked(Kind::Allow(asking, answer))) => desk.warmups.ask(asking, answer),
+                Some(Asked(Kind::GiveBack(unused, answer))) => {
+                    desk.warmups.give_back(&unused);
+                    // A shard that has ended does not wait.
+                    let _ = answer.send(());
                 }
                 None => open = false,
             },
@@ -273,7 +300,8 @@ mod tests {
         let web = crate::coordinator::sts::Web::new(443, rustls::RootCertStore::empty());
         let policies = Policies::new(names.clone(), root.join("mta-sts"), web, reports, Arc::new(|_| {}));
         let policies = Arc::new(policies);
-        let desk = Desk { names, logins, policies, tables: Box::new(move || tables.clone()) };
+        let warmups = Arc::new(Warmups::new(root, Arc::new(|_| {})));
+        let desk = Desk { names, logins, policies, warmups, tables: Box::new(move || tables.clone()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (line, mailbox) = questions(Signers::start(1).unwrap());

@@ -22,6 +22,7 @@ mod sts;
 pub mod tables;
 pub mod tlsrpt;
 pub mod users;
+pub mod warmup;
 mod zone;
 
 use std::net::TcpListener;
@@ -75,6 +76,7 @@ pub struct Coordinator {
     policies: Arc<sts::Policies>,
     reloads: reload::Waiting,
     overrides: overrides::Overrides,
+    warmups: Arc<warmup::Warmups>,
 }
 
 /// What the coordinator is started with.
@@ -117,6 +119,8 @@ pub struct Start {
     pub pages: Vec<TcpListener>,
     /// What happens, from other threads.
     pub news: mpsc::UnboundedReceiver<News>,
+    /// Limits that were set, as the shards have them.
+    pub overrides: overrides::Overrides,
     /// What is said of the start when all shards have opened their queues.
     pub ready: Ready,
 }
@@ -154,6 +158,11 @@ impl Coordinator {
             NameAnswer::None => tables::Answer::NotFound,
             NameAnswer::Temporary(why) => tables::Answer::Failed(why),
         }
+    }
+
+    /// What source addresses may send that warm up.
+    pub fn warmups(&self) -> Vec<warmup::WarmupRow> {
+        self.warmups.rows(&self.config())
     }
 
     /// What was counted of encryption to domains that have a policy about it.
@@ -205,6 +214,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         admission,
         pages,
         news,
+        overrides,
         ready,
     } = start;
     let for_names = log.clone();
@@ -221,6 +231,8 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         Arc::new(move |what| for_policies.warn(what)),
     );
     let policies = Arc::new(policies);
+    let for_warmups = log.clone();
+    let warmups = Arc::new(warmup::Warmups::new(&state, Arc::new(move |what| for_warmups.warn(what))));
     let events = log.clone();
     let surroundings = Surroundings { root, events: Arc::new(move |event| events.warn(event)), users: Some(users) };
     // The supervisor has read the same files and found nothing wrong.
@@ -244,12 +256,19 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         roots: std::sync::Mutex::new(roots),
         policies: policies.clone(),
         reloads,
-        overrides: overrides::Overrides::default(),
+        overrides,
+        warmups: warmups.clone(),
     });
     tokio::spawn(reports.clone().run(names.clone()));
+    tokio::spawn(warmups.clone().run());
     let of_tables = coordinator.clone();
-    let desk =
-        mailbox::Desk { names, logins: Arc::new(logins), policies, tables: Box::new(move || of_tables.tables()) };
+    let desk = mailbox::Desk {
+        names,
+        logins: Arc::new(logins),
+        policies,
+        warmups: warmups.clone(),
+        tables: Box::new(move || of_tables.tables()),
+    };
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
@@ -263,6 +282,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     tokio::spawn(overrides::watch(coordinator.clone()));
     follow(&coordinator, news, ready).await;
     reports.keep();
+    warmups.keep();
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::coordinator::overrides::LimitRow;
 use crate::coordinator::tables::{self, Figures, Service, Shown};
 use crate::coordinator::tlsrpt::OfDomain;
+use crate::coordinator::warmup::WarmupRow;
 
 /// What an administrator asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,13 +37,18 @@ pub enum Request {
         /// Only what has this in it, without regard to case.
         matching: Option<String>,
     },
+    /// Source addresses that warm up, and what each may send to which site.
+    Warmups {
+        /// Only what has this in it, without regard to case.
+        matching: Option<String>,
+    },
     /// Limits are to be in force, in place of those of this selector.
     LimitSet {
         /// As [`ringpost_conf::overrides`] reads it.
         selector: String,
         /// `KEY=VALUE`.
         limits: Vec<String>,
-        /// For so many milliseconds; nothing: for as long as the engine runs.
+        /// For so many milliseconds; nothing: until they are unset.
         time_ms: Option<u64>,
     },
     /// What was set for a selector is to end.
@@ -147,6 +153,8 @@ pub enum Answer {
     Relay(Box<RelayRow>),
     /// A route.
     Route(Box<RouteRow>),
+    /// A source address that warms up.
+    Warmup(WarmupRow),
     /// Limits that are in force.
     Limit(LimitRow),
     /// What a lookup gave, of a table or of a client's name.

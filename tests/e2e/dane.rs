@@ -157,3 +157,48 @@ fn resolvers_that_cannot_be_validated_are_told_and_mail_goes_out_without() {
     assert!(found["in.must.test"].contains("the resolvers do not pass on"), "{}", found["in.must.test"]);
     wait_until("it is told", SOON, || server.printed().contains("do not pass on what DNSSEC needs"));
 }
+
+#[test]
+fn s66_a_shape_demands_dane_of_the_sites_that_it_is_for_whatever_the_action_says() {
+    let own = OwnCertificate::new("whatever.test");
+    let rules = "shaping byname domain { \"*.must.test\" } { tls dane }\nshaping byhost mx { \"mx.strict.test\" } { tls dane }\n\
+        action \"enc\" relay tls no-verify\naction \"host\" relay host \"smtp://mx.none.test\"\naction \"may\" relay\n\
+        match for domain \"*.enc.must.test\" action \"enc\"\nmatch for domain { \"*.host.must.test\", \"*.host.test\" } action \"host\"\n\
+        match for any action \"may\"\n";
+    let (setup, port) = Setup::new(rules).zone("");
+    let (mut root, mut sinks) = (String::new(), vec![]);
+    for (number, host) in ["key", "none", "strict"].iter().enumerate() {
+        let number = 50 + number;
+        root += &format!("mx.{host}.test. A {}\n", address(number, 0).ip());
+        sinks.push(SecureSink::open(address(number, port), Offer::StartTls, own.server.clone()));
+    }
+    root += &format!("_{port}._tcp.mx.key.test. TLSA {}\n", own.by_key(3));
+    // Where mail goes, and what becomes of it.
+    let cases = [
+        ("a.may.test", "key", "tls"),
+        ("b.may.test", "none", "tls"),
+        ("a.must.test", "key", "tls"),
+        ("b.must.test", "none", "mx.none.test has no TLSA records"),
+        ("a.enc.must.test", "key", "tls"),
+        ("b.enc.must.test", "none", "mx.none.test has no TLSA records"),
+        ("x.host.test", "", "tls"),
+        ("x.host.must.test", "", "mx.none.test has no TLSA records"),
+        ("c.may.test", "strict", "mx.strict.test has no TLSA records"),
+    ];
+    for (domain, host, _) in cases.iter().filter(|(_, host, _)| !host.is_empty()) {
+        root += &format!("{domain}. MX 10 mx.{host}.test.\n");
+    }
+    let zone = SignedZone::serve(setup.dir(), &root, &[], &[], &[]);
+    std::fs::write(setup.dir().join("zone"), zone.seam()).expect("written");
+    let server = setup.start();
+    let domains: Vec<String> = cases.iter().map(|(domain, ..)| (*domain).to_owned()).collect();
+    let found = outcomes(&server, &domains, &sinks);
+    for (domain, _, expected) in cases {
+        let is = &found[domain];
+        assert!(if expected == "tls" { is == expected } else { is.contains(expected) }, "{domain}: {is:?}");
+    }
+    // What goes there goes to whom DNSSEC says, and not by chance.
+    wait_until("it is told", SOON, || {
+        server.printed().lines().any(|line| line.contains("tls    to=mx.key.test[") && line.contains(" verify=dane"))
+    });
+}

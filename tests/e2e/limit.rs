@@ -1,5 +1,6 @@
 //! `ringpost limit`: limits of sites, changed while the server runs.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -90,6 +91,40 @@ fn s88_a_limit_stays_across_a_reload_and_ends_when_its_time_is_over() {
     wait_until("it has had its time", SOON, || rows(&server, &["limit", "list"]).len() == 1);
     wait_until("all are under way", SOON, || sink.attempts() == 6);
     wait_until("the log says so", SOON, || server.printed().contains("limit mx:*.x.example has had its time"));
+}
+
+#[test]
+fn s88_a_limit_stays_across_restarts_and_its_time_goes_on_meanwhile() {
+    let (sink, mut server) = stalled(3);
+    server.tell(&["limit", "set", "mx:*.x.example", "connections=2"]);
+    server.tell(&["limit", "set", "default", "burst=9", "--for", "1h"]);
+    let before = rows(&server, &["limit", "list"]);
+    server.stop();
+    server.start();
+    assert_eq!(rows(&server, &["limit", "list"]), before);
+    send(&server, 6);
+    let is_limited =
+        || rows(&server, &["show", "relays"]).iter().any(|row| row["in_flight"] == 2 && row["waiting"] == 4);
+    wait_until("two connections carry mail, the others wait", SOON, is_limited);
+    assert_eq!(sink.connections(), 2, "from the beginning");
+    server.kill9();
+    let path = server.state.join("limits.json");
+    let text = fs::read_to_string(&path).expect("it is kept");
+    let until = before.iter().find_map(|row| row["until_ms"].as_u64()).expect("one ends");
+    fs::write(&path, text.replace(&until.to_string(), "1000")).expect("written");
+    server.start();
+    let left = rows(&server, &["limit", "list"]);
+    assert_eq!((left.len(), &left[0]["of"]), (1, &"mx:*.x.example".into()), "{left:?}");
+    server.tell(&["limit", "unset", "mx:*.x.example"]);
+    server.stop();
+    server.start();
+    assert_eq!(rows(&server, &["limit", "list"]), Vec::<Value>::new());
+
+    server.stop();
+    fs::write(&path, "{\"version\":1,\"limits\":").expect("written");
+    server.start();
+    assert_eq!(rows(&server, &["limit", "list"]), Vec::<Value>::new());
+    wait_until("it is told", SOON, || server.printed().contains("limits.json cannot be read"));
 }
 
 #[test]

@@ -55,5 +55,6 @@ mod tags;
 mod tls;
 mod tls_report;
 mod users;
+mod warmup;
 mod why;
 mod wire;

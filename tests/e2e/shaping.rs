@@ -1,5 +1,6 @@
 //! `shaping`: what sites see of it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::support::mail::{submit, wait_for_all};
@@ -75,4 +76,37 @@ fn a_rate_is_kept() {
     wait_until("all has arrived", Duration::from_secs(60), || sink.count() == 60);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(2900), "60 messages at 20 a second take three seconds, not {took:?}");
+}
+
+#[test]
+fn s88_a_host_has_so_many_connections_and_those_of_a_worse_preference_get_none_for_it() {
+    let (setup, port) = Setup::new(
+        "shaping default { connections 20, connections-per-host 2 }\naction \"mx\" relay\nmatch for any action \"mx\"\n",
+    )
+    .zone(
+        "x.example MX 10 a.x.example\nx.example MX 10 b.x.example\nx.example MX 20 c.x.example\n\
+         a.x.example A 127.3.42.1\nb.x.example A 127.3.42.2\nb.x.example A 127.3.42.3\nc.x.example A 127.3.42.4\n",
+    );
+    let sinks: Vec<Sink> = (1..=4).map(|last| Sink::open_at(SocketAddr::from(([127, 3, 42, last], port)))).collect();
+    let stall = |at| sinks.iter().for_each(|sink| sink.script(Script { stall_at: at, ..Script::default() }));
+    stall(Some(Step::EndOfData));
+    let server = setup.start();
+    let counts = || sinks.iter().map(Sink::connections).collect::<Vec<_>>();
+    (0..9).for_each(|number| submit(&server, &["b@x.example"], &format!("m{number}")));
+    wait_until("each of the best hosts has two", SOON, || {
+        let counts = counts();
+        counts[0] == 2 && counts[1] + counts[2] == 2
+    });
+    wait_until("the others wait for them", SOON, || {
+        let text = server.tell(&["why", "all"]);
+        text.contains("one of 4 connections to") && text.contains("of at most 4; 5 wait there")
+    });
+    assert_eq!(sinks[3].connections(), 0, "{:?}", counts());
+    // More may be set while it runs, and what waits has them at once.
+    server.tell(&["limit", "set", "default", "connections-per-host=3"]);
+    wait_until("each has three", SOON, || {
+        let counts = counts();
+        counts[0] == 3 && counts[1] + counts[2] == 3
+    });
+    assert_eq!(sinks[3].connections(), 0, "{:?}", counts());
 }

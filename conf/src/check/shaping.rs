@@ -135,6 +135,11 @@ impl Check<'_, '_> {
         let mut warmups = Vec::new();
         for said in self.ast.of("warmup").filter(|said| !said.broken) {
             if let (Some(name), Some(Arg::Rates(rates))) = (said.word(0), said.value(1)) {
+                for at in rates.iter().filter(|at| at.value.per > limits::WARMUP_STEP_MAX) {
+                    let message = format!("a step of a warm-up is of a day, not `{}`", at.value);
+                    let help = "write what may be sent in a day, or in a part of it: `50/d`, `10/h`";
+                    self.reading.report(Report::new("E0509", at.span, message).help(help));
+                }
                 let steps = rates.iter().map(|at| at.value).collect();
                 warmups.push(Warmup { name: name.text.to_string(), steps, line: self.reading.line(said.span) });
             }

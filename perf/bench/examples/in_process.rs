@@ -147,6 +147,7 @@ fn run(address: &str, state: &Path, cert: &Path, key: &Path) -> Result<(), Box<d
                 near: None,
                 hostname: "in-process.invalid".into(),
                 orders,
+                limits: Default::default(),
                 events: Rc::new(|_| ()),
                 counters: Default::default(),
                 backscatter: Default::default(),

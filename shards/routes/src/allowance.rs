@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::bucket::Bucket;
+use crate::leases::Left;
 use crate::limits::{Rate, Shape};
 use crate::route::Wish;
 
@@ -104,19 +105,35 @@ impl Allowance {
         self.room(source) > 0 && !self.is_waited_for(source) && self.tokens(source, now) > 0
     }
 
-    /// Whether a new connection would be of use from one of these sources, beside the route's `connections`, of which `takers`
-    /// will ask for a token next.
-    pub(crate) fn wish(&mut self, sources: &[IpAddr], connections: usize, takers: usize, now: Instant) -> Wish {
+    /// Whether a new connection would be of use from one of these sources, each with what its warm-up leaves it, beside the
+    /// route's `connections`, of which `takers` will ask for a token next.
+    pub(crate) fn wish(
+        &mut self,
+        sources: &[(IpAddr, Left)],
+        (connections, takers): (usize, usize),
+        now: Instant,
+    ) -> Wish {
         let held: usize = self.holds.values().map(|holds| Rc::strong_count(holds) - 1).sum();
         // Those that have just been begun do not know yet where they leave from.
         let begun = connections.saturating_sub(held);
         let (mut room, mut tokens, mut wait) = (0_usize, 0_usize, None::<Duration>);
-        for source in sources.iter().copied() {
+        for (source, warmth) in sources.iter().copied() {
             let left = self.room(source);
             if left == 0 || self.is_waited_for(source) {
                 continue;
             }
-            match self.tokens(source, now) {
+            let allowed = match warmth {
+                Left::Free => usize::MAX,
+                Left::Some(count) => count,
+                // The answer will bring whoever has asked here again.
+                Left::Unknown => continue,
+                Left::Spent(spent) => {
+                    let until = spent.until.saturating_duration_since(now);
+                    wait = Some(wait.map_or(until, |least| least.min(until)));
+                    continue;
+                }
+            };
+            match self.tokens(source, now).min(allowed) {
                 0 => wait = Some(wait.map_or(self.wait(source, now), |least| least.min(self.wait(source, now)))),
                 there => (room, tokens) = (room.saturating_add(left), tokens.saturating_add(there)),
             }
@@ -148,9 +165,13 @@ mod tests {
         let mut allowance = allowance(Shape { connections_per_source: Some(2), ..Shape::default() });
         let mut held = vec![allowance.hold(A), allowance.hold(A)];
         assert!(!allowance.is_free(A, now) && allowance.is_free(B, now));
-        assert_eq!(allowance.wish(&[A], 2, 0, now), Wish::Nothing);
-        assert_eq!(allowance.wish(&[A, B], 3, 1, now), Wish::Now, "two are there, one begun, and one has room");
-        assert_eq!(allowance.wish(&[A, B], 4, 2, now), Wish::Nothing);
+        assert_eq!(allowance.wish(&[(A, Left::Free)], (2, 0), now), Wish::Nothing);
+        assert_eq!(
+            allowance.wish(&[(A, Left::Free), (B, Left::Free)], (3, 1), now),
+            Wish::Now,
+            "two are there, one begun, and one has room"
+        );
+        assert_eq!(allowance.wish(&[(A, Left::Free), (B, Left::Free)], (4, 2), now), Wish::Nothing);
         held.pop();
         assert!(allowance.is_free(A, now), "it has ended");
     }
@@ -165,11 +186,19 @@ mod tests {
         allowance.take(A, now);
         assert_eq!(allowance.wait(A, now), second);
         assert!(!allowance.is_free(A, now) && allowance.is_free(B, now));
-        assert_eq!(allowance.wish(&[A, B], 1, 0, now), Wish::Now);
-        assert_eq!(allowance.wish(&[A, B], 2, 1, now), Wish::Nothing, "who takes the other token is there");
-        assert_eq!(allowance.wish(&[A], 1, 0, now), Wish::Later(second));
+        assert_eq!(allowance.wish(&[(A, Left::Free), (B, Left::Free)], (1, 0), now), Wish::Now);
+        assert_eq!(
+            allowance.wish(&[(A, Left::Free), (B, Left::Free)], (2, 1), now),
+            Wish::Nothing,
+            "who takes the other token is there"
+        );
+        assert_eq!(allowance.wish(&[(A, Left::Free)], (1, 0), now), Wish::Later(second));
         allowance.wait_begins(A);
-        assert_eq!(allowance.wish(&[A], 1, 0, now + second), Wish::Nothing, "it will take the token itself");
+        assert_eq!(
+            allowance.wish(&[(A, Left::Free)], (1, 0), now + second),
+            Wish::Nothing,
+            "it will take the token itself"
+        );
         allowance.wait_ends(A);
         assert!(allowance.is_free(A, now + second));
         // A reload that changes nothing gives nobody tokens.

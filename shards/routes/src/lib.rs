@@ -8,21 +8,27 @@
 mod allowance;
 mod breaker;
 mod bucket;
+mod busy;
 mod fair;
 mod feedback;
+mod leases;
 pub mod limits;
 mod pool;
 mod route;
 mod schedule;
 mod site;
 mod sources;
+mod warmup;
 
 pub use breaker::{Breaker, Chance, Health, Left, Patience};
+pub use busy::HostHold;
 pub use fair::{FairQueue, Waiting, sender_key};
 pub use feedback::{Change, Slowed, Suspension};
+pub use leases::Spent;
 pub use limits::{Limits, Rate, Shape};
 pub use pool::{Member, Pick, Pool};
 pub use route::{Attempt, Next};
 pub use schedule::{Refused, RouteId, Routes, Standing, Surveyed, Totals};
 pub use site::{Channel, Encryption, Held, Helo, Host, Place, PolicyKind, Site, Speech, Tlsa};
 pub use sources::{Absence, Hold, Origin};
+pub use warmup::{Allowed, Asking, Given, Ledger, Schedule, Step, Warming};

@@ -1,11 +1,13 @@
 //! Every bound of the routes, with its reason.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::breaker::Patience;
+use crate::warmup::Schedule;
 
 /// So many in so much time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate {
     /// How many.
     pub count: u32,
@@ -14,7 +16,7 @@ pub struct Rate {
 }
 
 /// What one route may do: its shape (grammar §4.13). The defaults are the field's (Postfix: 20 connections, KumoMTA: 32).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Connections.
     pub connections: usize,
@@ -26,6 +28,8 @@ pub struct Shape {
     pub open_rate: Option<Rate>,
     /// Messages.
     pub rate: Option<Rate>,
+    /// Connections to one host, whichever of its addresses they are to.
+    pub connections_per_host: Option<usize>,
     /// Connections from one source address.
     pub connections_per_source: Option<usize>,
     /// Messages from one source address.
@@ -42,6 +46,8 @@ pub struct Shape {
     pub only_ipv4: Option<bool>,
     /// How much is borne of its hosts.
     pub patience: Patience,
+    /// How its sources warm up, if they do; a pool's own word about an address comes first.
+    pub warmup: Option<Arc<Schedule>>,
 }
 
 impl Default for Shape {
@@ -52,6 +58,7 @@ impl Default for Shape {
             idle: Duration::from_secs(5),
             open_rate: None,
             rate: None,
+            connections_per_host: None,
             connections_per_source: None,
             rate_per_source: None,
             burst: None,
@@ -60,6 +67,7 @@ impl Default for Shape {
             reply_timeout: None,
             only_ipv4: None,
             patience: Patience::default(),
+            warmup: None,
         }
     }
 }
@@ -147,3 +155,12 @@ pub const RATE_MIN: f64 = 1.0 / 60.0;
 pub const PRESSED_FOR: Duration = Duration::from_secs(3600);
 /// No site is suspended for longer: mail does not wait in a queue for months.
 pub const SUSPENDED_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// A shard is allowed this part of a step of a warm-up at once: of what it has, all is lost for the day when it is killed.
+pub const LEASES_A_STEP: u32 = 8;
+/// After this time a warm-up of which nothing could be known is asked for again.
+pub const LEASE_AGAIN: Duration = Duration::from_secs(5);
+/// Addresses whose warm-up is remembered, by schedule (some 200 bytes each); beyond it, the one is forgotten that was not used
+/// for longest.
+pub const WARMING_ADDRESSES: usize = 4_096;
+/// Sites that addresses which warm up may send to in a day, each counted once for each of them (some 150 bytes each).
+pub const WARMING_SITES: usize = 100_000;

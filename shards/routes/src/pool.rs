@@ -2,6 +2,9 @@
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::warmup::Schedule;
 
 /// Source addresses of one name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,8 @@ pub struct Member {
     pub helo: Option<String>,
     /// Its share, at least 1.
     pub weight: u32,
+    /// How it warms up, if it does.
+    pub warmup: Option<Arc<Schedule>>,
 }
 
 /// Pools that are equal have one name; the rest need not be hashed for each ticket.
@@ -49,6 +54,11 @@ impl Pool {
     /// What is said in EHLO at this address, if the pool says so.
     pub fn helo(&self, address: IpAddr) -> Option<&str> {
         self.member(address)?.helo.as_deref()
+    }
+
+    /// How an address warms up, if this pool says so.
+    pub(crate) fn warmup(&self, address: IpAddr) -> Option<&Arc<Schedule>> {
+        self.member(address)?.warmup.as_ref()
     }
 
     /// The share of an address; 1 if it is not of this pool.
@@ -115,6 +125,7 @@ pub(crate) mod tests {
             address: address.parse().expect("an address"),
             helo: None,
             weight: *weight,
+            warmup: None,
         };
         Pool { name: "p".into(), pick, members: members.iter().map(member).collect() }
     }

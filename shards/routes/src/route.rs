@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::allowance::SYSTEM;
 use crate::bucket::Bucket;
+use crate::busy::Busy;
 use crate::fair::{FairQueue, Waiting};
 use crate::feedback::Feedback;
 use crate::limits::{BACK_OFF_MAX, BACK_OFF_MIN, LOGIN_PAUSE_MAX, LOGIN_PAUSE_MIN, Rate, Shape};
@@ -36,6 +37,8 @@ pub enum Attempt {
     Failed,
     /// A host does not take the name and the password.
     LoginRefused,
+    /// Nobody was tried: the hosts have as many connections of the route as each may have.
+    Full,
 }
 
 /// Whether a route wants a connection.
@@ -76,6 +79,8 @@ pub(crate) struct Route<T> {
     pub(crate) failures: u32,
     /// Not to be tried before, and why.
     pub(crate) pause: Option<(Instant, Arc<str>)>,
+    /// Connections that its hosts have.
+    pub(crate) busy: Busy,
     /// Whose turn it is among its sources.
     pub(crate) turns: Turns,
     /// Connections that were begun: each begins with another one of the best hosts.
@@ -86,7 +91,10 @@ pub(crate) struct Route<T> {
 
 impl<T: Waiting> Route<T> {
     pub(crate) fn new(site: Site, hosts: Arc<[Host]>, shape: Arc<Shape>, now: Instant) -> Self {
+        let mut busy = Busy::default();
+        busy.limit(shape.connections_per_host);
         Self {
+            busy,
             turns: Turns::new(&site, &shape),
             site,
             hosts,
@@ -115,7 +123,8 @@ impl<T: Waiting> Route<T> {
             self.rate = shape.rate.map(|rate| Bucket::new(rate, shape.burst, now));
             self.open_rate = shape.open_rate.map(|rate| Bucket::new(rate, Some(1), now));
         }
-        self.turns.allowance.reshape(shape);
+        self.busy.limit(shape.connections_per_host);
+        self.turns.reshape(&self.site, shape);
         self.shape = shape.clone();
     }
 
@@ -136,11 +145,11 @@ impl<T: Waiting> Route<T> {
         };
     }
 
-    /// Whether one more connection would help: there are more tickets than connections that will take one, and tokens for
+    /// Whether one more connection would help this route, which has this number: there are more tickets than connections that will take one, and tokens for
     /// them.
     ///
     /// A pause holds further connections back only while one works: with none left, whoever has tickets must try.
-    pub(crate) fn wants_connection(&mut self, addresses: &Addresses, now: Instant) -> Wish {
+    pub(crate) fn wants_connection(&mut self, number: usize, addresses: &mut Addresses, now: Instant) -> Wish {
         if self.feedback.suspension(now).is_some() || self.ready.is_empty() {
             return Wish::Nothing;
         }
@@ -153,8 +162,8 @@ impl<T: Waiting> Route<T> {
         // One login shows whether the others are worth trying.
         let unproven = self.site.login.is_some() && self.open == 0 && self.opening > 0;
         let takers = self.opening + self.fresh + self.idle;
-        let most = self.feedback.most(self.shape.connections, now);
-        if paused || unproven || connections >= most || self.ready.len() <= takers {
+        let most = self.feedback.most(self.shape.connections, now).min(self.busy.most(&self.hosts));
+        if paused || self.busy.is_full() || unproven || connections >= most || self.ready.len() <= takers {
             return Wish::Nothing;
         }
         if let Some(rate) = &mut self.rate
@@ -163,7 +172,8 @@ impl<T: Waiting> Route<T> {
             // Those that are there will ask for the next token.
             return if takers > 0 { Wish::Nothing } else { Wish::Later(rate.wait(now)) };
         }
-        match self.turns.wish((&self.site, &self.hosts), (connections, takers), addresses, now) {
+        let waiting = (number, self.ready.len());
+        match self.turns.wish((&self.site, &self.hosts), (connections, takers), waiting, addresses, now) {
             Wish::Now => {}
             other => return other,
         }
@@ -173,14 +183,15 @@ impl<T: Waiting> Route<T> {
         }
     }
 
-    /// Connections that it may have: its own bound, or those of all its sources together.
+    /// Connections that it may have: its own bound, or those of all its sources or hosts together.
     pub(crate) fn most(&self) -> usize {
         let sources = if self.site.pinned.is_empty() { &self.site.sources } else { &self.site.pinned };
         let addresses = || self.hosts.iter().flat_map(|host| &host.addresses);
         let of_use = |source: &&IpAddr| addresses().any(|address| address.is_ipv4() == source.is_ipv4());
         let count = sources.iter().filter(of_use).count().max(1);
         let of_sources = self.shape.connections_per_source.map_or(usize::MAX, |most| most.saturating_mul(count));
-        self.shape.connections.min(of_sources)
+        let most = self.shape.connections.min(of_sources).min(self.busy.most(&self.hosts));
+        if self.busy.is_full() { most.min(self.opening + self.open) } else { most }
     }
 
     /// A connection is being opened.
@@ -232,7 +243,9 @@ impl<T: Waiting> Route<T> {
             self.keep_pace(now);
         }
         // More of them than it may have: the bound is lower now than when they were opened.
-        if carried >= self.shape.messages_per_connection || self.open > self.shape.connections {
+        if carried >= self.shape.messages_per_connection
+            || self.open > self.shape.connections.min(self.busy.most(&self.hosts))
+        {
             return Next::Close;
         }
         if let Some(rate) = &mut self.rate
@@ -250,6 +263,14 @@ impl<T: Waiting> Route<T> {
         if self.site.sources.is_empty() { SYSTEM } else { source }
     }
 
+    /// What a connection does whose source must ask what its warm-up leaves it: whoever waits for work is woken by the answer.
+    pub(crate) fn awaits_lease(&mut self, carried: u64) -> Next<T> {
+        if carried == 0 {
+            self.fresh = self.fresh.saturating_sub(1);
+        }
+        Next::Wait
+    }
+
     /// What a connection does whose source has no token for so long.
     pub(crate) fn spent(&mut self, carried: u64, wait: Duration) -> Next<T> {
         if carried == 0 {
@@ -264,7 +285,7 @@ impl<T: Waiting> Route<T> {
     pub(crate) fn fail(&mut self, attempt: Attempt, now: Instant, reason: &str) {
         let (min, max) = match attempt {
             Attempt::LoginRefused => (LOGIN_PAUSE_MIN, LOGIN_PAUSE_MAX),
-            Attempt::Failed | Attempt::Connected => (BACK_OFF_MIN, BACK_OFF_MAX),
+            Attempt::Failed | Attempt::Connected | Attempt::Full => (BACK_OFF_MIN, BACK_OFF_MAX),
         };
         let pause = (min * (1 << self.failures.min(8))).min(max);
         self.failures += 1;

@@ -10,12 +10,15 @@ use slab::Slab;
 
 use crate::allowance::SYSTEM;
 use crate::breaker::Patience;
+use crate::busy::HostHold;
 use crate::fair::Waiting;
 use crate::feedback::{Slowed, Suspension};
+use crate::leases::{Left, Spent};
 use crate::limits::{IDLE_ROUTES_MAX, LATER_MAX, Limits, Rate, SPARED_AT_ONCE, SURVEYED_ROUTES, SWEPT_TICKETS, Shape};
 use crate::route::{Attempt, Next, Route, Wish};
 use crate::site::{Host, Site};
 use crate::sources::{Absence, Addresses, Hold, Origin};
+use crate::warmup::{Allowed, Asking};
 
 /// A route of this shard; valid while it has work or connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +68,8 @@ pub struct Standing {
     pub slowed: Option<Slowed>,
     /// Its rate, and when the next message may go, if that is not now.
     pub rate: Option<(Rate, Instant)>,
+    /// All of its sources warm up and have sent what they may: the one that may send again first.
+    pub spent: Option<(IpAddr, Spent)>,
 }
 
 /// A route, for whoever asks what routes there are.
@@ -182,7 +187,7 @@ impl<T: Waiting> Routes<T> {
             let index = self.turn.pop_front()?;
             let route = &mut self.routes[index];
             route.in_turn = false;
-            if route.wants_connection(&self.addresses, now) != Wish::Now {
+            if route.wants_connection(index, &mut self.addresses, now) != Wish::Now {
                 self.want(index, now);
                 continue;
             }
@@ -210,6 +215,16 @@ impl<T: Waiting> Routes<T> {
     /// A connection of a route leaves from `source`, or from where the system chooses; to be kept as long as it does.
     pub fn hold(&mut self, id: RouteId, source: Option<IpAddr>) -> Hold {
         self.addresses.hold(source.unwrap_or(SYSTEM), &mut self.routes[id.0].turns.allowance)
+    }
+
+    /// Whether a host may have one more connection of a route.
+    pub fn has_room_at(&self, id: RouteId, host: &str) -> bool {
+        self.routes[id.0].busy.has_room(host)
+    }
+
+    /// A connection of a route goes to this host; to be kept as long as it does. Nothing, where nobody counts them.
+    pub fn hold_host(&mut self, id: RouteId, host: &str) -> Option<HostHold> {
+        self.routes[id.0].busy.hold(host)
     }
 
     /// Whether there is a source for a destination of this family beside `tried`. Always none where the system chooses.
@@ -240,6 +255,15 @@ impl<T: Waiting> Routes<T> {
     pub fn attempted(&mut self, id: RouteId, attempt: Attempt, now: Instant, reason: &str) -> Vec<T> {
         let route = &mut self.routes[id.0];
         route.opening -= 1;
+        route.busy.look_again();
+        if attempt == Attempt::Full {
+            self.connections -= 1;
+            if route.open + route.opening > 0 {
+                route.busy.found_full();
+            }
+            self.want(id.0, now);
+            return Vec::new();
+        }
         if attempt == Attempt::Connected {
             route.open += 1;
             route.fresh += 1;
@@ -265,22 +289,65 @@ impl<T: Waiting> Routes<T> {
     /// What a connection from `source` does next, as [`Routes::next`] has it, if its source may send a message now.
     pub fn next_from(&mut self, id: RouteId, source: IpAddr, carried: u64, now: impl Fn() -> Instant) -> Next<T> {
         let route = &mut self.routes[id.0];
-        if !route.turns.allowance.is_rated() {
+        let warms = route.turns.warms();
+        if !route.turns.allowance.is_rated() && !warms {
             return self.next(id, carried, now);
         }
         let source = route.key_of(source);
+        let waiting = route.ready.len();
+        if warms && waiting > 0 {
+            match route.turns.want(&route.site, source, (id.0, waiting), &mut self.addresses, now()) {
+                Left::Free | Left::Some(_) => {}
+                Left::Unknown => return route.awaits_lease(carried),
+                Left::Spent(spent) => return route.spent(carried, spent.until.saturating_duration_since(now())),
+            }
+        }
         match route.turns.allowance.wait(source, now()) {
             Duration::ZERO => {}
-            wait if !route.ready.is_empty() => return route.spent(carried, wait),
+            wait if waiting > 0 => return route.spent(carried, wait),
             _ => {}
         }
         let next = self.next(id, carried, &now);
         if matches!(next, Next::Send(_)) {
-            self.routes[id.0].turns.allowance.take(source, now());
+            let route = &mut self.routes[id.0];
+            route.turns.allowance.take(source, now());
+            if let Some((key, _)) = route.turns.warmth(&route.site, source) {
+                self.addresses.leases.take(&key);
+            }
             // Other sources may have tokens.
             self.want(id.0, now());
         }
         next
+    }
+
+    /// What the ledger of warm-ups is to be asked for; say what it has said by [`Routes::allow`].
+    pub fn take_asked(&mut self) -> Vec<Asking> {
+        self.addresses.leases.take_asked()
+    }
+
+    /// Whether it is to be asked for something.
+    pub fn has_asked(&self) -> bool {
+        self.addresses.leases.has_asked()
+    }
+
+    /// The ledger has said this, which holds until `until`. Returns the routes that have waited for it: their idle connections
+    /// are to ask what is next, and some of them may want one.
+    pub fn allow(&mut self, asked: &Asking, allowed: &Allowed, until: Instant, now: Instant) -> Vec<RouteId> {
+        let waiting = self.addresses.leases.answered(asked, allowed, until, now);
+        // Who has no work any more may be gone, or another one.
+        let routes = waiting.into_iter().filter(|index| self.routes.contains(*index)).collect::<Vec<_>>();
+        routes.iter().for_each(|index| self.want(*index, now));
+        routes.into_iter().map(RouteId).collect()
+    }
+
+    /// What was allowed counts no longer: it is given back, and asked for anew where it is needed.
+    pub fn give_back(&mut self, now: Instant) -> Vec<Asking> {
+        self.addresses.leases.give_back(now)
+    }
+
+    /// Forgets what was allowed for a time that is over.
+    pub fn tidy(&mut self, now: Instant) {
+        self.addresses.leases.tidy(now);
     }
 
     /// A connection begins to wait for a token of its source. The route may want one from another source
@@ -314,9 +381,9 @@ impl<T: Waiting> Routes<T> {
         next
     }
 
-    /// Whether some route waits for its turn to open a connection, or for the time to.
+    /// Whether some route waits for its turn to open a connection, or for the time to, or the ledger is to be asked for one.
     pub fn is_wanted(&self) -> bool {
-        !self.turn.is_empty() || !self.later.is_empty()
+        !self.turn.is_empty() || !self.later.is_empty() || self.has_asked()
     }
 
     /// A connection begins to wait for work.
@@ -337,6 +404,7 @@ impl<T: Waiting> Routes<T> {
     /// A connection that was open has ended.
     pub fn closed(&mut self, id: RouteId, now: Instant) {
         self.routes[id.0].open -= 1;
+        self.routes[id.0].busy.look_again();
         self.connections -= 1;
         self.want(id.0, now);
         self.retire(id.0);
@@ -365,7 +433,7 @@ impl<T: Waiting> Routes<T> {
 
     /// How the route of a site stands; `None`: there is none.
     pub fn standing(&mut self, site: &Site, now: Instant) -> Option<Standing> {
-        Some(standing(&mut self.routes[*self.by_site.get(site)?], now))
+        Some(standing(&mut self.routes[*self.by_site.get(site)?], &self.addresses, now))
     }
 
     /// A ticket that waits at the route, the first.
@@ -398,7 +466,7 @@ impl<T: Waiting> Routes<T> {
         for index in from..to {
             let Some(route) = self.routes.get_mut(index) else { continue };
             let absent = route.site.sources.iter().filter_map(|source| {
-                let (until, why) = route.turns.absence(*source, &self.addresses, now)?;
+                let (until, why) = route.turns.absence(&route.site, *source, &self.addresses, now)?;
                 Some((*source, until, why))
             });
             let absent = absent.collect();
@@ -407,7 +475,7 @@ impl<T: Waiting> Routes<T> {
                 site: route.site.clone(),
                 hosts: route.hosts.clone(),
                 shape: route.shape.clone(),
-                standing: standing(route, now),
+                standing: standing(route, &self.addresses, now),
                 absent,
             });
         }
@@ -452,7 +520,7 @@ impl<T: Waiting> Routes<T> {
         if route.in_turn {
             return;
         }
-        match route.wants_connection(&self.addresses, now) {
+        match route.wants_connection(index, &mut self.addresses, now) {
             Wish::Now => {
                 route.in_turn = true;
                 self.turn.push_back(index);
@@ -501,9 +569,10 @@ impl<T: Waiting> Routes<T> {
     }
 }
 
-fn standing<T: Waiting>(route: &mut Route<T>, now: Instant) -> Standing {
+fn standing<T: Waiting>(route: &mut Route<T>, addresses: &Addresses, now: Instant) -> Standing {
     let most = route.feedback.most(route.most(), now);
     let slowed = route.feedback.slowed(route.shape.rate.map(Rate::a_second), route.shape.connections, now);
+    let spent = route.turns.spent((&route.site, &route.hosts), addresses, now);
     let Route { opening, open, pause, .. } = route;
     let (opening, open, pause, tickets) = (*opening, *open, pause.clone(), route.ready.len());
     let refused = |reply: &Arc<str>| format!("it has refused all of its last messages: {reply}").into();
@@ -512,7 +581,7 @@ fn standing<T: Waiting>(route: &mut Route<T>, now: Instant) -> Standing {
     let wait = route.token_in(now);
     let next = now.checked_add(wait).filter(|_| !wait.is_zero());
     let rate = route.shape.rate.and_then(|rate| Some((rate, next?)));
-    Standing { opening, open, most, tickets, pause, slowed, rate }
+    Standing { opening, open, most, tickets, pause, slowed, rate, spent }
 }
 
 #[cfg(test)]
@@ -579,7 +648,7 @@ mod tests {
         let now = Instant::now();
         let mut routes = Routes::new(Limits::default());
         let three = Shape { connections: 3, ..Shape::default() };
-        let id = shaped(&mut routes, "a", 2, three, now);
+        let id = shaped(&mut routes, "a", 2, three.clone(), now);
         assert!(routes.open_next(now).is_some() && routes.open_next(now).is_some());
         assert!(routes.open_next(now).is_none(), "two tickets need two connections");
         shaped(&mut routes, "a", 9, three, now);

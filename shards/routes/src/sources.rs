@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::allowance::{Allowance, SYSTEM};
 use crate::breaker::Patience;
-use crate::limits::{SOURCE_PAUSE, SOURCE_STEPS, Shape};
+use crate::leases::{self, Key, Leases, Left, Spent};
+use crate::limits::{Rate, SOURCE_PAUSE, SOURCE_STEPS, Shape};
 use crate::pool::{Pick, Pool, fnv};
 use crate::route::Wish;
 use crate::site::{Host, Site};
+use crate::warmup::Schedule;
 
 /// Where to send from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub enum Absence {
     Refused,
     /// A reply has asked for another one (`switch-source`).
     Retired,
+    /// It is warming up, and has sent as many as this to the site; `None`: how many it may send cannot be known now.
+    WarmUp(Option<Rate>),
 }
 
 /// A source in use by a connection, from before it is opened until this is dropped.
@@ -49,6 +54,8 @@ pub(crate) struct Addresses {
     unusable: BTreeMap<IpAddr, Instant>,
     /// Those in use, as often as there are others who have it.
     holds: BTreeMap<IpAddr, Rc<()>>,
+    /// What those that warm up may send.
+    pub(crate) leases: Leases,
 }
 
 impl Addresses {
@@ -85,6 +92,12 @@ pub(crate) struct Turns {
     pub(crate) allowance: Allowance,
     /// Not to be used until then, whoever would take them: a reply has asked for it.
     retired: BTreeMap<IpAddr, Instant>,
+    /// How those of them warm up of which their pool says nothing.
+    warmup: Option<Arc<Schedule>>,
+    /// Some of them warm up.
+    warms: bool,
+    /// The site's name, under which that is counted.
+    site: Arc<str>,
 }
 
 /// What the hosts of a route think of a source.
@@ -101,8 +114,76 @@ impl Turns {
     pub(crate) fn new(site: &Site, shape: &Shape) -> Self {
         let skipped = if site.sources.len() < 2 { 0 } else { fnv(site.name.bytes()) as usize };
         let mut turns = Self { skipped, ..Self::default() };
-        turns.allowance.reshape(shape);
+        turns.reshape(site, shape);
         turns
+    }
+
+    /// Another shape is in force.
+    pub(crate) fn reshape(&mut self, site: &Site, shape: &Shape) {
+        self.allowance.reshape(shape);
+        self.warmup.clone_from(&shape.warmup);
+        let of_pool = site.pool.as_deref().is_some_and(|pool| pool.members.iter().any(|one| one.warmup.is_some()));
+        self.warms = self.warmup.is_some() || of_pool;
+        if self.warms && self.site.is_empty() {
+            self.site = site.name.as_str().into();
+        }
+    }
+
+    /// Whether what leaves from here is counted for a warm-up.
+    pub(crate) fn warms(&self) -> bool {
+        self.warms
+    }
+
+    /// By what a source warms up, and where that is counted; `None`: it need not.
+    pub(crate) fn warmth<'a>(&'a self, site: &'a Site, source: IpAddr) -> Option<(Key, &'a Arc<Schedule>)> {
+        if !self.warms {
+            return None;
+        }
+        let of_pool = site.pool.as_deref().and_then(|pool| pool.warmup(source));
+        let schedule = of_pool.or(self.warmup.as_ref())?;
+        Some((leases::key(&self.site, schedule, source), schedule))
+    }
+
+    /// What the warm-up of a source leaves it.
+    fn left(&self, site: &Site, source: IpAddr, addresses: &Addresses, now: Instant) -> Left {
+        self.warmth(site, source).map_or(Left::Free, |(key, _)| addresses.leases.left(&key, now))
+    }
+
+    /// The same for this route, for `waiting` messages of its; if it is not known, it is asked for.
+    pub(crate) fn want(
+        &self,
+        site: &Site,
+        source: IpAddr,
+        (route, waiting): (usize, usize),
+        addresses: &mut Addresses,
+        now: Instant,
+    ) -> Left {
+        let Some((key, schedule)) = self.warmth(site, source) else { return Left::Free };
+        addresses.leases.want(&key, schedule, (route, waiting), now)
+    }
+
+    /// The source that may send again first, if none of those may now that there are for `hosts`: all warm up, and have sent
+    /// what they may.
+    pub(crate) fn spent(
+        &self,
+        (site, hosts): (&Site, &[Host]),
+        addresses: &Addresses,
+        now: Instant,
+    ) -> Option<(IpAddr, Spent)> {
+        if !self.warms {
+            return None;
+        }
+        let system = site.sources.is_empty().then_some(SYSTEM);
+        let here = |source: &IpAddr| reaches(hosts, source.is_ipv4()) && addresses.until(*source, now).is_none();
+        let all = system.into_iter().chain(site.sources.iter().copied().filter(here));
+        let mut first = None;
+        for source in all {
+            let Left::Spent(spent) = self.left(site, source, addresses, now) else { return None };
+            if first.is_none_or(|(_, least): (_, Spent)| spent.until < least.until) {
+                first = Some((source, spent));
+            }
+        }
+        first
     }
 
     /// The next source for a destination of this family, none of `tried`.
@@ -118,7 +199,9 @@ impl Turns {
             return if tried.is_empty() { Origin::System } else { Origin::Nowhere };
         }
         let able = self.able(site, is_ipv4, tried, addresses, now);
-        let mut free: Vec<IpAddr> = able.iter().copied().filter(|one| self.allowance.is_free(*one, now)).collect();
+        let has_lease = |source| self.left(site, source, addresses, now) != Left::Unknown;
+        let mut free: Vec<IpAddr> = able.iter().copied().filter(|source| has_lease(*source)).collect();
+        free.retain(|source| self.allowance.is_free(*source, now));
         if free.is_empty() {
             // Somebody else has taken the token, and there will be another one.
             free = able.into_iter().filter(|source| self.allowance.room(*source) > 0).collect();
@@ -137,6 +220,12 @@ impl Turns {
     fn able(&self, site: &Site, is_ipv4: bool, tried: &[IpAddr], addresses: &Addresses, now: Instant) -> Vec<IpAddr> {
         let all = site.sources.iter().copied().filter(|source| source.is_ipv4() == is_ipv4);
         let all: Vec<IpAddr> = all.filter(|source| !tried.contains(source)).collect();
+        let is_spent = |source: IpAddr| matches!(self.left(site, source, addresses, now), Left::Spent(_));
+        let all = match all.iter().copied().filter(|source| !is_spent(*source)).collect::<Vec<_>>() {
+            // A connection that was begun a moment ago finds that out itself.
+            none if none.is_empty() => all,
+            some => some,
+        };
         let out_until = |source: IpAddr| {
             let refused = self.refused.get(&source).and_then(|refused| refused.until).filter(|until| *until > now);
             let retired = self.retired.get(&source).copied().filter(|until| *until > now);
@@ -154,22 +243,22 @@ impl Turns {
         }
     }
 
-    /// Whether the limits of sources allow a connection more to one of `hosts`: beside the route's `connections`, of which
-    /// `takers` will take a message each.
+    /// Whether the limits of sources and their warm-ups allow a connection more to one of `hosts`: beside the route's
+    /// `connections`, of which `takers` will take a message each. `waiting`: the route, and how many messages wait there.
     pub(crate) fn wish(
         &mut self,
         (site, hosts): (&Site, &[Host]),
-        (connections, takers): (usize, usize),
-        addresses: &Addresses,
+        counts: (usize, usize),
+        waiting: (usize, usize),
+        addresses: &mut Addresses,
         now: Instant,
     ) -> Wish {
-        if !self.allowance.is_limited() {
+        if !self.allowance.is_limited() && !self.warms {
             return Wish::Now;
         }
         let mut sources = if site.sources.is_empty() { vec![SYSTEM] } else { Vec::new() };
         for is_ipv4 in [true, false] {
-            let is_reached = |host: &Host| host.addresses.iter().any(|address| address.is_ipv4() == is_ipv4);
-            if hosts.iter().any(is_reached) {
+            if reaches(hosts, is_ipv4) {
                 sources.extend(self.able(site, is_ipv4, &[], addresses, now));
             }
         }
@@ -177,7 +266,9 @@ impl Turns {
             // Nobody can be reached from here, and the attempt will say so.
             return Wish::Now;
         }
-        self.allowance.wish(&sources, connections, takers, now)
+        let left = |source| (source, self.want(site, source, waiting, addresses, now));
+        let sources: Vec<(IpAddr, Left)> = sources.into_iter().map(left).collect();
+        self.allowance.wish(&sources, counts, now)
     }
 
     /// Smooth weighted round robin, as nginx has it: of weights 3 and 1, the first, the first, the second, the first.
@@ -236,12 +327,22 @@ impl Turns {
     }
 
     /// Until when a source is left out, and why; `None`: it has its turns.
-    pub(crate) fn absence(&self, source: IpAddr, addresses: &Addresses, now: Instant) -> Option<(Instant, Absence)> {
+    pub(crate) fn absence(
+        &self,
+        site: &Site,
+        source: IpAddr,
+        addresses: &Addresses,
+        now: Instant,
+    ) -> Option<(Instant, Absence)> {
         let refused = self.refused.get(&source).and_then(|refused| refused.until).filter(|until| *until > now);
         let retired = self.retired.get(&source).copied().filter(|until| *until > now);
         let not_here = addresses.until(source, now).map(|until| (until, Absence::NotHere));
         let unwanted = refused.map(|until| (until, Absence::Refused));
-        not_here.or(unwanted).or(retired.map(|until| (until, Absence::Retired)))
+        let spent = match self.left(site, source, addresses, now) {
+            Left::Spent(Spent { cap, until }) => Some((until, Absence::WarmUp(cap))),
+            _ => None,
+        };
+        not_here.or(unwanted).or(retired.map(|until| (until, Absence::Retired))).or(spent)
     }
 
     /// All is forgotten that was refused.
@@ -249,6 +350,11 @@ impl Turns {
         self.refused.clear();
         self.retired.clear();
     }
+}
+
+/// Whether one of these hosts has an address of this family.
+fn reaches(hosts: &[Host], is_ipv4: bool) -> bool {
+    hosts.iter().flat_map(|host| &host.addresses).any(|address| address.is_ipv4() == is_ipv4)
 }
 
 /// Where mail keeps to a source: there, or, while that cannot be used, at another one that is always the same for it. Which, is
@@ -396,8 +502,8 @@ mod tests {
             assert!(turns.judge(good, &refused, patience, now).is_empty());
         }
         assert_eq!(turns.judge(good, &refused, patience, now), [bad]);
-        assert_eq!(turns.absence(bad, &addresses, now), Some((now + patience.pause, Absence::Refused)));
-        assert_eq!(turns.absence(good, &addresses, now), None);
+        assert_eq!(turns.absence(&site, bad, &addresses, now), Some((now + patience.pause, Absence::Refused)));
+        assert_eq!(turns.absence(&site, good, &addresses, now), None);
         let said: Vec<String> = (0..3).map(|_| next(&mut turns, &site, &addresses, now)).collect();
         assert_eq!(said, ["192.0.2.2"; 3]);
         assert_eq!(turns.next(&site, true, &[good], &addresses, now), Origin::Address(bad), "better than nothing");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
+use ringpost_routes::{Allowed, Asking};
 use ringpost_tls::{Channel, Failure, Flight, Rejected};
 
 use crate::limits;
@@ -148,6 +149,15 @@ pub trait Ask: 'static {
     async fn find_certificate(&self, shelf: &str, name: &str) {
         let _ = (shelf, name);
     }
+    /// Messages that a source address which warms up may send to a site, of those that all shards may.
+    async fn allow(&self, asking: Asking) -> Allowed {
+        drop(asking);
+        Allowed::Unknown("nobody keeps an account of it here".to_owned())
+    }
+    /// What was allowed and is not used; returns when somebody else may have it.
+    async fn give_back(&self, unused: Vec<Asking>) {
+        drop(unused);
+    }
     /// Whether a handshake that begins now will have its signature in time.
     fn can_sign(&self) -> bool {
         false
@@ -192,6 +202,19 @@ impl Question {
             | Self::Better { domain: name, port, care, .. } => (name.into(), *port, *care),
             Self::Socket(path) => (path.display().to_string().into(), 0, Care::Nobody),
         }
+    }
+
+    /// The same, with somebody else who must vouch for the answer.
+    pub(crate) fn vouched_by(&self, by: Care) -> Self {
+        let mut question = self.clone();
+        match &mut question {
+            Self::Exchangers(_, _, care)
+            | Self::RelayExchangers(_, _, care)
+            | Self::Addresses(_, _, care)
+            | Self::Better { care, .. } => *care = by,
+            Self::Socket(_) => {}
+        }
+        question
     }
 }
 

@@ -52,6 +52,7 @@ mod submit;
 mod target;
 mod vouch;
 mod wake;
+mod warmup;
 mod wire;
 
 pub use ask::{Ask, Dane, Exchanger, Mode, MxAnswer, NameAnswer, Policy, Said};
@@ -65,7 +66,7 @@ pub use login::{Book, Login, Proceeding, Verdict, claimed};
 pub use overview::{HostRow, HostState, LeftOut, Limit, Overview, RelayRow, RouteRow};
 pub use reason::{Blocked, Onward, Reason, Selector};
 pub use returned::Returned;
-pub use ringpost_routes::PolicyKind;
+pub use ringpost_routes::{Allowed, Asking, Given, Ledger, PolicyKind, Rate, Schedule, Warming};
 pub use secure::Servers;
 pub use settings::Overrides;
 pub use shard::{Opened, Plant, ShardError, Start, World, run};

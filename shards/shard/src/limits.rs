@@ -171,6 +171,8 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 pub const LAST_RESULTS: Duration = Duration::from_millis(200);
 /// How often it looks for them without being woken.
 pub const LAST_RESULTS_LOOK: Duration = Duration::from_millis(10);
+/// How long a shard that ends waits until what warm-ups have allowed to it is given back: a busy coordinator needs less.
+pub const GIVE_BACK: Duration = Duration::from_secs(2);
 /// Pause of a listener that cannot accept, out of descriptors for one.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the free space is looked at.

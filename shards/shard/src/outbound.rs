@@ -13,7 +13,7 @@ use ringpost_conf::{Direction, Shaping};
 use ringpost_io::{Class, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::MessageId;
-use ringpost_routes::{Attempt, Hold, Host, Next, Place, Refused, RouteId, Site};
+use ringpost_routes::{Attempt, Hold, Host, HostHold, Next, Place, Refused, RouteId, Site};
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteReply, Requests, Session};
 use ringpost_smtp::dsn::{OfMessage, OfRecipient};
@@ -24,7 +24,7 @@ use crate::reason::Carrier;
 use crate::settings::best_names;
 use crate::shard::{Plant, Shard, World};
 use crate::wire::Wire;
-use crate::{faults, feedback, limits, pieces, reach, settle};
+use crate::{faults, feedback, limits, pieces, reach, settle, warmup};
 
 /// Connections that wait for work, the one that worked last on top: few stay warm, the others leave in time.
 #[derive(Default)]
@@ -47,6 +47,13 @@ impl Idle {
             }
         }
         waiting.remove(&route);
+    }
+
+    pub(crate) fn wake_all(&self, route: RouteId) {
+        for wake in self.waiting.borrow_mut().remove(&route).into_iter().flatten() {
+            // Who has left in the meantime needs no work.
+            let _ = wake.send(());
+        }
     }
 }
 
@@ -101,6 +108,7 @@ pub(crate) fn give_back_all<W: World>(shard: &Rc<Shard<W>>) {
 
 /// Sends tickets home that have waited until the time of their message was over.
 pub(crate) async fn sweep<W: World>(shard: &Rc<Shard<W>>) {
+    shard.routes.borrow_mut().tidy(shard.runtime.now());
     let mut from = 0;
     loop {
         let (now_ms, now) = (shard.runtime.unix_ms(), shard.runtime.now());
@@ -185,13 +193,16 @@ fn send_home<W: World>(shard: &Rc<Shard<W>>, home: usize, results: Results) {
     }
 }
 
-fn open_connections<W: World>(shard: &Rc<Shard<W>>) {
+pub(crate) fn open_connections<W: World>(shard: &Rc<Shard<W>>) {
     if shard.plant == Plant::LosesWakes && shard.runtime.random_u64().is_multiple_of(16) {
         return;
     }
     loop {
         let next = shard.routes.borrow_mut().open_next(shard.runtime.now());
-        let Some((route, site, hosts)) = next else { return open_later(shard) };
+        let Some((route, site, hosts)) = next else {
+            warmup::ask(shard);
+            return open_later(shard);
+        };
         let task_shard = shard.clone();
         shard.spawn_counted(Class::Delivery, async move { connection(&task_shard, route, &site, &hosts).await });
     }
@@ -235,6 +246,8 @@ pub(crate) struct Connection<W: World> {
     pub(crate) reply_timeout: Option<Duration>,
     /// That on its source address, for as long as it lives.
     pub(crate) _hold: Option<Hold>,
+    /// That on its host.
+    pub(crate) _host_hold: Option<HostHold>,
     /// Its entry in the list of those that carry messages.
     carrier: usize,
 }
@@ -254,6 +267,7 @@ impl<W: World> Connection<W> {
             until: None,
             reply_timeout: None,
             _hold: None,
+            _host_hold: None,
             carrier: 0,
         }
     }
@@ -272,6 +286,10 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
     let began = shard.runtime.now();
     let mut connection = match reach::reach(shard, route, site, hosts).await {
         Ok(connection) => connection,
+        Err(reach::Unreached { attempt: Attempt::Full, .. }) => {
+            shard.routes.borrow_mut().attempted(route, Attempt::Full, shard.runtime.now(), "");
+            return open_connections(shard);
+        }
         Err(reach::Unreached { attempt, why, last, reply }) => {
             shard.counters.add(Counter::OutboundFailures, 1);
             if let Some((reply, source)) = &reply {
@@ -344,6 +362,7 @@ async fn carry<W: World>(shard: &Rc<Shard<W>>, route: RouteId, connection: &mut 
                 carried += 1;
             }
             Next::Wait => {
+                warmup::ask(shard);
                 if !wait_for_work(shard, route, connection).await {
                     return leave(shard, route, connection).await;
                 }

@@ -104,6 +104,8 @@ fn rows<W: World>(shard: &Shard<W>, route: &Surveyed, connections: &Connections)
                     Absence::NotHere => "this machine does not have the address".to_owned(),
                     Absence::Refused => "the hosts refuse it, and take another".to_owned(),
                     Absence::Retired => "a reply has asked for another (switch-source)".to_owned(),
+                    Absence::WarmUp(Some(cap)) => format!("warming up, all of {} sent", reason::shown(*cap)),
+                    Absence::WarmUp(None) => "warming up, and what it may send cannot be known now".to_owned(),
                 },
                 until_ms: reason::at_ms(shard, *until),
             }),

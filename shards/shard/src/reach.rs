@@ -27,6 +27,23 @@ pub(crate) struct Unreached {
     pub(crate) reply: Option<(RemoteReply, Option<IpAddr>)>,
 }
 
+impl Unreached {
+    /// The hosts that may be used now have as many connections as they may have.
+    fn full() -> Self {
+        Self { attempt: Attempt::Full, why: String::new(), last: None, reply: None }
+    }
+}
+
+/// Whose turn it is.
+enum Turn {
+    /// This candidate's.
+    Of(usize),
+    /// Nobody's before a connection ends.
+    Full,
+    /// Nobody's: all have had theirs.
+    Nobodys,
+}
+
 /// An address of a host.
 struct Candidate<'a> {
     host: &'a Host,
@@ -64,7 +81,12 @@ pub(crate) async fn reach<W: World>(
 ) -> Result<Connection<W>, Unreached> {
     let mut search = Search::new(route, site, hosts);
     search.patience = shard.routes.borrow().shape(route).patience;
-    while let Some(number) = search.next(shard) {
+    loop {
+        let number = match search.next(shard) {
+            Turn::Of(number) => number,
+            Turn::Full => return Err(Unreached::full()),
+            Turn::Nobodys => return Err(search.over(shard)),
+        };
         let Candidate { host, address, ref place, .. } = search.candidates[number];
         let place = place.clone();
         search.candidates[number].over = true;
@@ -76,6 +98,7 @@ pub(crate) async fn reach<W: World>(
             }
         };
         let goal = Goal { route, site, host, address };
+        let hold = shard.routes.borrow_mut().hold_host(route, &host.name);
         if let Some(last) = search.last.take() {
             faults::tell(shard, &site.name, &last, &format!("{} is tried", goal.named()));
         }
@@ -84,13 +107,12 @@ pub(crate) async fn reach<W: World>(
             Some(Ok(mut connection)) => {
                 let better = search.better_again(shard, host.preference);
                 connection.until = better.into_iter().chain(search.strays(shard, &connection)).min();
-                connection.place = place;
+                (connection.place, connection._host_hold) = (place, hold);
                 return Ok(connection);
             }
             Some(Err((unopened, pause))) => search.note(shard, goal, &unopened, pause),
         }
     }
-    Err(search.over(shard))
 }
 
 /// Opens a connection, and has the breaker know what came of it. The error has with it for how long the host is left alone.
@@ -148,31 +170,40 @@ impl<'a> Search<'a> {
         candidate.place.as_ref().map_or(Chance::Open, |place| shard.breaker.borrow().chance(place, self.patience, now))
     }
 
-    /// Who is tried next.
-    fn next<W: World>(&mut self, shard: &Shard<W>) -> Option<usize> {
+    /// Who is tried next. A host that has as many connections as it may have is no reason to go to those of a worse preference.
+    fn next<W: World>(&mut self, shard: &Shard<W>) -> Turn {
         if self.tried == limits::ADDRESSES_PER_ATTEMPT {
-            return None;
+            return Turn::Nobodys;
         }
-        let mut best = None;
-        let mut last_resort = None;
+        let (mut best, mut last_resort, mut best_full) = (None, None, None);
         for (number, candidate) in self.candidates.iter().enumerate().filter(|(_, candidate)| !candidate.over) {
+            let has_room = shard.routes.borrow().has_room_at(self.route, &candidate.host.name);
             let rank = match self.chance(shard, candidate) {
                 Chance::Open => (candidate.host.preference, 0),
                 Chance::Crowded => (candidate.host.preference, 1),
                 Chance::Left(Left { until, .. }) => {
-                    if last_resort.is_none_or(|(earliest, _)| until < earliest) {
+                    if has_room && last_resort.is_none_or(|(earliest, _)| until < earliest) {
                         last_resort = Some((until, number));
                     }
                     continue;
                 }
             };
-            if best.is_none_or(|(found, _)| rank < found) {
+            if !has_room {
+                best_full = best_full.or(Some(rank.0)).min(Some(rank.0));
+            } else if best.is_none_or(|(found, _)| rank < found) {
                 best = Some((rank, number));
             }
         }
-        // Mail that has nowhere else to go may find out whether a host is back.
-        let last_resort = last_resort.filter(|_| self.tried == 0).map(|(_, number)| number);
-        best.map(|(_, number)| number).or(last_resort)
+        match (best, best_full, last_resort) {
+            (Some(((preference, _), number)), full, _) if full.is_none_or(|full| preference <= full) => {
+                Turn::Of(number)
+            }
+            // Who has failed before says more than who has enough to do.
+            (_, Some(_), _) if self.tried == 0 => Turn::Full,
+            // Mail that has nowhere else to go may find out whether a host is back.
+            (None, None, Some((_, number))) if self.tried == 0 => Turn::Of(number),
+            _ => Turn::Nobodys,
+        }
     }
 
     fn note<W: World>(&mut self, shard: &Shard<W>, goal: Goal<'_>, unopened: &Unopened, pause: Option<Duration>) {

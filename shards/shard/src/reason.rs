@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ringpost_io::Runtime;
 use ringpost_queue::{Listed, MessageId, Status};
-use ringpost_routes::{Place, RouteId, Site, Slowed, Standing};
+use ringpost_routes::{Place, Rate, RouteId, Site, Slowed, Standing};
 use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{self, Flight};
@@ -84,6 +84,17 @@ pub enum Reason {
         to: String,
         /// The reply.
         reply: String,
+        /// Messages that wait at the route.
+        waiting: usize,
+    },
+    /// Its route's sources warm up, and have sent what they may to its site.
+    WarmUp {
+        /// The site.
+        site: String,
+        /// The source that may send again first; `system`: whichever the system chooses.
+        source: String,
+        /// As many as have been sent, as in `warmup`; `None`: how many may be sent cannot be known now.
+        cap: Option<String>,
         /// Messages that wait at the route.
         waiting: usize,
     },
@@ -174,6 +185,20 @@ impl Display for Reason {
             Self::Slowed { site, to, reply, waiting } => {
                 write!(f, "its turn at {site}, which has {to} since it said: {reply}; {waiting} wait there")
             }
+            Self::WarmUp { site, source, cap: Some(cap), waiting } => {
+                let (count, time) = cap.split_once('/').unwrap_or((cap, "d"));
+                let time = match time {
+                    "d" => "today, next at 00:00 UTC".to_owned(),
+                    "h" => "this hour".to_owned(),
+                    "m" => "this minute".to_owned(),
+                    time => format!("in {time}"),
+                };
+                write!(f, "the warm-up of {source}: {count} of {count} sent to {site} {time}; {waiting} wait there")
+            }
+            Self::WarmUp { site, source, cap: None, waiting } => write!(
+                f,
+                "the warm-up of {source}: how many it may send to {site} cannot be known now, the log says why; {waiting} wait there"
+            ),
             Self::Rate { site, rate, waiting } => {
                 write!(f, "its turn at {site}, which gets {rate}; {waiting} wait there")
             }
@@ -367,18 +392,23 @@ pub(crate) fn at_ms<W: World>(shard: &Shard<W>, at: Instant) -> u64 {
 /// What the messages wait for that are with a route of this shard; `None`: nothing holds it up, and none wait.
 pub(crate) fn held<W: World>(shard: &Shard<W>, site: &Site, standing: Standing) -> Option<Blocked> {
     let now = shard.runtime.now();
-    let Standing { opening, open, most, tickets, pause, slowed, rate } = standing;
+    let Standing { opening, open, most, tickets, pause, slowed, rate, spent } = standing;
     let (name, waiting) = (site.name.clone(), tickets);
     if let Some((until, why)) = pause.filter(|(until, _)| *until > now) {
         let reason = Reason::Pause { site: name, why: why.to_string() };
         return Some(Blocked::by(reason).until(at_ms(shard, until)));
+    }
+    if let Some((source, spent)) = spent.filter(|_| tickets > 0) {
+        let source = if source.is_unspecified() { "system".to_owned() } else { source.to_string() };
+        let reason = Reason::WarmUp { site: name, source, cap: spent.cap.map(shown), waiting };
+        return Some(Blocked::by(reason).until(at_ms(shard, spent.until)));
     }
     if let Some(slowed) = slowed.filter(|_| tickets > 0) {
         let reason = Reason::Slowed { site: name, to: to(&slowed), reply: slowed.reply.to_string(), waiting };
         return Some(Blocked::by(reason).since(at_ms(shard, slowed.since)));
     }
     if let Some((rate, next)) = rate.filter(|_| tickets > 0) {
-        let rate = ringpost_conf::Rate { count: rate.count, per: rate.per }.to_string();
+        let rate = shown(rate);
         return Some(Blocked::by(Reason::Rate { site: name, rate, waiting }).until(at_ms(shard, next)));
     }
     (tickets > 0)
@@ -388,6 +418,11 @@ pub(crate) fn held<W: World>(shard: &Shard<W>, site: &Site, standing: Standing) 
             _ => Reason::Route { site: name, waiting },
         })
         .map(Blocked::by)
+}
+
+/// A rate as configurations have it.
+pub(crate) fn shown(rate: Rate) -> String {
+    ringpost_conf::Rate { count: rate.count, per: rate.per }.to_string()
 }
 
 /// What a route was slowed down to.

@@ -142,18 +142,11 @@ fn head<W: World>(
     }
     let mut by_site: BTreeMap<Site, (Way, Indexed)> = BTreeMap::new();
     for ((questions, sources, domain), recipients) in wanted {
-        let now = shard.runtime.now();
-        let known = questions.iter().map(|(question, manner)| Some((shard.cache.get(now, question)?, manner.clone())));
-        let known: Option<Vec<(Rc<Resolved>, Manner)>> = known.collect();
-        match known {
-            Some(answers) => match combine(&answers) {
-                Resolved::Hosts(hosts) => {
-                    let (site, way) = plan.way(settings, &domain, hosts, &sources);
-                    by_site.entry(site).or_insert_with(|| (way, Vec::new())).1.extend(recipients);
-                }
-                Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
-            },
-            None => {
+        match at_once(shard, settings, plan, questions, &sources, &domain) {
+            Found::Way(site, way) => by_site.entry(site).or_insert_with(|| (way, Vec::new())).1.extend(recipients),
+            Found::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
+            Found::Unknown(questions) => {
+                let now = shard.runtime.now();
                 let (task_shard, settings, fresh, plan) =
                     (shard.clone(), settings.clone(), fresh.clone(), plan.clone());
                 reason::mark(shard, fresh.id, recipients.iter().map(|(index, _)| *index), Progress::Names, Some(now));
@@ -169,10 +162,70 @@ fn head<W: World>(
     }
 }
 
+/// What comes of the answers that are known.
+enum Found {
+    Way(Site, Way),
+    Refused(Outcome),
+    /// These are to be asked.
+    Unknown(Wanted),
+}
+
+fn at_once<W: World>(
+    shard: &Shard<W>,
+    settings: &Settings,
+    plan: &Plan,
+    mut questions: Wanted,
+    sources: &[IpAddr],
+    domain: &str,
+) -> Found {
+    let now = shard.runtime.now();
+    loop {
+        let known = questions.iter().map(|(question, manner)| Some((shard.cache.get(now, question)?, manner.clone())));
+        let Some(answers) = known.collect::<Option<Vec<_>>>() else { return Found::Unknown(questions) };
+        match combine(&answers) {
+            Resolved::Hosts(hosts) => {
+                let (site, way) = plan.way(settings, domain, hosts, sources);
+                let Some(more) = way.asks_more(&questions) else { return Found::Way(site, way) };
+                questions = more;
+            }
+            Resolved::Refused(outcome) => return Found::Refused(outcome),
+        }
+    }
+}
+
 /// How mail gets to a site.
 struct Way {
     hosts: Arc<[Host]>,
     shaped: Shaped,
+}
+
+impl Way {
+    /// The same questions with DNSSEC's word about whatever is not in clear, if the shape of the hosts wants that (`tls dane`)
+    /// and they were asked for without.
+    fn asks_more(&self, questions: &Wanted) -> Option<Wanted> {
+        if self.shaped.tls != Some(RelayTls::Dane) {
+            return None;
+        }
+        let is_enough = |(question, manner): &(Question, Manner)| {
+            manner.channel.encryption == Encryption::Never || question.parts().2 == Care::Dnssec
+        };
+        let vouched = |one: &(Question, Manner)| {
+            if is_enough(one) {
+                return one.clone();
+            }
+            let (question, Manner { channel, speech }) = one;
+            let channel = match vouch::at_least(*channel, RelayTls::Dane) {
+                // Records are for one port (RFC 7672 §2.2.3).
+                Channel { encryption: Encryption::StartTlsOrImplicit { .. }, verify } => {
+                    Channel { encryption: Encryption::StartTls, verify }
+                }
+                channel => channel,
+            };
+            (question.vouched_by(Care::Dnssec), Manner { channel, speech: speech.clone() })
+        };
+        let all = questions.iter();
+        (!all.clone().all(is_enough)).then(|| all.map(vouched).collect())
+    }
 }
 
 /// What the action says beside hosts and sources.
@@ -327,24 +380,29 @@ async fn ask_and_send<W: World>(
     settings: &Settings,
     fresh: &Rc<Fresh>,
     plan: &Plan,
-    (questions, sources, domain): (Wanted, &[IpAddr], &str),
+    (mut questions, sources, domain): (Wanted, &[IpAddr], &str),
     recipients: Indexed,
 ) {
-    let mut answers = Vec::new();
-    for (question, manner) in questions {
-        let known = shard.cache.get(shard.runtime.now(), &question);
-        let answer = match known {
-            Some(known) => known,
-            None => ask(shard, question).await,
-        };
-        answers.push((answer, manner));
-    }
-    match combine(&answers) {
-        Resolved::Hosts(hosts) => {
-            let (site, way) = plan.way(settings, domain, hosts, sources);
-            send(shard, fresh, plan, site, way, recipients);
+    loop {
+        let mut answers = Vec::new();
+        for (question, manner) in &questions {
+            let known = shard.cache.get(shard.runtime.now(), question);
+            let answer = match known {
+                Some(known) => known,
+                None => ask(shard, question.clone()).await,
+            };
+            answers.push((answer, manner.clone()));
         }
-        Resolved::Refused(outcome) => refuse(shard, fresh, &recipients, &outcome),
+        match combine(&answers) {
+            Resolved::Hosts(hosts) => {
+                let (site, way) = plan.way(settings, domain, hosts, sources);
+                let Some(more) = way.asks_more(&questions) else {
+                    return send(shard, fresh, plan, site, way, recipients);
+                };
+                questions = more;
+            }
+            Resolved::Refused(outcome) => return refuse(shard, fresh, &recipients, &outcome),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use ringpost_conf::{
 };
 use ringpost_io::Peer;
 use ringpost_queue::{Options, Plant};
-use ringpost_routes::{Host, Member, Patience, Pick, Pool, Rate, Shape};
+use ringpost_routes::{Host, Member, Patience, Pick, Pool, Rate, Schedule, Shape};
 use ringpost_smtp::server::{Encryption, Policy};
 use ringpost_tls::{Connector, Server};
 use std::cell::RefCell;
@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) relays: Arc<HashMap<String, Connector>>,
     /// The pools of source addresses, by name.
     pub(crate) pools: HashMap<String, Arc<Pool>>,
+    /// How source addresses warm up, by name.
+    warmups: Warmups,
     /// Which of them is the local socket's: there is one socket, and a reload may have moved its line.
     local_listener: Option<usize>,
     /// Limits that were set while it runs; they stand in front of the configuration's shapes.
@@ -146,6 +148,7 @@ impl Settings {
                 received_auth: listener.received_auth,
             }
         });
+        let warmups: Warmups = config.warmups.iter().map(|one| (one.name.clone(), Arc::new(schedule(one)))).collect();
         let flights = config.machinery.in_flight_max.map(|most| (most as usize / shards.max(1)).max(1));
         let at_once = config.machinery.schedule_max.map_or(limits::CLAIM, |most| most as usize);
         Self {
@@ -154,7 +157,8 @@ impl Settings {
             at_once: at_once.clamp(1, limits::CLAIM),
             policies: policies.collect(),
             relays: servers.relays.clone(),
-            pools: config.pools.iter().map(|pool| (pool.name.clone(), Arc::new(of_pool(pool)))).collect(),
+            pools: config.pools.iter().map(|pool| (pool.name.clone(), Arc::new(of_pool(pool, &warmups)))).collect(),
+            warmups,
             local_listener: config.local_listener(),
             overrides: RefCell::new(Arc::new([])),
             shapes: RefCell::default(),
@@ -205,7 +209,11 @@ impl Settings {
             shapes.clear();
         }
         let shape = ringpost_conf::Shape::together(numbers.iter().map(|number| &at(*number).shape));
-        let shaped = Shaped { shape: Arc::new(of_route(&shape)), on_reply: shape.on_reply.into(), tls: shape.tls };
+        let shaped = Shaped {
+            shape: Arc::new(of_route(&shape, &self.warmups)),
+            on_reply: shape.on_reply.into(),
+            tls: shape.tls,
+        };
         shapes.insert(numbers, shaped.clone());
         (shaped, apart)
     }
@@ -256,12 +264,26 @@ pub(crate) fn best_names(hosts: &[Host]) -> Vec<String> {
     hosts.iter().filter(|host| Some(host.preference) == best).map(|host| host.name.to_ascii_lowercase()).collect()
 }
 
+/// Schedules of warm-ups, by name.
+type Warmups = HashMap<String, Arc<Schedule>>;
+
 /// In the terms of the routes.
-fn of_pool(pool: &ringpost_conf::Pool) -> Pool {
+fn schedule(warmup: &ringpost_conf::Warmup) -> Schedule {
+    Schedule { name: warmup.name.as_str().into(), steps: warmup.steps.iter().copied().map(rate).collect() }
+}
+
+/// In the terms of the routes.
+fn rate(rate: ringpost_conf::Rate) -> Rate {
+    Rate { count: rate.count, per: rate.per }
+}
+
+/// In the terms of the routes.
+fn of_pool(pool: &ringpost_conf::Pool, warmups: &Warmups) -> Pool {
     let members = pool.sources.iter().map(|source| Member {
         address: source.address,
         helo: source.helo.clone(),
         weight: source.weight,
+        warmup: source.warmup.as_ref().and_then(|name| warmups.get(name)).cloned(),
     });
     let pick = match pool.select {
         Select::Cycle => Pick::Cycle,
@@ -273,15 +295,15 @@ fn of_pool(pool: &ringpost_conf::Pool) -> Pool {
 }
 
 /// In the terms of the routes.
-fn of_route(shape: &ringpost_conf::Shape) -> Shape {
+fn of_route(shape: &ringpost_conf::Shape, warmups: &Warmups) -> Shape {
     let usual = Shape::default();
-    let rate = |rate: ringpost_conf::Rate| Rate { count: rate.count, per: rate.per };
     Shape {
         connections: shape.connections.map_or(usual.connections, |count| count.max(1) as usize),
         messages_per_connection: shape.messages_per_connection.map_or(usual.messages_per_connection, u64::from).max(1),
         idle: shape.idle.unwrap_or(usual.idle),
         open_rate: shape.open_rate.map(rate),
         rate: shape.rate.map(rate),
+        connections_per_host: shape.connections_per_host.map(|count| count.max(1) as usize),
         connections_per_source: shape.connections_per_source.map(|count| count.max(1) as usize),
         rate_per_source: shape.rate_per_source.map(rate),
         burst: shape.burst,
@@ -297,5 +319,6 @@ fn of_route(shape: &ringpost_conf::Shape) -> Shape {
             failures: shape.failures.map_or(usual.patience.failures, |count| count.max(1)),
             pause: shape.pause.unwrap_or(usual.patience.pause),
         },
+        warmup: shape.warmup.as_ref().and_then(|name| warmups.get(name)).cloned(),
     }
 }

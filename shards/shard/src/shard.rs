@@ -34,10 +34,10 @@ use crate::pieces::{Piece, Pieces};
 use crate::reason::Carrier;
 use crate::resolve::Resolved;
 use crate::secure::Servers;
-use crate::settings::Settings;
+use crate::settings::{Overrides, Settings};
 use crate::stock::{Room, Stock};
 use crate::wake::Sleepers;
-use crate::{audit, dispatch, inspect, limits, listen, notices, outbound, overview, reason, settle};
+use crate::{audit, dispatch, inspect, limits, listen, notices, outbound, overview, reason, settle, warmup};
 
 /// The executor, the rings and the coordinator of one engine, as types.
 pub trait World: 'static {
@@ -79,6 +79,8 @@ pub struct Start<W: World> {
     pub hostname: String,
     /// Letters from the coordinator.
     pub orders: Mailbox<Order>,
+    /// Limits that were set on an earlier server, and are in force from the beginning.
+    pub limits: Overrides,
     /// Takes events to the log; must not block.
     pub events: Rc<dyn Fn(&Event<'_>)>,
     /// Counters that others read.
@@ -247,6 +249,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         state,
         hostname,
         orders,
+        limits: overrides,
         events,
         counters,
         backscatter,
@@ -255,6 +258,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
     } = start;
     let (me, peers) = (mesh.me(), mesh.peers());
     let settings = Rc::new(Settings::new(config, &servers, &hostname, peers));
+    settings.limit(overrides);
     let dir = state.join("queue");
     let free_bytes = free_bytes(runtime.disk(), &state).await;
     let options = settings.queue_options(free_bytes, runtime.random_u64(), plant.of_queue());
@@ -421,6 +425,7 @@ impl<W: World> Shard<W> {
                     self.cache.forget();
                     self.odd_backups.borrow_mut().clear();
                     self.routes.borrow_mut().resume_logins();
+                    warmup::begin_anew(self);
                     self.locals.follow(&self.settings().config.machinery);
                     // What nothing was tried of may be tried now.
                     self.release_parked();
@@ -523,6 +528,7 @@ impl<W: World> Shard<W> {
         while !self.flights.borrow().is_empty() && self.runtime.now() < deadline {
             self.runtime.timeout(limits::LAST_RESULTS_LOOK, self.landed.raised()).await;
         }
+        warmup::end(self).await;
         self.queue.flush().await;
     }
 

@@ -121,6 +121,7 @@ impl Engine {
                 state: PathBuf::from("/state"),
                 hostname: "engine.sim".into(),
                 orders: mailbox,
+                limits: Default::default(),
                 events: Rc::new(move |event| {
                     if trace {
                         eprintln!("{} {event}", clock.unix_ms());

@@ -139,6 +139,7 @@ impl Place {
             state: "/state".into(),
             hostname: "engine.sim".into(),
             orders: mailbox,
+            limits: Default::default(),
             events: Rc::new(move |event| lines.borrow_mut().push(event.to_string())),
             counters: Arc::new(Counters::default()),
             backscatter: Default::default(),

@@ -2,6 +2,7 @@
 
 pub mod relay;
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -11,15 +12,20 @@ use std::time::Duration;
 use ringpost_conf::expand::{Told, User};
 use ringpost_conf::tables::ServiceKind;
 use ringpost_conf::{Config, Memory, Options, load};
-use ringpost_io::Mailbox;
 use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
+use ringpost_io::{Mailbox, Runtime};
 use ringpost_shard::{
-    Ask, Dane, Exchanger, Forwarding, HandOver, Handed, Handover, Letter, MxAnswer, NameAnswer, Order, Said, Start,
-    UserRecord, World,
+    Allowed, Ask, Asking, Dane, Exchanger, Forwarding, HandOver, Handed, Handover, Ledger, Letter, MxAnswer,
+    NameAnswer, Order, Said, Start, UserRecord, World,
 };
 
-/// The address of each host; each is its own mail exchanger, and that of the domains below it.
-pub struct Names(pub fn(&str) -> Option<IpAddr>);
+/// The address of each host; each is its own mail exchanger, and that of the domains below it. And the ledger of what source
+/// addresses may send that warm up.
+pub struct Names {
+    named: fn(&str) -> Option<IpAddr>,
+    ledger: RefCell<Ledger>,
+    runtime: SimRuntime,
+}
 
 /// The host of a domain: of `d1.a.sim`, `a.sim`.
 fn host(domain: &str) -> &str {
@@ -32,7 +38,7 @@ impl Ask for Names {
     }
 
     async fn addresses(&self, host: &str, _: Option<u16>) -> MxAnswer {
-        let Some(address) = (self.0)(host) else { return MxAnswer::NoSuchDomain };
+        let Some(address) = (self.named)(host) else { return MxAnswer::NoSuchDomain };
         let (dane, addresses) = (Dane::Insecure("no DNS"), vec![address]);
         let host = Exchanger { preference: 1, name: host.into(), addresses, dane };
         MxAnswer::Hosts { hosts: vec![host], ttl: Duration::from_secs(60), missing: None }
@@ -52,6 +58,10 @@ impl Ask for Names {
 
     async fn list(&self, _: &Path) -> Told {
         Told::NotFound
+    }
+
+    async fn allow(&self, asking: Asking) -> Allowed {
+        self.ledger.borrow_mut().ask(&asking, self.runtime.unix_ms())
     }
 }
 
@@ -85,12 +95,13 @@ pub fn start(
     config: Arc<Config>,
     orders: Mailbox<Order>,
 ) -> Start<Simulated> {
+    let names = || Names { named, ledger: RefCell::default(), runtime: runtime.clone() };
     Start {
         near: None,
         runtime: runtime.clone(),
         mesh: world.mesh(1, 64).remove(0),
-        ask: Names(named),
-        hand: Names(named),
+        ask: names(),
+        hand: names(),
         connector: Default::default(),
         own: User { name: "ringpost".into(), uid: 1, gid: 1, home: "/".into(), in_table: false },
         listeners: vec![(runtime.listen((at, 25).into()).expect("the node is alive"), 0)],
@@ -99,6 +110,7 @@ pub fn start(
         state: "/state".into(),
         hostname: "engine.sim".into(),
         orders,
+        limits: Default::default(),
         events: Rc::new(|_| ()),
         counters: Default::default(),
         backscatter: Default::default(),

@@ -52,6 +52,9 @@ impl Engine {
         let (since, noted, clock) = (submitted.clone(), ends.clone(), world.clone());
         let start = Start {
             events: Rc::new(move |event| {
+                if let Event::Warning(text) = event {
+                    assert!(!text.contains("an error of ringpost"), "{text}");
+                }
                 if let Event::Delivery { recipient, result, .. } = event {
                     assert_eq!(*result, DeliveryResult::Ok, "{event}");
                     let recipient = (*recipient).to_owned();
