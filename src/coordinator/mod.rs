@@ -32,6 +32,7 @@ use std::sync::{Arc, RwLock};
 use ringpost_conf::Config;
 use ringpost_io::Mailbox;
 use ringpost_shard::NameAnswer;
+use ringpost_tls::Server;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
@@ -39,7 +40,7 @@ pub use self::errands::Errands;
 pub use self::handshakes::Handshakes;
 use self::log::Log;
 pub use self::logins::Logins;
-use self::mailbox::Asked;
+use self::mailbox::{Asked, Line};
 pub use self::shards::Shards;
 pub use self::shelves::Shelves;
 pub use self::signing::Signers;
@@ -75,6 +76,12 @@ pub struct Coordinator {
     policies: Arc<sts::Policies>,
     reloads: reload::Waiting,
     overrides: overrides::Overrides,
+    /// As the shards have it.
+    line: Line,
+    logins: Arc<Logins>,
+    /// What the page is encrypted with; `None`: it is not.
+    page: RwLock<Option<Server>>,
+    admission: http::Admission,
 }
 
 /// What the coordinator is started with.
@@ -85,6 +92,10 @@ pub struct Start {
     pub log: Log,
     /// The configuration.
     pub config: Arc<Config>,
+    /// What the page is encrypted with, if it is.
+    pub page: Option<Server>,
+    /// To this very coordinator, and to signatures.
+    pub line: Line,
     /// Where mail is taken.
     pub door: Door,
     /// To the supervisor.
@@ -171,6 +182,16 @@ impl Coordinator {
         self.config.read().expect("nobody panics with it").clone()
     }
 
+    /// The shards' way to answers and signatures.
+    fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// What the page is encrypted with in the configuration in force.
+    fn page_server(&self) -> Option<Server> {
+        self.page.read().expect("nobody panics with it").clone()
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -189,6 +210,8 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         shards,
         log,
         config,
+        page,
+        line,
         door,
         supervisor,
         questions,
@@ -229,7 +252,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         Tables::default()
     });
     let (tables, config) = (RwLock::new(Arc::new(tables)), RwLock::new(config));
-    let reloads = reload::Waiting::default();
+    let (reloads, logins) = (reload::Waiting::default(), Arc::new(logins));
     let coordinator = Arc::new(Coordinator {
         shards,
         log,
@@ -245,11 +268,14 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         policies: policies.clone(),
         reloads,
         overrides: overrides::Overrides::default(),
+        line,
+        logins: logins.clone(),
+        page: RwLock::new(page),
+        admission: http::Admission::new(),
     });
     tokio::spawn(reports.clone().run(names.clone()));
     let of_tables = coordinator.clone();
-    let desk =
-        mailbox::Desk { names, logins: Arc::new(logins), policies, tables: Box::new(move || of_tables.tables()) };
+    let desk = mailbox::Desk { names, logins, policies, tables: Box::new(move || of_tables.tables()) };
     tokio::spawn(mailbox::answer(questions, desk));
     if let Some(control) = control {
         control.set_nonblocking(true)?;
