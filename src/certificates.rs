@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringpost_conf::{ActionKind, Config, Line, PkiSource, TlsMode};
+use ringpost_conf::{ActionKind, Config, Line, Pki, PkiSource, TlsMode};
 use ringpost_tls::Certificate;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +22,8 @@ use crate::limits::{CERTIFICATE_BYTES, CERTIFICATE_ENDS_SOON, KEY_BYTES};
 pub struct Identity {
     /// What it is called.
     pub name: Name,
+    /// Of a list: the name of its entry, by which it is chosen.
+    pub listed: Option<String>,
     /// The chain in DER, the own certificate first.
     pub chain: Vec<Vec<u8>>,
     /// The key, as the keyholder knows it.
@@ -71,6 +73,8 @@ pub fn names(listener: &ringpost_conf::Listener) -> Vec<Name> {
 pub struct Place {
     /// What it is called.
     pub name: Name,
+    /// Of a list: the name of its entry.
+    pub listed: Option<String>,
     /// The chain.
     pub cert: PathBuf,
     /// The key.
@@ -79,7 +83,7 @@ pub struct Place {
     pub line: Line,
 }
 
-/// All that listeners and relays of this configuration need, each once.
+/// All that listeners, relays and the page of this configuration need, each once.
 pub fn places(config: &Config, state: &Path) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let shown = config.listeners.iter().flat_map(|listener| {
@@ -90,7 +94,8 @@ pub fn places(config: &Config, state: &Path) -> Vec<Place> {
         ActionKind::Relay(relay) => Some((Name::Client(relay.pki.clone()?), action.line.clone())),
         _ => None,
     });
-    for (name, line) in shown.chain(relays) {
+    let page = config.http.iter().filter_map(|http| Some((Name::Pki(http.pki.clone()?), http.line.clone())));
+    for (name, line) in shown.chain(relays).chain(page) {
         if places.iter().any(|place| place.name == name) {
             continue;
         }
@@ -98,18 +103,31 @@ pub fn places(config: &Config, state: &Path) -> Vec<Place> {
             Name::Pki(pki) | Name::Client(pki) => {
                 let declared = config.pkis.iter().find(|declared| declared.name == *pki);
                 let Some(declared) = declared else { continue };
-                // Those from tables are not built yet, and refused (`conf/src/not_yet.rs`).
-                let PkiSource::Files { cert, key } = &declared.source else { continue };
-                let (cert, key, line) = (cert.clone(), key.clone(), declared.line.clone());
-                places.push(Place { name, cert, key, line });
+                places.extend(of_pki(declared, &name));
             }
             Name::SelfSigned(hostname) => {
                 let (cert, key) = self_signed(state, hostname);
-                places.push(Place { name, cert, key, line });
+                places.push(Place { name, listed: None, cert, key, line });
             }
         }
     }
     places
+}
+
+/// Where the certificates of a `pki` are. Those of tables that must be asked are nowhere yet.
+fn of_pki(pki: &Pki, name: &Name) -> Vec<Place> {
+    let place = |listed: Option<&String>, cert: &Path, key: &Path| Place {
+        name: name.clone(),
+        listed: listed.cloned(),
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+        line: pki.line.clone(),
+    };
+    match &pki.source {
+        PkiSource::Files { cert, key } => vec![place(None, cert, key)],
+        PkiSource::Listed(pairs) => pairs.iter().map(|pair| place(Some(&pair.name), &pair.cert, &pair.key)).collect(),
+        PkiSource::Table(_) => Vec::new(),
+    }
 }
 
 /// Where the self-signed certificate of this host is kept.
@@ -195,10 +213,8 @@ pub struct Finding {
 /// Looks at every certificate and key that a `pki` names, and at every `ca`, whether used or not.
 pub fn examine(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for pki in &config.pkis {
-        let PkiSource::Files { cert, key } = &pki.source else { continue };
-        let (name, line) = (Name::Pki(pki.name.clone()), pki.line.clone());
-        let place = Place { name, cert: cert.clone(), key: key.clone(), line: line.clone() };
+    for place in config.pkis.iter().flat_map(|pki| of_pki(pki, &Name::Pki(pki.name.clone()))) {
+        let line = place.line.clone();
         match pair(&place) {
             Ok(certificate) => {
                 let remark = remark(&certificate, &place, now);
@@ -244,6 +260,7 @@ mod tests {
         let certificate = keys::make("mx.example", &mut key).unwrap();
         let place = Place {
             name: Name::Pki(name.into()),
+            listed: None,
             cert: dir.join(format!("{name}.crt")),
             key: dir.join(format!("{name}.key")),
             line: Line::built_in(),

@@ -106,6 +106,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let shelves = Shelves::start(given.certificates, &log).map_err(no_thread)?;
     let handshakes = Handshakes::new(roots).map_err(no_thread)?.with_shelves(shelves.clone());
     let servers = handshakes.servers(&config, &given.plan.identities, &given.plan.authorities)?;
+    let page = handshakes.page(&config, &given.plan.identities)?;
     let complains = log.clone();
     let checkers = plan::checkers(ring::available_cpus().len());
     let logins = Logins::start(checkers, given.passwords, move |line| complains.warn(&line))
@@ -126,6 +127,8 @@ fn start(channel: &Channel) -> Result<(), String> {
         shards: Arc::new(all),
         log: log.clone(),
         config: config.clone(),
+        page,
+        line: line.clone(),
         door: door(&config, &given.smtp),
         supervisor: channel.try_clone().map_err(|error| error.to_string())?,
         questions,

@@ -123,14 +123,30 @@ pub const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 pub const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(86_400);
 /// How long the supervisor waits for the keyholder to take a key.
 pub const CUSTODY: Duration = Duration::from_secs(5);
+/// Handshakes of the page that are under way; it is for few, and further visitors are turned away.
+pub const PAGE_HANDSHAKES: usize = 64;
+/// How long one may take.
+pub const PAGE_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Before a visitor is taken again when none could be.
+pub const PAGE_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that are read of an encrypted connection of the page at once: a request fits.
+pub const PAGE_READ_BYTES: usize = 4096;
+/// Bytes that wait on such a connection for a visitor who reads slowly.
+pub const PAGE_OUT_BYTES: usize = 64 * 1024;
+/// How long a password that was right is believed without being looked at again: the page asks every second.
+pub const PAGE_LOGIN_BELIEVED: Duration = Duration::from_secs(60);
+/// Logins that are believed at once.
+pub const PAGE_LOGINS_KEPT: usize = 64;
 /// Handshakes of all shards that wait for their signature: a fraction of a second's work. Beyond it STARTTLS is answered 454.
 pub const HANDSHAKES_WAITING: usize = 1024;
 /// How long one waits for a signature from a keyholder that does not answer, or that is being started again.
 pub const SIGNATURE: Duration = Duration::from_secs(5);
 /// Handshakes that one thread takes a step further before it hands them back together: beyond it little is gained.
 pub const ANSWERS_TOGETHER: usize = 16;
-/// But none waits longer than that for those behind it, and for the one that is under way then.
-pub const ANSWER_WITHIN: Duration = Duration::from_millis(1);
+/// But none waits longer than that for those behind it, and for the one that is under way then. Sixteen signatures with
+/// RSA-2048 take some 4 ms: with fewer at a time a shard on the same processor is woken for each event of their clients, which
+/// costs as much as a third of a signature.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(5);
 /// How many of the engine's cores there are for each thread that waits for signatures.
 pub const CORES_PER_SIGNER: usize = 8;
 

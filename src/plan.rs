@@ -172,7 +172,7 @@ impl Plan {
 /// The tables that a `pki` is in; those that nobody else asks leave the others.
 fn sources_of(config: &Config, tables: &mut Vec<Declared>) -> Vec<Declared> {
     let asked = config.pkis.iter().filter_map(|pki| match &pki.source {
-        PkiSource::Table(Keyed::Remote(table)) => Some(config.table_name(*table)),
+        PkiSource::Table(table) => Some(config.table_name(*table)),
         _ => None,
     });
     let asked: Vec<&str> = asked.collect();

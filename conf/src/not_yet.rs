@@ -1,9 +1,7 @@
 //! What the language has and the engine has not: found in the checked configuration, in this one place. To enable something,
 //! delete its line here.
 
-use crate::model::{
-    ActionKind, Config, Keyed, Line, Listener, PkiSource, Proxies, QueueBackend, Relay, ShapeSelector, Shaping,
-};
+use crate::model::{ActionKind, Config, Line, Listener, QueueBackend, Relay, ShapeSelector, Shaping};
 use crate::rules::Among;
 use crate::tables::ServiceKind;
 
@@ -35,9 +33,6 @@ impl Config {
 
     /// What is declared by name.
     fn named(&self, found: &mut Found) {
-        // Who writes certificates into a file names their files by `cert` and `key`.
-        let listed = self.pkis.iter().filter(|pki| matches!(pki.source, PkiSource::Table(Keyed::Memory(_))));
-        listed.for_each(|pki| found.when(true, &pki.line, || "pki from a list or a text file".to_owned()));
         self.filters.iter().for_each(|filter| found.when(true, &filter.line, || "filter".to_owned()));
         self.shapings.iter().for_each(|shaping| shaping_has(shaping, found));
         self.signers.iter().for_each(|signer| found.when(true, &signer.line, || "dkim sign".to_owned()));
@@ -60,11 +55,6 @@ impl Config {
         has(self.metrics.hlog.is_some(), "metrics hlog");
         has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");
-        if let Some(http) = &self.http {
-            found.when(http.pki.is_some(), &http.line, || "http pki".to_owned());
-            found.when(http.auth.is_some(), &http.line, || "http auth".to_owned());
-            found.when(!http.only.is_empty(), &http.line, || "http only".to_owned());
-        }
     }
 }
 
@@ -94,8 +84,6 @@ fn is_asked(service: ServiceKind) -> bool {
 
 fn listener_has(listener: &Listener, found: &mut Found) {
     let mut has = |is: bool, what: &str| found.when(is, &listener.line, || format!("listen {what}"));
-    let asked = matches!(listener.proxies, Some(Proxies::Listed(Among::Remote { .. })));
-    has(asked, "proxy-v2 <t> of a table that must be asked");
     has(!listener.filters.is_empty(), "filter");
     has(!listener.rate_limits.is_empty(), "ratelimit");
 }

@@ -328,6 +328,8 @@ fn settings() {
         ("profile bulk\nprofile mx\n", &["2:1 E0601"]),
         ("http listen on 127.0.0.1 only { metrics, helth }\n", &["1:42 E0203"]),
         ("http listen on 127.0.0.1 pki nx\n", &["1:30 E0304"]),
+        ("table t { a = \"$6$a$b\" }\nhttp listen on 127.0.0.1 auth <t>\n", &[]),
+        ("table t { a = \"$6$a$b\" }\nhttp listen on 192.0.2.1 auth <t>\n", &["2:26 E0603"]),
         ("metrics hlog /x every 1m\nmetrics sites 0\n", &[]),
         ("log to syslog\nlog to syslog format xml\n", &["2:22 E0203"]),
         ("log to file\n", &["1:12 E0203"]),

@@ -101,7 +101,7 @@ mod tests {
         let der = CertificateDer::from_pem_slice(text.as_bytes()).unwrap().to_vec();
         let ends = Certificate::parse(vec![der.clone()]).unwrap().not_after();
         let at = |left: i64| UNIX_EPOCH + Duration::from_secs((ends - left * DAY_SECONDS - 60) as u64);
-        let identity = Identity { name: Name::Pki("mx".into()), chain: vec![der], key: 1 };
+        let identity = Identity { name: Name::Pki("mx".into()), listed: None, chain: vec![der], key: 1 };
         let expiry = Expiry::default();
         expiry.follow(std::slice::from_ref(&identity), at(40));
         assert_eq!(expiry.days(at(40)), [CertificateDays { pki: "mx".into(), days: 40 }]);

@@ -87,14 +87,33 @@ impl Handshakes {
         Ok(Servers { listeners: listeners.collect::<Result<_, _>>()?, relays: Arc::new(relays) })
     }
 
-    fn server(&self, listener: &Listener, given: &Given<'_>) -> Result<Option<Server>, String> {
-        let names = certificates::names(listener);
-        let mut offer = self.offer(given, &names)?;
+    /// What the page is encrypted with; `None`: it is in clear.
+    ///
+    /// # Errors
+    /// Its certificate cannot be used.
+    pub fn page(&self, config: &Config, identities: &[Identity]) -> Result<Option<Server>, String> {
+        let Some((http, pki)) = config.http.as_ref().and_then(|http| Some((http, http.pki.clone()?))) else {
+            return Ok(None);
+        };
+        let given = Given { identities, authorities: &[] };
+        let offer = self.offer_with_shelves(&given, &[Name::Pki(pki)])?;
+        let server = Server::new(self.provider.clone(), offer, self.tickets.clone(), &Terms::default(), None);
+        server.map(Some).map_err(|failure| format!("{}: {}", http.line, failure.text))
+    }
+
+    /// As [`Self::offer`], with what is still to be found in tables.
+    fn offer_with_shelves(&self, given: &Given<'_>, names: &[Name]) -> Result<Offer, String> {
+        let mut offer = self.offer(given, names)?;
         for pki in names.iter().filter_map(Name::pki) {
             if let Some(shelf) = self.shelves.as_ref().and_then(|shelves| shelves.shelf(pki)) {
                 offer = offer.with_shelf(pki, shelf);
             }
         }
+        Ok(offer)
+    }
+
+    fn server(&self, listener: &Listener, given: &Given<'_>) -> Result<Option<Server>, String> {
+        let offer = self.offer_with_shelves(given, &certificates::names(listener))?;
         if offer.is_empty() {
             return Ok(None);
         }
@@ -109,7 +128,11 @@ impl Handshakes {
         for name in names {
             for identity in given.identities.iter().filter(|identity| identity.name == *name) {
                 let certificate = Certificate::parse(identity.chain.clone()).map_err(|failure| failure.text)?;
-                offer.add(&certificate, KeyId(identity.key), self.holder.clone());
+                let (key, holder) = (KeyId(identity.key), self.holder.clone());
+                match &identity.listed {
+                    None => offer.add(&certificate, key, holder),
+                    Some(name) => offer.add_listed(name, &certificate, key, holder),
+                }
             }
         }
         Ok(offer)

@@ -33,6 +33,7 @@ use std::sync::{Arc, RwLock};
 use ringpost_conf::Config;
 use ringpost_io::Mailbox;
 use ringpost_shard::NameAnswer;
+use ringpost_tls::Server;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::dns::Names;
@@ -40,7 +41,7 @@ pub use self::errands::Errands;
 pub use self::handshakes::Handshakes;
 use self::log::Log;
 pub use self::logins::Logins;
-use self::mailbox::Asked;
+use self::mailbox::{Asked, Line};
 pub use self::shards::Shards;
 pub use self::shelves::Shelves;
 pub use self::signing::Signers;
@@ -77,6 +78,12 @@ pub struct Coordinator {
     reloads: reload::Waiting,
     overrides: overrides::Overrides,
     warmups: Arc<warmup::Warmups>,
+    /// As the shards have it.
+    line: Line,
+    logins: Arc<Logins>,
+    /// What the page is encrypted with; `None`: it is not.
+    page: RwLock<Option<Server>>,
+    admission: http::Admission,
 }
 
 /// What the coordinator is started with.
@@ -87,6 +94,10 @@ pub struct Start {
     pub log: Log,
     /// The configuration.
     pub config: Arc<Config>,
+    /// What the page is encrypted with, if it is.
+    pub page: Option<Server>,
+    /// To this very coordinator, and to signatures.
+    pub line: Line,
     /// Where mail is taken.
     pub door: Door,
     /// To the supervisor.
@@ -180,6 +191,16 @@ impl Coordinator {
         self.config.read().expect("nobody panics with it").clone()
     }
 
+    /// The shards' way to answers and signatures.
+    fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// What the page is encrypted with in the configuration in force.
+    fn page_server(&self) -> Option<Server> {
+        self.page.read().expect("nobody panics with it").clone()
+    }
+
     /// The supervisor stops everything, this process included.
     pub fn ask_to_stop(&self) {
         // If the supervisor is gone, this process ends anyway.
@@ -198,6 +219,8 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         shards,
         log,
         config,
+        page,
+        line,
         door,
         supervisor,
         questions,
@@ -241,7 +264,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         Tables::default()
     });
     let (tables, config) = (RwLock::new(Arc::new(tables)), RwLock::new(config));
-    let reloads = reload::Waiting::default();
+    let (reloads, logins) = (reload::Waiting::default(), Arc::new(logins));
     let coordinator = Arc::new(Coordinator {
         shards,
         log,
@@ -258,13 +281,17 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         reloads,
         overrides,
         warmups: warmups.clone(),
+        line,
+        logins: logins.clone(),
+        page: RwLock::new(page),
+        admission: http::Admission::new(),
     });
     tokio::spawn(reports.clone().run(names.clone()));
     tokio::spawn(warmups.clone().run());
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk {
         names,
-        logins: Arc::new(logins),
+        logins,
         policies,
         warmups: warmups.clone(),
         tables: Box::new(move || of_tables.tables()),

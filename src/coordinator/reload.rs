@@ -100,6 +100,8 @@ impl Coordinator {
     ) -> Result<String, String> {
         let config = Arc::new(config?);
         let servers = self.handshakes.servers(&config, &plan.identities, &plan.authorities)?;
+        let page = self.handshakes.page(&config, &plan.identities)?;
+        *self.page.write().expect("nobody panics with it") = page;
         self.shards.reload(&config, &servers).await;
         self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
         *self.config.write().expect("nobody panics with it") = config;

@@ -80,7 +80,7 @@ impl Shelves {
         let mut by_pki = lock(&self.0.by_pki);
         let before = std::mem::take(&mut *by_pki);
         for pki in &config.pkis {
-            let PkiSource::Table(ringpost_conf::Keyed::Remote(table)) = &pki.source else { continue };
+            let PkiSource::Table(table) = &pki.source else { continue };
             let options = config.tables[table.0 as usize].options;
             let table = config.table_name(*table).to_owned();
             let shelf = before.get(&pki.name).filter(|place| place.table == table).map(|place| place.shelf.clone());

@@ -38,7 +38,8 @@ pub fn print(plan: &Plan, config: &Config, sockets: &Sockets, ready: &Ready, not
     let disk = ready.disk.as_ref().map(|look| format!("{look}, ")).unwrap_or_default();
     line(&mut out, "queue", &format!("{state}/queue   {disk}{waiting}"));
     for page in sockets.page_addresses() {
-        line(&mut out, "page", &format!("http://{page}/"));
+        let scheme = if config.http.as_ref().is_some_and(|http| http.pki.is_some()) { "https" } else { "http" };
+        line(&mut out, "page", &format!("{scheme}://{page}/"));
     }
     let control = near(&control::place(plan, config));
     line(&mut out, "control", &format!("{control}      log: standard error"));

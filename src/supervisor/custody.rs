@@ -33,8 +33,8 @@ pub struct Custody {
     stamps: Vec<Stamp>,
 }
 
-/// A file as far as its change shows: its place behind all links, size and time.
-type Stamp = Option<(u64, u64, SystemTime)>;
+/// A file as far as its change shows: under which name a list has it; its place behind all links, size and time.
+type Stamp = (Option<String>, Option<(u64, u64, SystemTime)>);
 
 #[derive(Debug)]
 struct Held {
@@ -135,7 +135,7 @@ impl Custody {
         certificates::belong(&certificate, &public_key, place)?;
         notes.extend(certificates::remark(&certificate, place, SystemTime::now()));
         fresh.push(held);
-        Ok(Identity { name: place.name.clone(), chain, key })
+        Ok(Identity { name: place.name.clone(), listed: place.listed.clone(), chain, key })
     }
 
     /// The pair that is there, or a new one.
@@ -199,13 +199,13 @@ fn ask(lane: &mut Option<Channel>, order: &Order, file: Option<BorrowedFd<'_>>) 
 
 fn stamps(config: &Config, state: &Path) -> Vec<Stamp> {
     let given = certificates::places(config, state).into_iter().filter(|place| place.name.pki().is_some());
-    let authorities = config.cas.iter().map(|ca| ca.cert.clone());
-    let files = given.flat_map(|place| [place.cert, place.key]).chain(authorities);
+    let authorities = config.cas.iter().map(|ca| (None, ca.cert.clone()));
+    let files = given.flat_map(|place| [(place.listed.clone(), place.cert), (place.listed, place.key)]);
     let stamp = |path: std::path::PathBuf| {
         let found = fs::metadata(path).ok()?;
         Some((found.ino(), found.len(), found.modified().ok()?))
     };
-    files.map(stamp).collect()
+    files.chain(authorities).map(|(listed, path)| (listed, stamp(path))).collect()
 }
 
 #[cfg(test)]

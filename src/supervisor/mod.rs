@@ -447,7 +447,12 @@ impl Supervisor {
         });
         match outcome {
             Ok((_, _, tables)) if tables.is_empty() => {}
-            Ok((plan, config, tables)) => self.hand_on(plan, config, &ToEngine::TablesRead(tables)),
+            Ok((plan, config, tables)) => {
+                self.hand_on(plan, config, &ToEngine::TablesRead(tables));
+                // Entries of a list of certificates may name others now.
+                self.watch.follow(&self.config).iter().for_each(|problem| eprintln!("ringpost: {problem}"));
+                self.renew_certificates();
+            }
             Err(report) => self.engine.tell(&ToEngine::ReloadRefused(cut(report))),
         }
     }

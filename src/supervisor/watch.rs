@@ -75,9 +75,10 @@ impl Watch {
 
 /// The files that are read again by themselves.
 fn files(config: &Config) -> impl Iterator<Item = &Path> {
-    let certificates = config.pkis.iter().filter_map(|pki| match &pki.source {
-        PkiSource::Files { cert, key } => Some([cert.as_path(), key.as_path()]),
-        PkiSource::Table(_) => None,
+    let certificates = config.pkis.iter().map(|pki| match &pki.source {
+        PkiSource::Files { cert, key } => vec![cert.as_path(), key.as_path()],
+        PkiSource::Listed(pairs) => pairs.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]).collect(),
+        PkiSource::Table(_) => Vec::new(),
     });
     certificates.flatten().chain(tables(config))
 }

@@ -37,6 +37,7 @@ mod mta_sts;
 mod names;
 mod outgoing;
 mod overview;
+mod page;
 mod pools;
 mod proxy;
 mod relay;

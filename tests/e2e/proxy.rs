@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::database::sqlite;
 use crate::support::tls::{self, Encrypted};
 use crate::support::{Server, Setup, Sink, ports, wait_until};
 
@@ -173,4 +174,30 @@ fn haproxy_is_understood_in_both_versions() {
         let count = || server.printed().matches("connected from=127.0.0.9").count();
         wait_until("it is told", SOON, || count() > before);
     }
+}
+
+#[test]
+fn a_table_that_must_be_asked_says_who_is_a_proxy() {
+    let port = ports::free();
+    let setup = Setup::new(format!(
+        "table proxies sqlite:@DIR@/proxies.conf cache 0s negative 0s\nlisten on 127.0.0.1 port {port} proxy-v2 <proxies>\n\
+         action none discard\nmatch from src 192.0.2.7 for any action none\nmatch from local for any action none\n"
+    ));
+    let database = setup.dir().join("proxies.db");
+    let query = "query_netaddr SELECT network FROM proxies WHERE network = ?;\n";
+    std::fs::write(setup.dir().join("proxies.conf"), format!("dbpath {}\n{query}", database.display()))
+        .expect("written");
+    sqlite(&database, "CREATE TABLE proxies (network TEXT); INSERT INTO proxies VALUES ('127.0.0.0/24');");
+    let _server = setup.start();
+    assert_eq!(rcpt(&mut begun(port, &header([192, 0, 2, 7])), "a@b.example"), 250);
+    assert_eq!(rcpt(&mut begun(port, &header([192, 0, 2, 8])), "a@b.example"), 550);
+    // Each shard asks anew.
+    let all_closed = || (0..12).all(|_| is_closed(port, &header([192, 0, 2, 7])));
+    sqlite(&database, "DELETE FROM proxies;");
+    wait_until("nobody is a proxy", SOON, all_closed);
+    // Nor is anybody while it fails, of whom it has not said so before.
+    sqlite(&database, "ALTER TABLE proxies RENAME TO gone;");
+    assert!(all_closed());
+    sqlite(&database, "ALTER TABLE gone RENAME TO proxies; INSERT INTO proxies VALUES ('127.0.0.1');");
+    wait_until("it answers again", SOON, || !is_closed(port, &[&header([192, 0, 2, 7])[..], b"QUIT\r\n"].concat()));
 }

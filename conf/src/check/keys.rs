@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use super::Check;
 use crate::load::Exists;
-use crate::model::{Ca, Pki, PkiSource};
+use crate::model::{Ca, Keyed, ListedPair, Pki, PkiSource};
 use crate::parse::ast::{OptionLine, Said, Word};
 use crate::report::Report;
+use crate::tables::{Certificate, Mapped, Pem};
 
 /// Bits of a mode that let group and others read.
 const READABLE: u32 = 0o044;
@@ -60,7 +61,10 @@ impl Check<'_, '_> {
                 self.reading.report(Report::new("E0602", file.word.span, message));
             }
             let crate::parse::ast::Arg::Targ(targ) = &option.arg else { return None };
-            return self.tables.keyed(targ, self.reading).map(PkiSource::Table);
+            return match self.tables.keyed(targ, self.reading)? {
+                Keyed::Memory(listed) => Some(PkiSource::Listed(self.listed(option, &listed))),
+                Keyed::Remote(table) => Some(PkiSource::Table(table)),
+            };
         }
         let cert = find("cert").and_then(word_of).map(|word| self.file(word));
         let key = find("key").and_then(word_of).map(|word| self.key_file(word));
@@ -73,6 +77,29 @@ impl Check<'_, '_> {
                 None
             }
         }
+    }
+
+    /// The files that a list names. What stands in a configuration is no secret, and so no place for a key.
+    fn listed(&mut self, option: &OptionLine, listed: &Mapped<Certificate>) -> Vec<ListedPair> {
+        let mut pairs = Vec::new();
+        for (name, Certificate { chain, key }) in listed.iter() {
+            let (Pem::File(chain), Pem::File(key)) = (chain, key) else {
+                let message = format!("`{name}` has PEM text where a list or a text file needs `file:/path`");
+                let help = "what stands in a configuration is read by more than the keyholder";
+                self.reading.report(Report::new("E0203", option.word.span, message).help(help));
+                continue;
+            };
+            let place = |path: &PathBuf| self.reading.place(option.word.span.file, &path.to_string_lossy());
+            let (cert, key) = (place(chain), place(key));
+            // Whether they are there whoever reads them tells: a list that is read again by itself may name new ones.
+            if matches!(self.reading.source.exists(&key), Exists::File { mode, .. } if mode & READABLE != 0) {
+                let message = format!("`{}` can be read by others", key.display());
+                let report = Report::new("E0702", option.word.span, message);
+                self.reading.report(report.help(format!("chmod 600 {}", key.display())));
+            }
+            pairs.push(ListedPair { name: name.to_owned(), cert, key });
+        }
+        pairs
     }
 
     pub(super) fn cas(&mut self) -> Vec<Ca> {

@@ -300,7 +300,14 @@ impl Check<'_, '_> {
         let ip = said.word(0).and_then(|word| address(&word.text))?;
         let port = self.moved_port(&said.options, HTTP_PORT)?;
         let pki = self.names.maybe(What::Pki, said.options.word("pki"), self.reading);
-        let auth = said.options.targ("auth").and_then(|(_, targ)| self.tables.keyed(targ, self.reading));
+        let auth = said.options.targ("auth").and_then(|(option, targ)| {
+            if pki.is_none() && !said.options.has("pki") && !ip.is_loopback() {
+                let report =
+                    Report::new("E0603", option.word.span, "`auth` without HTTPS would send passwords in clear");
+                self.reading.report(report.help("add `pki NAME`, or listen on a loopback address"));
+            }
+            self.tables.keyed(targ, self.reading)
+        });
         let only = self.words_of(said.options.names("only"), "only", HTTP_PARTS);
         Some(Http { listen: SocketAddr::new(ip, port), pki, auth, only, line: self.reading.line(said.span) })
     }

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Cipher, Keyed, Line, TlsVersion};
+use super::{Cipher, Keyed, Line, TableId, TlsVersion};
 use crate::rules::Among;
-use crate::tables::{AddressPattern, Certificate, Credentials, HostName, SourceSet, UserName};
+use crate::tables::{AddressPattern, Credentials, HostName, SourceSet, UserName};
 
 /// One `listen on` line.
 #[derive(Clone, Debug)]
@@ -216,8 +216,21 @@ pub enum PkiSource {
         /// The key.
         key: PathBuf,
     },
-    /// In a table, by the name that the client asks for (K_CERT).
-    Table(Keyed<Certificate>),
+    /// In files that a list or a text file names, in its order.
+    Listed(Vec<ListedPair>),
+    /// In a table that must be asked, by the name that the client asks for (K_CERT).
+    Table(TableId),
+}
+
+/// An entry of a list of certificates. `--root` is in front already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedPair {
+    /// Who is shown it: those who ask for this name, in lower case; `*.` in front stands for names below, `*` for all.
+    pub name: String,
+    /// The chain, the own certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
 }
 
 /// `ca NAME cert FILE`.

@@ -22,8 +22,8 @@ pub use action::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
 pub use encryption::{Cipher, TlsVersion};
 pub use filter::{Filter, FilterCondition, FilterDecision, FilterKind, FilterTest, OnFailure, Phase, Proc, Program};
 pub use listener::{
-    Authentication, Ca, CertificateAuth, Family, LOCAL_TAG, Listener, ListenerTls, PasswordAuth, Pki, PkiSource,
-    Proxies, Senders, TlsMode, Users, Where,
+    Authentication, Ca, CertificateAuth, Family, LOCAL_TAG, ListedPair, Listener, ListenerTls, PasswordAuth, Pki,
+    PkiSource, Proxies, Senders, TlsMode, Users, Where,
 };
 pub use quickstart::Quickstart;
 pub use relay::{Host, Relay, RelayHost, RelayTls, Scheme};

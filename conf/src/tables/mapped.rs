@@ -80,6 +80,11 @@ impl<V> Mapped<V> {
         self.entries.iter().map(|entry| &entry.value)
     }
 
+    /// Keys and values, in the order in which the keys came.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
+        self.entries.iter().map(|entry| (self.key(entry), &entry.value))
+    }
+
     /// All keys, sorted.
     pub fn keys(&self) -> Vec<&str> {
         let mut keys: Vec<&str> = self.entries.iter().map(|entry| self.key(entry)).collect();

@@ -1,6 +1,7 @@
 //! A client's connection: reads, steps the session, does what the step says, writes. Decides nothing itself.
 
 use std::cell::OnceCell;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -188,7 +189,7 @@ async fn transaction<W: World>(
             }
             Step::Close => {
                 // The farewell is a courtesy; the peer may be gone.
-                let _ = flush(shard, connection).await;
+                let _ = flush_last(shard, connection).await;
                 return End::Connection;
             }
         }
@@ -378,6 +379,20 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R
         return true;
     }
     let written = shard.runtime.timeout(limits::WRITE, connection.wire.write_all(&connection.out)).await;
+    sent(shard, connection, written)
+}
+
+/// The same of the last replies.
+async fn flush_last<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<<W::R as Runtime>::Stream>) -> bool {
+    let written = shard.runtime.timeout(limits::WRITE, connection.wire.write_last(&connection.out)).await;
+    sent(shard, connection, written)
+}
+
+fn sent<W: World>(
+    shard: &Shard<W>,
+    connection: &mut Connection<<W::R as Runtime>::Stream>,
+    written: Option<io::Result<()>>,
+) -> bool {
     connection.out.clear();
     shard.stages.record(Stage::Command, shard.runtime.now() - connection.arrived);
     if written.is_none() {

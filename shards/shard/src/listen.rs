@@ -39,14 +39,22 @@ fn arrive<W: World>(shard: &Rc<Shard<W>>, mut stream: <W::R as Runtime>::Stream,
     let (Some(proxies), Peer::Address(address)) = (proxies, peer) else {
         return admit(shard, stream, peer, number, session);
     };
-    if !proxied::is_proxy(proxies, address.ip()) || shard.sessions.get() >= settings.sessions_max {
+    let is_proxy = proxied::is_proxy(proxies, address.ip());
+    if is_proxy == Some(false) || shard.sessions.get() >= settings.sessions_max {
         shard.counters.add(Counter::ConnectionsRefused, 1);
         return proxied::turn_away(shard, peer, session);
     }
     shard.sessions.set(shard.sessions.get() + 1);
-    let task_shard = shard.clone();
+    let (task_shard, proxies) = (shard.clone(), is_proxy.is_none().then(|| proxies.clone()));
     shard.spawn_counted(Class::Session, async move {
-        let client = proxied::client(&task_shard, &mut stream, peer, session).await;
+        let client = match proxies {
+            // Boxed: most proxies are in no table that must be asked.
+            Some(proxies) if !Box::pin(proxied::is_listed(&task_shard, &settings, &proxies, address.ip())).await => {
+                proxied::turn_away(&task_shard, peer, session);
+                None
+            }
+            _ => proxied::client(&task_shard, &mut stream, peer, session).await,
+        };
         task_shard.sessions.set(task_shard.sessions.get() - 1);
         match client {
             Some(client) => admit(&task_shard, stream, client, number, session),

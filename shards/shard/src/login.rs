@@ -91,8 +91,8 @@ pub enum Verdict {
     TooMany,
 }
 
-/// A listener's users.
-pub(crate) struct Guard {
+/// Who may log in somewhere, and who is asked about them.
+pub struct Guard {
     users: Users,
     /// The table, if it must be asked.
     book: Option<Book>,
@@ -107,6 +107,14 @@ impl Guard {
             PasswordAuth::Offered(users) => (Logins::Offered, users),
             PasswordAuth::Required(users) => (Logins::Required, users),
         };
+        let (guard, mechanisms) = Self::of_users(users, config);
+        // A listener without TLS that asks for passwords is one that nobody but this machine reaches (E0603).
+        let in_clear = listener.tls.mode == TlsMode::Off;
+        (Some(guard), Authentication { logins, in_clear, mechanisms })
+    }
+
+    /// These, and how they can prove who they are.
+    pub fn of_users(users: &Users, config: &Config) -> (Self, Mechanisms) {
         let mut mechanisms = Mechanisms::passwords();
         let (mut book, mut sample) = (None, None);
         match users {
@@ -132,13 +140,11 @@ impl Guard {
                 });
             }
         }
-        // A listener without TLS that asks for passwords is one that nobody but this machine reaches (E0603).
-        let in_clear = listener.tls.mode == TlsMode::Off;
-        (Some(Self { users: users.clone(), book, sample }), Authentication { logins, in_clear, mechanisms })
+        (Self { users: users.clone(), book, sample }, mechanisms)
     }
 
     /// Who is asked about a user.
-    fn book(&self, user: &str) -> Book {
+    pub fn book(&self, user: &str) -> Book {
         match (&self.book, &self.users) {
             (Some(book), _) => book.clone(),
             (None, Users::Table(Keyed::Memory(entries))) => {

@@ -5,23 +5,46 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use futures_lite::future::or;
-use ringpost_conf::{Among, Proxies};
+use ringpost_conf::expand::{Question, Told};
+use ringpost_conf::{Among, Lookup, Proxies};
 use ringpost_io::{Peer, Runtime, Stream};
 use ringpost_smtp::proxy::{self, Header};
 
 use crate::event::{Event, Origin};
 use crate::limits;
+use crate::lookups::{self, Awaited};
+use crate::settings::Settings;
 use crate::shard::{Shard, World};
 
-/// Whether the word of who connects from there counts.
-pub(crate) fn is_proxy(proxies: &Proxies, address: IpAddr) -> bool {
+/// Whether the word of who connects from there counts. `None`: a table must be asked, with [`is_listed`].
+pub(crate) fn is_proxy(proxies: &Proxies, address: IpAddr) -> Option<bool> {
     let address = address.to_canonical();
     match proxies {
-        Proxies::Near => is_near(address),
-        Proxies::Listed(Among::Table(set)) => set.contains(address, || address.is_loopback()),
-        // A server with a table that must be asked does not start (`Config::not_yet`).
-        Proxies::Listed(_) => false,
+        Proxies::Near => Some(is_near(address)),
+        Proxies::Listed(Among::Table(set)) => Some(set.contains(address, || address.is_loopback())),
+        Proxies::Listed(Among::Remote { .. }) => None,
+        // No regular expression stands for addresses.
+        Proxies::Listed(Among::Regex(_)) => Some(false),
     }
+}
+
+/// The same of a table that must be asked. While it fails what it has said last counts; of whom it has said nothing is turned
+/// away, and comes again.
+pub(crate) async fn is_listed<W: World>(
+    shard: &Rc<Shard<W>>,
+    settings: &Settings,
+    proxies: &Proxies,
+    address: IpAddr,
+) -> bool {
+    let Proxies::Listed(Among::Remote { table, service }) = proxies else { return false };
+    let key = address.to_canonical().to_string();
+    let question = Question::Lookup(Lookup::Table { table: *table, service: *service, key });
+    let told = match lookups::begin(shard, &settings.config, &question) {
+        Awaited::Now(told) => told,
+        Awaited::Later(wait) => wait.await.unwrap_or_else(|_| Told::Failed("the lookup was lost".into())),
+    };
+    // Of a table that fails the coordinator tells.
+    matches!(told, Told::Found(_))
 }
 
 /// Loopback and networks that are nobody's on the internet (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6).
@@ -95,7 +118,7 @@ mod tests {
             ("172.32.0.1", false),
             ("2001:db8::1", false),
         ] {
-            assert_eq!(is_proxy(&Proxies::Near, address.parse().expect("an address")), near, "{address}");
+            assert_eq!(is_proxy(&Proxies::Near, address.parse().expect("an address")), Some(near), "{address}");
         }
     }
 }

@@ -66,8 +66,9 @@ async fn in_time<W: World>(
         shard.stop.raised().await;
         Err(Failure::ours("the server stops"))
     };
-    let shaken =
-        shard.runtime.timeout(limits::HANDSHAKE_OF_CLIENT, or(shake(shard, wire.stream(), server, plain), stopped));
+    let shaken = shard
+        .runtime
+        .timeout(limits::HANDSHAKE_OF_CLIENT, or(shake(&shard.ask, wire.stream(), server, plain), stopped));
     let channel = match shaken.await {
         Some(outcome) => outcome?,
         None => {
@@ -80,9 +81,14 @@ async fn in_time<W: World>(
     Ok(secured)
 }
 
-async fn shake<W: World>(
-    shard: &Rc<Shard<W>>,
-    stream: &mut <W::R as Runtime>::Stream,
+/// A client's handshake with this server, from its first byte to its end. What has come behind it is appended to `plain`. Who
+/// waits for this limits its time.
+///
+/// # Errors
+/// The client has gone, or it and the server have nothing in common. What can be said of it was said.
+pub async fn shake(
+    ask: &impl Ask,
+    stream: &mut impl Stream,
     server: &Server,
     plain: &mut Vec<u8>,
 ) -> Result<Channel, Failure> {
@@ -97,38 +103,43 @@ async fn shake<W: World>(
     };
     // A client that comes again needs no signature, and so no other thread.
     let channel = match first.resume() {
-        Some(Ok(channel)) => channel,
-        Some(Err(refused)) => return Err(refuse(stream, refused).await),
-        None => {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(refused)) => return Err(refuse(stream, refused).await),
+        Err(first) => {
             if let Some((shelf, name)) = first.wants() {
                 // Boxed: most servers have all their certificates.
-                Box::pin(shard.ask.find_certificate(&shelf, &name)).await;
+                Box::pin(ask.find_certificate(&shelf, &name)).await;
             }
-            signed(shard, stream, first).await?
+            let channel = signed(ask, stream, first).await?;
+            // Answers come in groups.
+            channel
         }
     };
-    conclude(shard, stream, channel, plain).await
+    conclude(ask, stream, channel, plain).await
 }
 
 /// Brings a handshake to its end, of either side; the steps that need the private key are taken elsewhere. What has come behind
 /// it is appended to `plain`.
-pub(crate) async fn conclude<W: World>(
-    shard: &Rc<Shard<W>>,
-    stream: &mut <W::R as Runtime>::Stream,
+async fn conclude(
+    ask: &impl Ask,
+    stream: &mut impl Stream,
     mut channel: Channel,
     plain: &mut Vec<u8>,
 ) -> Result<Channel, Failure> {
     loop {
-        let mut answer = Vec::new();
-        channel.take_output(&mut answer);
-        stream.write_all(&answer).await.map_err(gone)?;
+        // A ticket goes with the first reply: a segment of its own would cost both sides as much as a command does.
+        if !channel.is_patient() {
+            let mut answer = Vec::new();
+            channel.take_output(&mut answer);
+            stream.write_all(&answer).await.map_err(gone)?;
+        }
         channel.take_early(plain);
         if !channel.is_handshaking() {
             return Ok(channel);
         }
         let raw = read(stream).await?;
         channel = match Flight::again(channel, &raw) {
-            Ok(flight) => signed(shard, stream, flight).await?,
+            Ok(flight) => signed(ask, stream, flight).await?,
             Err(mut channel) => {
                 if let Err(failure) = channel.receive(&raw, plain) {
                     let mut alert = Vec::new();
@@ -151,18 +162,14 @@ pub(crate) async fn show<W: World>(
     channel: Channel,
 ) -> io::Result<()> {
     let mut plain = Vec::new();
-    let channel = conclude(shard, wire.stream(), channel, &mut plain).await;
+    let channel = conclude(&shard.ask, wire.stream(), channel, &mut plain).await;
     let channel = channel.map_err(|failure| io::Error::new(io::ErrorKind::InvalidData, failure.text))?;
     wire.encrypt(channel, plain);
     Ok(())
 }
 
-async fn signed<W: World>(
-    shard: &Rc<Shard<W>>,
-    stream: &mut <W::R as Runtime>::Stream,
-    flight: Flight,
-) -> Result<Channel, Failure> {
-    match shard.ask.sign(flight).await {
+async fn signed(ask: &impl Ask, stream: &mut impl Stream, flight: Flight) -> Result<Channel, Failure> {
+    match ask.sign(flight).await {
         Ok(channel) => Ok(channel),
         Err(refused) => Err(refuse(stream, refused).await),
     }

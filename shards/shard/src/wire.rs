@@ -63,7 +63,17 @@ impl<S: Stream> Wire<S> {
         &mut self.stream
     }
 
-    /// Says that no more will come, for those who would otherwise suspect that something was cut off (RFC 8446 §6.1).
+    /// Writes the last words, and what [`Wire::end`] would say, in one piece.
+    pub(crate) async fn write_last(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(secure) = &mut self.secure {
+            secure.channel.send(bytes, &mut secure.out);
+            secure.channel.close(&mut secure.out);
+            return secure.flush(&mut self.stream).await;
+        }
+        self.stream.write_all(bytes).await
+    }
+
+    /// Says that no more will come, if that was not said, for those who would otherwise suspect that something was cut off (RFC 8446 §6.1).
     pub(crate) async fn end(&mut self) {
         let Some(secure) = &mut self.secure else { return };
         secure.channel.close(&mut secure.out);
@@ -84,8 +94,10 @@ impl<S: Stream> Stream for Wire<S> {
             if secure.channel.peer_has_closed() || !secure.take(&mut self.stream).await? {
                 return Ok(0);
             }
-            // An answer of the protocol's own, such as a new key.
-            secure.flush(&mut self.stream).await?;
+            // An answer of the protocol's own, such as a new key: where a reply follows, it goes with that.
+            if secure.plain.is_empty() {
+                secure.flush(&mut self.stream).await?;
+            }
         }
         let count = secure.plain.len().min(max);
         buffer.extend(secure.plain.drain(..count));

@@ -174,20 +174,23 @@ impl Flight {
         }
     }
 
-    /// Takes the step of a client that comes again with a ticket of ours, which needs no signature. `None`: it needs one after
+    /// Takes the step of a client that comes again with a ticket of ours, which needs no signature. `Err`: it needs one after
     /// all, and [`Flight::complete`] takes the step.
-    pub fn resume(&self) -> Option<Result<Channel, Rejected>> {
-        let Inner::First { server, heard, .. } = &self.0 else { return None };
-        let ticket = ticket::of_hello(heard)?;
-        server.config.ticketer.decrypt(ticket)?;
-        // Begun anew, so that nothing is lost when the ticket does not fit the rest of what the client wants.
-        let taken = match Hello::new().receive(heard, server) {
-            Ok(flight) => flight?.complete(),
-            Err(refused) => Err(refused),
-        };
-        match taken {
-            Err(refused) if refused.failure.fault == Fault::Key => None,
-            taken => Some(taken),
+    #[allow(clippy::result_large_err)]
+    pub fn resume(self) -> Result<Result<Channel, Rejected>, Self> {
+        let Inner::First { accepted, server, heard, rest } = self.0 else { return Err(self) };
+        let has_ours = ticket::of_hello(&heard).is_some_and(|ticket| server.config.ticketer.decrypt(ticket).is_some());
+        if !has_ours {
+            return Err(Self(Inner::First { accepted, server, heard, rest }));
+        }
+        match complete(*accepted, server.config.clone(), &rest) {
+            // The ticket does not fit the rest of what the client wants: begun anew, so that nothing is lost.
+            Err(refused) if refused.failure.fault == Fault::Key => match Hello::new().receive(&heard, &server) {
+                Ok(Some(flight)) => Err(flight),
+                Ok(None) => Ok(Err(refused)),
+                Err(refused) => Ok(Err(refused)),
+            },
+            taken => Ok(taken),
         }
     }
 
@@ -197,20 +200,27 @@ impl Flight {
     /// # Errors
     /// The client and we have nothing in common, or there is no signature.
     pub fn complete(self) -> Result<Channel, Rejected> {
-        let (mut channel, wire) = match self.0 {
-            Inner::First { accepted, server, rest, .. } => match accepted.into_connection(server.config) {
-                Ok(connection) => (Channel::of(Connection::Server(connection)), rest),
-                Err((error, alert)) => return Err(Rejected::new(error.into(), alert)),
-            },
-            Inner::Again(channel, wire) => (channel, wire),
-        };
-        match channel.receive_early(&wire) {
-            Ok(()) => Ok(channel),
-            Err(failure) => {
-                let mut alert = Vec::new();
-                channel.take_output(&mut alert);
-                Err(Rejected { failure, alert })
-            }
+        match self.0 {
+            Inner::First { accepted, server, rest, .. } => complete(*accepted, server.config, &rest),
+            Inner::Again(channel, wire) => go_on(channel, &wire),
+        }
+    }
+}
+
+fn complete(accepted: Accepted, config: Arc<ServerConfig>, rest: &[u8]) -> Result<Channel, Rejected> {
+    match accepted.into_connection(config) {
+        Ok(connection) => go_on(Channel::of(Connection::Server(connection)), rest),
+        Err((error, alert)) => Err(Rejected::new(error.into(), alert)),
+    }
+}
+
+fn go_on(mut channel: Channel, wire: &[u8]) -> Result<Channel, Rejected> {
+    match channel.receive_early(wire) {
+        Ok(()) => Ok(channel),
+        Err(failure) => {
+            let mut alert = Vec::new();
+            channel.take_output(&mut alert);
+            Err(Rejected { failure, alert })
         }
     }
 }

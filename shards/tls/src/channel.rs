@@ -117,6 +117,13 @@ impl Channel {
         self.connection.is_handshaking()
     }
 
+    /// What is still to be sent keeps nobody waiting, and may go with the next words: a server of TLS 1.3 has nothing but
+    /// tickets then.
+    pub fn is_patient(&self) -> bool {
+        let is_new = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        is_new && matches!(*self.connection, Connection::Server(_)) && !self.is_handshaking()
+    }
+
     /// The signature is still to come: a client of ours may have to sign whatever the server says; a server's client had to be
     /// asked to begin once more.
     pub(crate) fn owes_signature(&self) -> bool {

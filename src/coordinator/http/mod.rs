@@ -1,20 +1,28 @@
-//! The page, and what monitoring reads. Nothing here changes anything, and the page asks no other host for anything.
+//! The page, and what monitoring reads. Nothing here changes anything, and the page asks no other host for anything. Whether
+//! it is encrypted, and who may see what of it, is as the configuration in force says: `door.rs`, `admission.rs`.
+
+mod admission;
+mod door;
+mod secure;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
 use ringpost_perf::openmetrics::{self, Format};
 use ringpost_perf::report::Report;
 use tokio::net::TcpListener;
 
+pub use self::admission::Admission;
+use self::door::{Door, Visitor};
 use super::Coordinator;
 
 const PAGE: &str = include_str!("page.html");
@@ -28,10 +36,28 @@ pub async fn serve(listener: TcpListener, coordinator: Arc<Coordinator>) {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/stats", get(stats))
-        .with_state(coordinator);
-    if let Err(error) = axum::serve(listener, routes).await {
+        .layer(from_fn_with_state(coordinator.clone(), guard))
+        .with_state(coordinator.clone());
+    let routes = routes.into_make_service_with_connect_info::<Visitor>();
+    if let Err(error) = axum::serve(Door::open(listener, coordinator), routes).await {
         log.warn(&format_args!("page: {error}"));
     }
+}
+
+/// Lets through what the configuration shows, to whom it shows it.
+async fn guard(
+    State(coordinator): State<Arc<Coordinator>>,
+    ConnectInfo(Visitor(from)): ConnectInfo<Visitor>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(refusal) = admission::admit(&coordinator, from, request.headers()).await {
+        return refusal;
+    }
+    if !admission::is_shown(&coordinator.config(), request.uri().path()) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    next.run(request).await
 }
 
 /// The page with a nonce of its own: a script that came in by whatever way does not know it, and does not run.

@@ -87,3 +87,51 @@ fn s46_certificates_come_from_a_table_by_the_name_that_is_asked_for() {
         shown(server.smtp, "c.example").is_ok_and(|der| der == c.der)
     });
 }
+
+#[test]
+fn s46_certificates_come_from_a_list_and_from_a_text_file() {
+    let other = ports::free();
+    let setup = Setup::whole("");
+    let dir = setup.dir().display().to_string();
+    // Names of entries count, whatever names are in the certificates.
+    let [a, b, wild, spare] = ["a", "b", "wild", "spare"]
+        .map(|name| pair(setup.dir(), name, &[&format!("{name}.inside.example")], &PKCS_ECDSA_P256_SHA256));
+    let row = |key: &str, file: &str, between: &str| format!("{key}{between}file:{dir}/{file}.crt {dir}/{file}.key");
+    let text = [row("A.example", "a", " "), row("*.sub.example", "wild", "\t")].join("\n");
+    std::fs::write(setup.dir().join("certs"), text + "\n").expect("written");
+    let listed = format!("{{ b.example = \"file:{dir}/b.crt\", \"file:{dir}/b.key\" }}");
+    let server = setup
+        .config(format!(
+            "{SMALL}table certs \"@DIR@/certs\"\ntable listed {listed}\npki file from <certs>\npki list from <listed>\n\
+             pki spare cert \"@DIR@/spare.crt\" key \"@DIR@/spare.key\"\n\
+             listen on 127.0.0.1 port @SMTP@ tls pki file\n\
+             listen on 127.0.0.1 port {other} tls pki spare pki list pki file\n{REST}"
+        ))
+        .start();
+    let shown = |address, name: &str| Encrypted::start(address, name).map(|met| met.shown()).expect("a handshake");
+    for (address, name, expected) in [
+        (server.smtp, "a.example", &a),
+        (server.smtp, "x.y.sub.example", &wild),
+        // The first is the default.
+        (server.smtp, "c.example", &a),
+        (at(other), "A.EXAMPLE", &a),
+        (at(other), "b.example", &b),
+        (at(other), "x.sub.example", &wild),
+        (at(other), "sub.example", &spare),
+        // A name that is in a certificate is looked for first.
+        (at(other), "spare.inside.example", &spare),
+    ] {
+        assert_eq!(shown(address, name), expected.der, "{name} at {address}");
+    }
+    for secret in [&a.secret, &b.secret, &wild.secret] {
+        assert!(copies(server.keyholder(), secret) > 0, "the keyholder has the key");
+        assert_eq!(copies(server.engine(), secret), 0, "the engine has it not");
+    }
+    // A file that is replaced is read again by itself, and an entry that is added, too.
+    let renewed = pair(server.dir(), "a", &["a.inside.example"], &PKCS_ECDSA_P256_SHA256);
+    wait_until("the new one is shown", Duration::from_secs(20), || shown(server.smtp, "a.example") == renewed.der);
+    let c = pair(server.dir(), "c", &["c.inside.example"], &PKCS_ECDSA_P256_SHA256);
+    let text = [row("a.example", "a", " "), row("c.example", "c", " ")].join("\n");
+    std::fs::write(server.dir().join("certs"), text + "\n").expect("written");
+    wait_until("the third is shown", Duration::from_secs(20), || shown(server.smtp, "c.example") == c.der);
+}
