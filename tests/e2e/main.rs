@@ -20,6 +20,7 @@ mod encrypted;
 mod exchangers;
 mod expansion;
 mod feedback;
+mod families;
 mod first_run;
 mod hostile;
 mod hosts;

@@ -35,6 +35,7 @@ mod outbox;
 mod overview;
 mod pieces;
 mod proxied;
+mod race;
 mod reach;
 mod reason;
 mod recipient;

@@ -288,8 +288,8 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
     shard.stages.record(Stage::Connect, connect);
     shard.counters.add(Counter::OutboundConnections, 1);
     shard.routes.borrow_mut().attempted(route, Attempt::Connected, shard.runtime.now(), "");
-    if site.login.is_some() {
-        // Others have waited to see whether the login is good.
+    if shard.routes.borrow().is_wanted() {
+        // Others have waited to see whether the login is good, or for the room of an attempt that came second.
         open_connections(shard);
     }
     let (remote, place) = (connection.remote.clone(), connection.place.take());
