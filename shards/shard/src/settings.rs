@@ -7,7 +7,7 @@ use ringpost_conf::{
     TlsMode,
 };
 use ringpost_io::Peer;
-use ringpost_queue::{Options, Plant};
+use ringpost_queue::{Backend, Options, Plant};
 use ringpost_routes::{Host, Member, Patience, Pick, Pool, Rate, Shape};
 use ringpost_smtp::server::{Encryption, Policy};
 use ringpost_tls::{Connector, Server};
@@ -239,9 +239,15 @@ impl Settings {
             },
             state_delay: store.state_delay,
             seed,
+            scheduler: self.scheduler(),
             plant,
             ..Options::default()
         }
+    }
+
+    /// Who says when what waits is due.
+    pub(crate) fn scheduler(&self) -> Backend {
+        if self.config.machinery.never_tries { Backend::Null } else { Backend::Wheel }
     }
 }
 

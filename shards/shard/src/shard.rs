@@ -381,6 +381,7 @@ impl<W: World> Shard<W> {
                     self.odd_backups.borrow_mut().clear();
                     self.routes.borrow_mut().resume_logins();
                     self.locals.follow(&self.settings().config.machinery);
+                    self.queue.schedule_by(settings.scheduler());
                     // What nothing was tried of may be tried now.
                     self.release_parked();
                 }
