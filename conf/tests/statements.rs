@@ -319,6 +319,7 @@ fn settings() {
         ("http listen on 127.0.0.1 only { metrics, helth }\n", &["1:42 E0203"]),
         ("http listen on 127.0.0.1 pki nx\n", &["1:30 E0304"]),
         ("metrics hlog /x every 1m\nmetrics sites 0\n", &[]),
+        ("metrics hlog /x every 0s\n", &["1:17 E0203"]),
         ("log to syslog\nlog to syslog format xml\n", &["2:22 E0203"]),
         ("log to file\n", &["1:12 E0203"]),
         ("control socket /x mode 999\n", &["1:24 E0509"]),

@@ -6,6 +6,7 @@ mod dns;
 mod errands;
 mod expiry;
 mod handshakes;
+mod hlog;
 mod http;
 pub mod list;
 pub mod log;
@@ -75,6 +76,7 @@ pub struct Coordinator {
     policies: Arc<sts::Policies>,
     reloads: reload::Waiting,
     overrides: overrides::Overrides,
+    hlog: hlog::Hlog,
 }
 
 /// What the coordinator is started with.
@@ -230,6 +232,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     });
     let (tables, config) = (RwLock::new(Arc::new(tables)), RwLock::new(config));
     let reloads = reload::Waiting::default();
+    shards.name_sites(config.read().expect("nobody panics with it").metrics.sites_max);
     let coordinator = Arc::new(Coordinator {
         shards,
         log,
@@ -245,6 +248,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         policies: policies.clone(),
         reloads,
         overrides: overrides::Overrides::default(),
+        hlog: hlog::Hlog::default(),
     });
     tokio::spawn(reports.clone().run(names.clone()));
     let of_tables = coordinator.clone();
@@ -261,6 +265,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     }
     tokio::spawn(expiry::watch(coordinator.clone()));
     tokio::spawn(overrides::watch(coordinator.clone()));
+    tokio::spawn(hlog::keep(coordinator.clone()));
     follow(&coordinator, news, ready).await;
     reports.keep();
     Ok(())
@@ -296,7 +301,9 @@ async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceive
             News::Refused(report) => coordinator.refuse(report),
             News::Stop => {
                 coordinator.shards.set_accepting(false);
-                last = Some(coordinator.shards.snapshot().await);
+                let snapshot = coordinator.shards.snapshot_now().await;
+                hlog::end(coordinator, &snapshot).await;
+                last = Some(snapshot);
                 coordinator.shards.stop().await;
             }
             News::Ended(done) => {

@@ -102,7 +102,9 @@ impl Coordinator {
         let servers = self.handshakes.servers(&config, &plan.identities, &plan.authorities)?;
         self.shards.reload(&config, &servers).await;
         self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
+        self.shards.name_sites(config.metrics.sites_max);
         *self.config.write().expect("nobody panics with it") = config;
+        self.hlog.reload();
         Ok(tell())
     }
 

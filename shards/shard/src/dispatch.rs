@@ -277,6 +277,7 @@ fn finish_at_once<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, via
             message: fresh.id.0,
             recipients: vec![(index, outcome)],
             remote: via.to_owned(),
+            site: None,
             link: None,
             delays: Delays::default(),
             taken: None,

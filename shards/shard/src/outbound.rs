@@ -144,6 +144,7 @@ pub(crate) fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome:
     let recipients: Vec<_> = ticket.recipients.iter().map(|(index, _)| (*index, outcome.clone())).collect();
     note(shard, &ticket.site, &recipients);
     let delays = Delays { wait: shard.runtime.now() - ticket.ready, ..Delays::default() };
+    let site = counted(shard, &ticket.site);
     send_home(
         shard,
         ticket.home,
@@ -151,11 +152,17 @@ pub(crate) fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome:
             message: ticket.message,
             recipients,
             remote: ticket.site.name,
+            site,
             link: None,
             delays,
             taken: Some(ticket.taken),
         },
     );
+}
+
+/// The name that mail to a site is counted under, if it is.
+fn counted<W: World>(shard: &Shard<W>, site: &Site) -> Option<String> {
+    shard.settings().config.metrics.sites_max.map(|_| site.name.clone())
 }
 
 /// Notes how a site has taken a message; one that took nothing before is told to all homes, which have mail waiting for it.
@@ -527,7 +534,8 @@ async fn deliver<W: World>(
         let reports = connection.session.offered().dsn;
         let (remote, link) = (connection.remote.clone(), connection.link.map(|link| Link { reports, ..link }));
         let delays = Delays { wait, connect, talk };
-        let results = Results { message: ticket.message, recipients: decided, remote, link, delays, taken };
+        let site = counted(shard, &ticket.site);
+        let results = Results { message: ticket.message, recipients: decided, remote, site, link, delays, taken };
         send_home(shard, ticket.home, results);
         if taken.is_some() {
             return connection.session.takes_more();
