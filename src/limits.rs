@@ -259,3 +259,7 @@ const _: () = assert!(PROGRAM_OUTPUT_BYTES * 4 < LETTER_BYTES, "output must fit 
 const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");
 const _: () =
     assert!(LOOKUP_PROCESS.as_secs() + CUSTODY.as_secs() < LOOKUP_WAIT.as_secs(), "the supervisor answers in time");
+/// An interval of `metrics hlog` that does not say how long it is.
+pub const HLOG_EVERY: Duration = Duration::from_secs(60);
+/// Longest line of such a log: a histogram has some 40,000 counters, of which an interval uses few.
+pub const HLOG_LINE: u64 = 1 << 20;

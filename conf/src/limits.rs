@@ -130,3 +130,5 @@ const _: () = assert!(EXPANSION_NODES <= EXPANSION_NODES_MAX);
 const _: () = assert!(ACTIONS_MAX < STATEMENTS_MAX);
 const _: () = assert!(REPORTS_SHOWN_MAX <= REPORTS_KEPT_MAX);
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_RANGE.0 && SEGMENT_BYTES <= SEGMENT_BYTES_RANGE.1);
+/// Shortest interval of `metrics hlog`: in shorter ones there is nothing to see but the sampling itself.
+pub const HLOG_EVERY_MIN: Duration = Duration::from_secs(1);

@@ -52,8 +52,6 @@ impl Config {
         has(self.queue.backend != QueueBackend::Log, "queue backend");
         has(self.queue.compression.is_some(), "queue compression");
         has(self.queue.encryption.is_some(), "queue encryption");
-        has(self.metrics.hlog.is_some(), "metrics hlog");
-        has(self.metrics.sites_max.is_some(), "metrics sites");
         has(self.admd.is_some(), "admd");
     }
 }

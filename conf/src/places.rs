@@ -13,7 +13,8 @@ use crate::tables::AliasTarget;
 pub struct Places {
     /// Of constant databases, and of lists that aliases in memory include.
     pub read: BTreeSet<PathBuf>,
-    /// Of Maildirs, as far as their paths are the same for everybody. Those in home directories are not among them.
+    /// Of Maildirs, as far as their paths are the same for everybody, and of logs of latencies. Those in home directories are
+    /// not among them.
     pub write: BTreeSet<PathBuf>,
 }
 
@@ -36,6 +37,7 @@ impl Config {
                 places.write.extend(common(&maildir.path).map(|path| self.below_root(path).into()));
             }
         }
+        places.write.extend(self.metrics.hlog.clone());
         places
     }
 }

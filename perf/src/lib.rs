@@ -6,9 +6,11 @@
 
 mod counters;
 mod histograms;
+pub mod hlog;
 mod limits;
 pub mod openmetrics;
 pub mod report;
+pub mod sites;
 mod snapshot;
 mod stages;
 

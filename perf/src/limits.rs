@@ -36,3 +36,11 @@ pub const METRIC_BOUNDS_US: [u64; 22] = [
 ];
 /// Rows of one factor of two in a heat-map: a pixel row each, about 19 % wide.
 pub const HEAT_ROWS_PER_OCTAVE: u32 = 4;
+/// What stands for all sites, or classes, that have no name of their own.
+pub const REST: &str = "other";
+/// Classes of refusals that are counted by name: the built-in ones, and those of some dozen lines.
+pub const CLASSES_MAX: usize = 64;
+/// Sites that a shard counts by name until it is asked, which is every few seconds (some 200 bytes each).
+pub const SITES_BETWEEN: usize = 4_096;
+/// Sites without a name of which is known how much mail they have (some 100 bytes each).
+pub const SITES_WATCHED: usize = 8_192;

@@ -1,4 +1,5 @@
-//! A snapshot as Prometheus and OpenMetrics read it. Series are bounded: by shard, by stage, by state; never by peer.
+//! A snapshot as Prometheus and OpenMetrics read it. Series are bounded: by shard, by stage, by state, by class; by peer only
+//! as far as the snapshot has names for some of them.
 
 use std::fmt::Write;
 
@@ -52,6 +53,8 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
         }
     }
     deliveries(&mut text, snapshot);
+    refusals(&mut text, snapshot);
+    sites(&mut text, snapshot);
     gauges(&mut text, snapshot);
     stages(&mut text, snapshot);
     if format == Format::OpenMetrics {
@@ -66,6 +69,39 @@ fn deliveries(text: &mut Text, snapshot: &Snapshot) {
     for (result, counter) in [("ok", Counter::Delivered), ("deferred", Counter::Deferred), ("failed", Counter::Failed)]
     {
         text.sample("deliveries_total", &format!("result=\"{result}\""), counters.get(counter) as f64);
+    }
+}
+
+fn refusals(text: &mut Text, snapshot: &Snapshot) {
+    text.counter_family("refusals", "Replies of other servers that refuse mail, for now or for good, by class.");
+    for (class, count) in snapshot.merged().refusals.iter() {
+        text.sample("refusals_total", &format!("class=\"{}\"", escaped(class)), count as f64);
+    }
+}
+
+fn sites(text: &mut Text, snapshot: &Snapshot) {
+    if snapshot.sites.is_empty() {
+        return;
+    }
+    text.counter_family(
+        "site_deliveries",
+        "Attempts of delivery by mail site and result, since the site has a name here.",
+    );
+    for (site, tally) in &snapshot.sites {
+        for (result, count) in [("ok", tally.delivered), ("deferred", tally.deferred), ("failed", tally.failed)] {
+            let labels = format!("site=\"{}\",result=\"{result}\"", escaped(site));
+            text.sample("site_deliveries_total", &labels, count as f64);
+        }
+    }
+    text.counter_family(
+        "site_refusals",
+        "Replies that refuse mail by mail site and class, since the site has a name here.",
+    );
+    for (site, tally) in &snapshot.sites {
+        for (class, count) in tally.refused.iter() {
+            let labels = format!("site=\"{}\",class=\"{}\"", escaped(site), escaped(class));
+            text.sample("site_refusals_total", &labels, count as f64);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::counters::Counter;
 use crate::limits::HEAT_ROWS_PER_OCTAVE;
+use crate::sites::{Classes, Tally};
 use crate::snapshot::{CertificateDays, Gauges, ShardSnapshot, Snapshot};
 use crate::stages::{Stage, StageSummary};
 
@@ -23,6 +24,19 @@ pub struct Report {
     pub shards: Vec<Figures>,
     /// How long certificates are good for.
     pub certificates: Vec<CertificateDays>,
+    /// What became of mail to other servers by site; none, unless sites are told apart (`metrics sites`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<SiteFigures>,
+}
+
+/// What became of mail to a site, since it has a name in metrics.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteFigures {
+    /// Its mail exchangers, or `other` for all sites without a name.
+    pub site: String,
+    /// The figures.
+    #[serde(flatten)]
+    pub tally: Tally,
 }
 
 /// One shard, or all together.
@@ -34,6 +48,8 @@ pub struct Figures {
     pub counters: BTreeMap<&'static str, u64>,
     /// What is there now.
     pub gauges: Gauges,
+    /// What other servers have refused, by class.
+    pub refusals: Classes,
 }
 
 /// One stage: its summary, and rows for a heat-map or a plot.
@@ -55,6 +71,7 @@ impl Report {
             all: Figures::new(&snapshot.merged()),
             shards: snapshot.shards.iter().map(Figures::new).collect(),
             certificates: snapshot.certificates.clone(),
+            sites: snapshot.sites.iter().cloned().map(|(site, tally)| SiteFigures { site, tally }).collect(),
         }
     }
 }
@@ -70,6 +87,7 @@ impl Figures {
             stages: occurred.map(figures).collect(),
             counters: shard.counters.iter().map(|(counter, value)| (counter.name(), value)).collect(),
             gauges: shard.gauges.clone(),
+            refusals: shard.refusals.clone(),
         }
     }
 }
@@ -109,6 +127,7 @@ pub fn table(snapshot: &Snapshot) -> String {
         let left = snapshot.certificates.iter().map(|one| format!("{} {} days", one.pki, one.days));
         write!(out, "\ncertificates {}", left.collect::<Vec<_>>().join(", ")).expect("a String takes all");
     }
+    refusals(&mut out, &all.refusals);
     out.push_str("\n\n");
     let heads = ["stage", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];
     let mut rows = vec![heads.map(str::to_owned)];
@@ -137,6 +156,29 @@ pub fn table(snapshot: &Snapshot) -> String {
     }
     out
 }
+
+/// Why other servers have refused mail, the most frequent first.
+fn refusals(out: &mut String, classes: &Classes) {
+    if classes.is_empty() {
+        return;
+    }
+    let mut all: Vec<(&str, u64)> = classes.iter().collect();
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    out.push_str("\nrefused by others");
+    let mut width = "refused by others".len();
+    for (class, count) in all {
+        let part = format!("  {class} {count}");
+        if width + part.len() > WIDTH {
+            out.push_str("\n                 ");
+            width = "refused by others".len();
+        }
+        width += part.len();
+        out.push_str(&part);
+    }
+}
+
+/// Columns of a terminal that has no more.
+const WIDTH: usize = 80;
 
 /// A time for people, in three digits: `85 µs`, `1.23 ms`, `4.5 s`, `3.2 h`.
 pub fn duration(us: u64) -> String {
@@ -170,9 +212,15 @@ mod tests {
         counters.add(Counter::Commits, 50);
         counters.add(Counter::CommitBatchMessages, 1000);
         let gauges = Gauges { sessions_open: 3, ..Gauges::default() };
-        let shard = ShardSnapshot { shard: 0, stages: stages.snapshot(), counters: counters.snapshot(), gauges };
+        let mut refusals = Classes::default();
+        for (class, count) in [("spam", 2), ("rate-limited", 31), ("no-such-user", 7)] {
+            refusals.add(class, count);
+        }
+        let (stages, counters) = (stages.snapshot(), counters.snapshot());
+        let shard = ShardSnapshot { shard: 0, stages, counters, gauges, refusals };
         let certificates = vec![CertificateDays { pki: "mx".into(), days: 20 }];
-        Snapshot { version: "0.1.0".into(), uptime_seconds: 61.2, shards: vec![shard.clone(), shard], certificates }
+        let shards = vec![shard.clone(), shard];
+        Snapshot { version: "0.1.0".into(), uptime_seconds: 61.2, shards, certificates, sites: Vec::new() }
     }
 
     #[test]
@@ -181,6 +229,8 @@ mod tests {
         assert!(table.contains("commits 100 (20.0 messages each)"), "{table}");
         assert!(table.contains("up 61.2 s  2 shards"), "{table}");
         assert!(table.contains("\ncertificates mx 20 days\n"), "{table}");
+        let refused = "\nrefused by others  rate-limited 62  no-such-user 14  spam 4\n";
+        assert!(table.contains(refused), "{table}");
         let line = table.lines().find(|line| line.starts_with("commit wait")).expect("a line");
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(cells[2..9], ["2000", "500", "µs", "500", "µs", "900", "µs"], "{line}");
@@ -199,6 +249,8 @@ mod tests {
         assert_eq!(report["all"]["counters"]["commits"], 100);
         assert_eq!(report["shards"][1]["gauges"]["sessions_open"], 3);
         assert_eq!(report["certificates"][0]["days"], 20);
+        assert_eq!(report["all"]["refusals"]["rate-limited"], 62);
+        assert!(report.get("sites").is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::counters::CountersSnapshot;
+use crate::sites::{Classes, Tally};
 use crate::stages::StagesSnapshot;
 
 /// What a shard holds now.
@@ -86,6 +87,9 @@ pub struct ShardSnapshot {
     pub counters: CountersSnapshot,
     /// What is there.
     pub gauges: Gauges,
+    /// What other servers have refused, by class.
+    #[serde(default)]
+    pub refusals: Classes,
 }
 
 /// How long a certificate is good for.
@@ -108,6 +112,9 @@ pub struct Snapshot {
     pub shards: Vec<ShardSnapshot>,
     /// Its certificates, by name.
     pub certificates: Vec<CertificateDays>,
+    /// What became of mail to other servers by site, those with a name of their own first (`metrics sites`).
+    #[serde(default)]
+    pub sites: Vec<(String, Tally)>,
 }
 
 impl Snapshot {
@@ -118,6 +125,7 @@ impl Snapshot {
             all.stages.merge(&shard.stages);
             all.counters.merge(&shard.counters);
             all.gauges.merge(&shard.gauges);
+            all.refusals.merge(&shard.refusals);
         }
         all
     }

@@ -6,6 +6,7 @@ mod dns;
 mod errands;
 mod expiry;
 mod handshakes;
+mod hlog;
 mod http;
 pub mod list;
 pub mod log;
@@ -84,6 +85,7 @@ pub struct Coordinator {
     /// What the page is encrypted with; `None`: it is not.
     page: RwLock<Option<Server>>,
     admission: http::Admission,
+    hlog: hlog::Hlog,
 }
 
 /// What the coordinator is started with.
@@ -265,6 +267,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     });
     let (tables, config) = (RwLock::new(Arc::new(tables)), RwLock::new(config));
     let (reloads, logins) = (reload::Waiting::default(), Arc::new(logins));
+    shards.name_sites(config.read().expect("nobody panics with it").metrics.sites_max);
     let coordinator = Arc::new(Coordinator {
         shards,
         log,
@@ -285,6 +288,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         logins: logins.clone(),
         page: RwLock::new(page),
         admission: http::Admission::new(),
+        hlog: hlog::Hlog::default(),
     });
     tokio::spawn(reports.clone().run(names.clone()));
     tokio::spawn(warmups.clone().run());
@@ -307,6 +311,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     }
     tokio::spawn(expiry::watch(coordinator.clone()));
     tokio::spawn(overrides::watch(coordinator.clone()));
+    tokio::spawn(hlog::keep(coordinator.clone()));
     follow(&coordinator, news, ready).await;
     reports.keep();
     warmups.keep();
@@ -343,7 +348,9 @@ async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceive
             News::Refused(report) => coordinator.refuse(report),
             News::Stop => {
                 coordinator.shards.set_accepting(false);
-                last = Some(coordinator.shards.snapshot().await);
+                let snapshot = coordinator.shards.snapshot_now().await;
+                hlog::end(coordinator, &snapshot).await;
+                last = Some(snapshot);
                 coordinator.shards.stop().await;
             }
             News::Ended(done) => {

@@ -104,7 +104,9 @@ impl Coordinator {
         *self.page.write().expect("nobody panics with it") = page;
         self.shards.reload(&config, &servers).await;
         self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
+        self.shards.name_sites(config.metrics.sites_max);
         *self.config.write().expect("nobody panics with it") = config;
+        self.hlog.reload();
         Ok(tell())
     }
 

@@ -1,12 +1,13 @@
 //! All shards as the coordinator sees them: orders to each, answers added up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_channel::oneshot;
 use ringpost_conf::Config;
 use ringpost_io::Sender;
+use ringpost_perf::sites::Sites;
 use ringpost_perf::{Counter, Counters, Gauges, ShardSnapshot, Snapshot, Stage};
 use ringpost_queue::MessageId;
 use ringpost_shard::{
@@ -25,6 +26,8 @@ pub struct Shards {
     began: Instant,
     kept: tokio::sync::Mutex<Option<(Instant, Arc<Snapshot>)>>,
     accepting: AtomicBool,
+    /// What became of mail by site.
+    sites: Mutex<Sites>,
     /// How long certificates are good for.
     pub certificates: Expiry,
 }
@@ -33,7 +36,17 @@ impl Shards {
     /// In order of their numbers.
     pub fn new(orders: Vec<Sender<Order>>, counters: Vec<Arc<Counters>>) -> Self {
         let (accepting, certificates) = (AtomicBool::new(false), Expiry::default());
-        Self { orders, counters, began: Instant::now(), kept: Default::default(), accepting, certificates }
+        let sites = Mutex::default();
+        Self { orders, counters, began: Instant::now(), kept: Default::default(), accepting, sites, certificates }
+    }
+
+    /// So many mail sites may have a name in metrics from now on (`metrics sites`); `None`: sites are not told apart.
+    pub fn name_sites(&self, most: Option<u32>) {
+        let mut sites = self.sites.lock().expect("nobody panics with it");
+        match most {
+            Some(most) => sites.limit(most as usize),
+            None => *sites = Sites::default(),
+        }
     }
 
     /// How many.
@@ -60,19 +73,34 @@ impl Shards {
 
     /// Figures, at most [`STATS_KEEP`] old. A shard that does not answer is left out.
     pub async fn snapshot(&self) -> Arc<Snapshot> {
+        self.not_older(STATS_KEEP).await
+    }
+
+    /// Figures of now.
+    pub async fn snapshot_now(&self) -> Arc<Snapshot> {
+        self.not_older(Duration::ZERO).await
+    }
+
+    async fn not_older(&self, age: Duration) -> Arc<Snapshot> {
         let mut kept = self.kept.lock().await;
         if let Some((when, snapshot)) = kept.as_ref()
-            && when.elapsed() < STATS_KEEP
+            && when.elapsed() < age
         {
             return snapshot.clone();
         }
-        let reports = self.ask(Order::Stats, SHARD_ANSWER).await;
+        let mut reports = self.ask(Order::Stats, SHARD_ANSWER).await;
+        let sites = {
+            let mut sites = self.sites.lock().expect("nobody panics with it");
+            reports.iter_mut().for_each(|(_, report)| sites.merge(&std::mem::take(&mut report.sites)));
+            sites.snapshot()
+        };
         let shards = reports.into_iter().map(|(shard, report)| self.shard_snapshot(shard, report));
         let snapshot = Arc::new(Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.began.elapsed().as_secs_f64(),
             shards: shards.collect(),
             certificates: self.certificates.days(SystemTime::now()),
+            sites,
         });
         *kept = Some((Instant::now(), snapshot.clone()));
         snapshot
@@ -250,6 +278,7 @@ impl Shards {
             stages: report.stages,
             counters: self.counters[number].snapshot(),
             gauges,
+            refusals: report.refusals,
         }
     }
 }

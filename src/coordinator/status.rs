@@ -78,7 +78,7 @@ fn bars(times: &Buckets) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringpost_perf::{Counters, Gauges, ShardSnapshot, Stages};
+    use ringpost_perf::{Counters, ShardSnapshot, Stages};
 
     use super::*;
 
@@ -91,9 +91,9 @@ mod tests {
             shard: 0,
             stages: stages.snapshot(),
             counters: Counters::new().snapshot(),
-            gauges: Gauges::default(),
+            ..ShardSnapshot::default()
         };
-        Snapshot { version: "0".into(), uptime_seconds: 1.0, shards: vec![shard], certificates: Vec::new() }
+        Snapshot { version: "0".into(), uptime_seconds: 1.0, shards: vec![shard], ..Snapshot::default() }
     }
 
     #[test]

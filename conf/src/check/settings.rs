@@ -9,7 +9,7 @@ use ringpost_address::Network;
 
 use super::Check;
 use super::declared::What;
-use crate::limits::SEGMENT_BYTES_RANGE;
+use crate::limits::{HLOG_EVERY_MIN, SEGMENT_BYTES_RANGE};
 use crate::model::{
     Bounce, BounceLimits, Cipher, Commit, Compression, Control, Http, Line, Log, LogTarget, Machinery, Metrics, Queue,
     QueueBackend, QueueKey, Rate, Reserve, Shards, Smtp, Srs, Store,
@@ -390,6 +390,12 @@ impl Check<'_, '_> {
     pub(super) fn metrics(&mut self) -> Metrics {
         let hlog = self.setting("metrics hlog").cloned();
         let every = hlog.as_ref().and_then(|said| said.options.duration("every"));
+        if let Some(option) = hlog.as_ref().and_then(|said| said.options.find("every"))
+            && every.is_some_and(|every| every < HLOG_EVERY_MIN)
+        {
+            let message = "`every` needs a second at least".to_owned();
+            self.reading.report(Report::new("E0203", option.word.span, message));
+        }
         let place = |word: &Word| self.reading.place(word.span.file, &word.text);
         let hlog: Option<PathBuf> = hlog.as_ref().and_then(|said| said.word(0)).map(place);
         let sites = self.setting_number("metrics sites");

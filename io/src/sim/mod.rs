@@ -48,7 +48,7 @@ mod tests;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -183,6 +183,13 @@ impl SimWorld {
     /// Undoes every cut.
     pub fn heal_all(&self) {
         self.world.net.heal_all();
+    }
+
+    /// From now on whatever goes between two nodes takes so much longer, one way.
+    pub fn set_far(&self, one: &str, other: &str, by: Duration) {
+        if let (Some(one), Some(other)) = (self.world.number(one), self.world.number(other)) {
+            self.world.net.set_far(one, other, by);
+        }
     }
 
     fn with_both(&self, one: &str, other: &str, act: fn(&Net, usize, usize)) {
@@ -372,7 +379,12 @@ impl SimRuntime {
         if !self.is_alive() {
             return Err(crashed());
         }
-        let source = source.unwrap_or(if to.ip().is_loopback() { to.ip() } else { self.place.address });
+        let own = match (self.place.address, to.ip()) {
+            (_, to) if to.is_loopback() => to,
+            (IpAddr::V4(own), IpAddr::V6(_)) => sixth(own).into(),
+            (own, _) => own,
+        };
+        let source = source.unwrap_or(own);
         let connecting = Net::connect(self.place.world.clone(), self.place.owner, to, source, user);
         self.timeout(time, connecting).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -432,6 +444,11 @@ impl Runtime for SimRuntime {
     fn disk(&self) -> &SimDisk {
         &self.place.disk
     }
+}
+
+/// Where a node comes from whose address is this, if it connects to an IPv6 address.
+pub fn sixth(address: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from((0xfd << 120) | u128::from(address.to_bits()))
 }
 
 /// Where a simulated server listens whose local socket has this path: a loopback address, so that each node has its own.

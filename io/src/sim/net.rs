@@ -60,6 +60,8 @@ pub(super) struct Net {
     listeners: RefCell<BTreeMap<SocketAddr, Vec<Rc<Backlog>>>>,
     connections: RefCell<Vec<Weak<Connection>>>,
     cut: RefCell<BTreeSet<(usize, usize)>>,
+    /// By how much longer the way between two nodes is.
+    far: RefCell<BTreeMap<(usize, usize), Duration>>,
     next_port: Cell<u16>,
 }
 
@@ -111,13 +113,16 @@ impl Net {
             listeners: RefCell::default(),
             connections: RefCell::default(),
             cut: RefCell::default(),
+            far: RefCell::default(),
             next_port: Cell::new(FIRST_PORT),
         }
     }
 
-    fn latency(&self) -> Duration {
+    /// One way between two nodes; to nowhere, if there is no other.
+    fn latency(&self, one: usize, other: Option<usize>) -> Duration {
         let (shortest, longest) = self.faults.borrow().latency;
-        self.random.borrow_mut().between(shortest, longest)
+        let far = other.and_then(|other| self.far.borrow().get(&(one.min(other), one.max(other))).copied());
+        self.random.borrow_mut().between(shortest, longest) + far.unwrap_or_default()
     }
 
     fn chance(&self, probability: impl Fn(&NetFaults) -> f64) -> bool {
@@ -129,6 +134,10 @@ impl Net {
         let port = self.next_port.get();
         self.next_port.set(port.checked_add(1).unwrap_or(FIRST_PORT));
         port
+    }
+
+    pub(super) fn set_far(&self, one: usize, other: usize, by: Duration) {
+        self.far.borrow_mut().insert((one.min(other), one.max(other)), by);
     }
 
     pub(super) fn cut(&self, one: usize, other: usize) {
@@ -222,7 +231,8 @@ impl Net {
     ) -> io::Result<SimStream> {
         let net = &world.net;
         loop {
-            world.sleep(net.latency()).await;
+            let there = world.owner_of(to.ip());
+            world.sleep(net.latency(owner.0, there)).await;
             if net.chance(|faults| faults.refuse) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
@@ -239,7 +249,7 @@ impl Net {
             let peer = if listener.is_local { Peer::Process(user) } else { Peer::Address(from) };
             listener.waiting.borrow_mut().push_back((theirs, peer));
             wake(&mut listener.acceptor.borrow_mut());
-            world.sleep(net.latency()).await;
+            world.sleep(net.latency(owner.0, there)).await;
             return Ok(ours);
         }
     }
@@ -399,7 +409,8 @@ impl Connection {
         }
         pipe.under_way.push_back(segment);
         let now = self.world.clock.elapsed();
-        let due = pipe.last_due.max(now + self.world.net.latency());
+        let [one, other] = &self.sides;
+        let due = pipe.last_due.max(now + self.world.net.latency(one.owner.0, Some(other.owner.0)));
         pipe.last_due = due;
         drop(pipe);
         self.arrange_arrival(side, due - now);

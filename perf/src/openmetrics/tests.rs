@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::sites::{Classes, Fate, Recent, Sites, Tally};
 use crate::{Counters, Gauges, ShardSnapshot, Stages};
 
 /// Value by `name{labels}`, after every rule that both formats share was checked.
@@ -47,11 +48,22 @@ fn parse(text: &str, format: Format) -> BTreeMap<String, f64> {
 }
 
 fn check_labels(labels: &str) {
-    for pair in labels.split(',').filter(|pair| !pair.is_empty()) {
+    // Values may have commas.
+    for pair in labels.split_inclusive("\",").map(|pair| pair.trim_end_matches(',')) {
         let (name, value) = pair.split_once('=').expect("a label");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase()));
         assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{labels}");
     }
+}
+
+fn sites() -> Vec<(String, Tally)> {
+    let (mut sites, mut recent) = (Sites::default(), Recent::default());
+    sites.limit(1);
+    recent.add("mx1.a.example:25,mx2.a.example:25", Fate::Delivered, None);
+    recent.add("mx1.a.example:25,mx2.a.example:25", Fate::Deferred, Some("rate-limited"));
+    recent.add("mx.b.example:25", Fate::Failed, Some("spam"));
+    sites.merge(&recent);
+    sites.snapshot()
 }
 
 fn snapshot() -> Snapshot {
@@ -63,13 +75,16 @@ fn snapshot() -> Snapshot {
         counters.add(Counter::MessagesReceived, 100);
         counters.add(Counter::Delivered, u64::from(shard));
         let gauges = Gauges { queue_envelopes: 7, queue_deferred: 3, queue_in_flight: 1, ..Gauges::default() };
-        ShardSnapshot { shard, stages: stages.snapshot(), counters: counters.snapshot(), gauges }
+        let mut refusals = Classes::default();
+        refusals.add("spam", 2);
+        ShardSnapshot { shard, stages: stages.snapshot(), counters: counters.snapshot(), gauges, refusals }
     });
     Snapshot {
         version: "0.1.0\"\\".into(),
         uptime_seconds: 1.5,
         shards: shards.collect(),
         certificates: vec![CertificateDays { pki: "mx".into(), days: -2 }],
+        sites: sites(),
     }
 }
 
@@ -82,6 +97,11 @@ fn both_formats_are_valid_and_say_the_same() {
     assert_eq!(prometheus["ringpost_messages_received_total{shard=\"1\"}"], 100.0);
     assert_eq!(prometheus["ringpost_deliveries_total{result=\"ok\"}"], 3.0);
     assert_eq!(prometheus["ringpost_queue_envelopes{shard=\"0\",state=\"ready\"}"], 3.0);
+    assert_eq!(prometheus["ringpost_refusals_total{class=\"spam\"}"], 6.0);
+    let site = "site=\"mx1.a.example:25,mx2.a.example:25\"";
+    assert_eq!(prometheus[&format!("ringpost_site_deliveries_total{{{site},result=\"ok\"}}")], 1.0);
+    assert_eq!(prometheus[&format!("ringpost_site_refusals_total{{{site},class=\"rate-limited\"}}")], 1.0);
+    assert_eq!(prometheus["ringpost_site_refusals_total{site=\"other\",class=\"spam\"}"], 1.0);
     assert!(prometheus.len() < 400, "{} series", prometheus.len());
     let empty = Snapshot::default();
     parse(&render(&empty, Format::Prometheus), Format::Prometheus);

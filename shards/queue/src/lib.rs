@@ -20,6 +20,7 @@ mod options;
 mod queue;
 mod read;
 pub mod retry;
+mod scheduler;
 mod told;
 
 pub use body::ChunkedBody;
@@ -31,4 +32,5 @@ pub use id::{MessageId, NotAnId};
 pub use options::{Options, Plant};
 pub use queue::Queue;
 pub use read::Loaded;
+pub use scheduler::{Backend, Scheduler};
 pub use told::Told;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringpost_io::BLOCK_BYTES;
 
 use crate::limits;
+use crate::scheduler::Backend;
 
 /// Settings of a queue; see `limits.rs` for the reasons of the defaults. What makes no sense is corrected on opening.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Randomness for the stamps that tell our batches from look-alikes inside of mail.
     pub seed: u64,
+    /// Says when what waits is due.
+    pub scheduler: Backend,
     /// Test-only fault.
     pub plant: Plant,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             reserve_bytes: limits::RESERVE_BYTES,
             checkpoint_bytes: limits::CHECKPOINT_BYTES,
             seed: 0,
+            scheduler: Backend::default(),
             plant: Plant::None,
         }
     }

@@ -21,6 +21,7 @@ use crate::journal::record::{ChunkPlace, HEAD_BYTES, Kind, record_bytes};
 use crate::journal::segment::{Phase, Role};
 use crate::journal::{Health, Open, Signals, Slice, replay, slice_dir};
 use crate::options::{Options, Plant};
+use crate::scheduler::Backend;
 use crate::told::Told;
 
 /// A shard's part of the queue. Clones are the same queue.
@@ -33,6 +34,7 @@ struct Inner<D: Disk> {
     /// The slice that takes new mail.
     own: Rc<Slice<D>>,
     due_changed: Signal,
+    backend: Cell<Backend>,
     /// Of a planted bug: times that something was claimed.
     claims: Cell<u64>,
 }
@@ -78,8 +80,10 @@ impl<D: Disk> Queue<D> {
         }
         let own = slices.iter().find(|slice| slice.own).expect("it is among them").clone();
         own.check_space().await;
-        let inner = Inner { slices, own, due_changed, claims: Cell::new(0) };
-        Ok((Self { inner: Rc::new(inner) }, report))
+        let inner = Inner { slices, own, due_changed, backend: Cell::default(), claims: Cell::new(0) };
+        let queue = Self { inner: Rc::new(inner) };
+        queue.schedule_by(options.scheduler);
+        Ok((queue, report))
     }
 
     /// Opens all slices there are, to be read and never written.
@@ -99,7 +103,8 @@ impl<D: Disk> Queue<D> {
             slices.push(Rc::new(slice));
         }
         let own = slices[0].clone();
-        Ok((Self { inner: Rc::new(Inner { slices, own, due_changed, claims: Cell::new(0) }) }, report))
+        let inner = Inner { slices, own, due_changed, backend: Cell::default(), claims: Cell::new(0) };
+        Ok((Self { inner: Rc::new(inner) }, report))
     }
 
     /// Writes: to be run as a task from the start. Ends after [`Queue::stop`], when all that was taken is durable.
@@ -237,6 +242,19 @@ impl<D: Disk> Queue<D> {
             .filter(|slice| slice.health.get() == Health::Good)
             .filter_map(|slice| slice.books.borrow().due.next())
             .min()
+    }
+
+    /// Has this backend say from now on when what waits is due. All that waits is armed anew if it is another one.
+    pub fn schedule_by(&self, backend: Backend) {
+        if self.inner.backend.replace(backend) != backend {
+            self.inner.slices.iter().for_each(|slice| slice.books.borrow_mut().schedule_by(backend));
+            self.inner.due_changed.raise();
+        }
+    }
+
+    /// Whether anything ever becomes due.
+    pub fn fires(&self) -> bool {
+        self.inner.own.books.borrow().due.fires()
     }
 
     /// Raised when something may be due earlier than [`Queue::next_due`] said.

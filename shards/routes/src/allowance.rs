@@ -23,7 +23,9 @@ pub(crate) struct Allowance {
     buckets: BTreeMap<IpAddr, Bucket>,
     /// Connections of the route, as often as there are others who have it.
     holds: BTreeMap<IpAddr, Rc<()>>,
-    /// Of these, those that wait for the next token of their source.
+    /// Of these, second attempts at the same connection, as often as there are others who have it.
+    rivals: Rc<()>,
+    /// Of the connections, those that wait for the next token of their source.
     waiting: BTreeMap<IpAddr, usize>,
 }
 
@@ -50,6 +52,11 @@ impl Allowance {
     /// A connection leaves from there.
     pub(crate) fn hold(&mut self, source: IpAddr) -> Rc<()> {
         self.holds.entry(source).or_default().clone()
+    }
+
+    /// What is held now is beside another attempt at the same connection, until this is dropped.
+    pub(crate) fn rival(&self) -> Rc<()> {
+        self.rivals.clone()
     }
 
     fn held(&self, source: IpAddr) -> usize {
@@ -114,8 +121,10 @@ impl Allowance {
         now: Instant,
     ) -> Wish {
         let held: usize = self.holds.values().map(|holds| Rc::strong_count(holds) - 1).sum();
+        // Two attempts at one connection are one.
+        let known = held - (Rc::strong_count(&self.rivals) - 1);
         // Those that have just been begun do not know yet where they leave from.
-        let begun = connections.saturating_sub(held);
+        let begun = connections.saturating_sub(known);
         let (mut room, mut tokens, mut wait) = (0_usize, 0_usize, None::<Duration>);
         for (source, warmth) in sources.iter().copied() {
             let left = self.room(source);
@@ -174,6 +183,22 @@ mod tests {
         assert_eq!(allowance.wish(&[(A, Left::Free), (B, Left::Free)], (4, 2), now), Wish::Nothing);
         held.pop();
         assert!(allowance.is_free(A, now), "it has ended");
+    }
+
+    #[test]
+    fn two_attempts_at_one_connection_take_room_at_both_sources_and_are_one_connection() {
+        let now = Instant::now();
+        let mut allowance = allowance(Shape { connections_per_source: Some(1), ..Shape::default() });
+        let first = allowance.hold(A);
+        let second = (allowance.hold(B), allowance.rival());
+        assert!(!allowance.is_free(A, now) && !allowance.is_free(B, now));
+        let other: IpAddr = "192.0.2.3".parse().expect("an address");
+        let free = |sources: &[IpAddr]| sources.iter().map(|source| (*source, Left::Free)).collect::<Vec<_>>();
+        assert_eq!(allowance.wish(&free(&[A, B, other]), (1, 1), now), Wish::Now);
+        assert_eq!(allowance.wish(&free(&[A, B, other]), (2, 2), now), Wish::Nothing, "another one is begun");
+        drop(second);
+        assert_eq!(allowance.wish(&free(&[A, B]), (1, 1), now), Wish::Now, "the second has lost");
+        drop(first);
     }
 
     #[test]

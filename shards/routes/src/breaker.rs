@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{HOST_FAILURES, HOST_PAUSE, HOST_PAUSE_MAX, HOST_PROVEN, HOSTS_KEPT_MAX};
+use crate::limits::{HOST_FAILURES, HOST_PAUSE, HOST_PAUSE_MAX, HOST_PROVEN, HOSTS_KEPT_MAX, OUTDONE_FOR};
 use crate::site::{Host, Place};
 
 /// How much is borne of a host.
@@ -59,6 +59,8 @@ pub struct Health {
     pub since: Option<Instant>,
     /// It has taken mail, and not failed since.
     pub works: bool,
+    /// Until then its host is tried at an address of the other family first.
+    pub outdone_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,8 @@ struct Record {
     why: Arc<str>,
     /// When it worked last, unless it has failed since.
     worked: Option<Instant>,
+    /// Until then an address of its host's that is of the other family goes first: it was quicker, or the only one to answer.
+    outdone: Option<Instant>,
     /// When something was last known of it.
     seen: Instant,
 }
@@ -135,12 +139,26 @@ impl Breaker {
         }
     }
 
+    /// An address of the same host and of the other family has answered first (RFC 8305 §5): that family goes first there for
+    /// [`OUTDONE_FOR`], or until this address has worked. Said of an attempt that has begun.
+    pub fn outdone(&mut self, place: &Place, now: Instant) {
+        if let Some(record) = self.records.get_mut(place) {
+            record.outdone = Some(now + OUTDONE_FOR);
+        }
+    }
+
+    /// Whether the other family goes first.
+    pub fn is_outdone(&self, place: &Place, now: Instant) -> bool {
+        self.records.get(place).is_some_and(|record| record.outdone.is_some_and(|until| until > now))
+    }
+
     /// How a host does; `None`: nothing is known against it.
     pub fn health(&self, place: &Place, now: Instant) -> Option<Health> {
         let record = self.records.get(place)?;
         let broken_until = record.until.filter(|until| *until > now || record.trying > 0);
+        let outdone_until = record.outdone.filter(|until| *until > now);
         let (failures, trying, since, works) = (record.failures, record.trying, record.since, record.worked.is_some());
-        Some(Health { failures, trying, broken_until, why: record.why.clone(), since, works })
+        Some(Health { failures, trying, broken_until, why: record.why.clone(), since, works, outdone_until })
     }
 
     /// Nothing is held against any host any more: an administrator knows better.
@@ -148,6 +166,7 @@ impl Breaker {
         self.records.retain(|_, record| record.trying > 0);
         for record in self.records.values_mut() {
             (record.failures, record.since, record.rounds, record.until) = (0, None, 0, None);
+            record.outdone = None;
         }
     }
 
@@ -165,7 +184,8 @@ impl Breaker {
 
 impl Record {
     fn new(now: Instant) -> Self {
-        Self { failures: 0, since: None, trying: 0, rounds: 0, until: None, why: "".into(), worked: None, seen: now }
+        let (until, worked, outdone) = (None, None, None);
+        Self { failures: 0, since: None, trying: 0, rounds: 0, until, why: "".into(), worked, outdone, seen: now }
     }
 
     fn is_proven(&self, now: Instant) -> bool {
@@ -254,6 +274,31 @@ mod tests {
         assert!(!is_open(&breaker, now + HOST_PROVEN), "that was long ago");
         (0..22).for_each(|_| breaker.withdrawn(&place(1)));
         assert!(is_open(&breaker, now + HOST_PROVEN), "what was our own fault counts for nothing");
+    }
+
+    #[test]
+    fn an_address_that_was_outdone_is_second_for_a_while_or_until_it_works() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        breaker.outdone(&place(1), now);
+        assert!(!breaker.is_outdone(&place(1), now), "nobody has tried it");
+        let race = |breaker: &mut Breaker| {
+            breaker.begin(&place(1), now);
+            breaker.withdrawn(&place(1));
+            breaker.outdone(&place(1), now);
+            assert!(
+                breaker.is_outdone(&place(1), now) && is_open(breaker, now),
+                "second, but nothing is held against it"
+            );
+        };
+        race(&mut breaker);
+        assert!(!breaker.is_outdone(&place(2), now));
+        assert!(!breaker.is_outdone(&place(1), now + OUTDONE_FOR), "then it has another chance");
+        breaker.begin(&place(1), now);
+        breaker.worked(&place(1), now);
+        assert!(!breaker.is_outdone(&place(1), now), "it works");
+        race(&mut breaker);
+        breaker.forgive();
+        assert!(!breaker.is_outdone(&place(1), now), "an administrator knows better");
     }
 
     #[test]

@@ -130,6 +130,10 @@ pub const HOST_PAUSE: Duration = Duration::from_secs(60);
 pub const HOST_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long a host is known to work that has worked: any number of connections may then be opened to it at once.
 pub const HOST_PROVEN: Duration = Duration::from_secs(60);
+/// How long the family is remembered of which a host's address was quicker, before the other one is tried first again: networks
+/// are mended within minutes, and finding out costs a connection a quarter of a second (RFC 8305 §8 leaves it open; RFC 6555
+/// §4.2 has these ten minutes).
+pub const OUTDONE_FOR: Duration = Duration::from_secs(600);
 /// Hosts of which a shard knows how they do (some 200 bytes each); beyond it, the older half is forgotten.
 pub const HOSTS_KEPT_MAX: usize = 20_000;
 /// Routes kept without work or connections, for their back-off and their hosts; the oldest are forgotten beyond it.

@@ -227,6 +227,12 @@ impl<T: Waiting> Routes<T> {
         self.routes[id.0].busy.hold(host)
     }
 
+    /// A second attempt at the same connection leaves from `source`, to another address of its host: both attempts take room at
+    /// their sources, and together they are one connection.
+    pub fn hold_beside(&mut self, id: RouteId, source: IpAddr) -> Hold {
+        self.addresses.hold_beside(source, &mut self.routes[id.0].turns.allowance)
+    }
+
     /// Whether there is a source for a destination of this family beside `tried`. Always none where the system chooses.
     pub fn has_other_source(&self, id: RouteId, is_ipv4: bool, tried: &[IpAddr]) -> bool {
         let mut sources = self.routes[id.0].site.sources.iter();
@@ -268,8 +274,8 @@ impl<T: Waiting> Routes<T> {
             route.open += 1;
             route.fresh += 1;
             route.succeed();
-            if route.site.login.is_some() {
-                // Others have waited for this.
+            if route.site.login.is_some() || route.turns.allowance.is_limited() {
+                // Others have waited for this, or for what an attempt beside it has given back.
                 self.want(id.0, now);
             }
             return Vec::new();

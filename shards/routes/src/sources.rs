@@ -45,6 +45,7 @@ pub enum Absence {
 pub struct Hold {
     _shard: Rc<()>,
     _route: Rc<()>,
+    _rival: Option<Rc<()>>,
 }
 
 /// What a shard knows of the addresses that it sends from, whatever the route.
@@ -71,7 +72,13 @@ impl Addresses {
     /// A connection of a route leaves from there.
     pub(crate) fn hold(&mut self, address: IpAddr, allowance: &mut Allowance) -> Hold {
         self.holds.retain(|_, holds| Rc::strong_count(holds) > 1);
-        Hold { _shard: self.holds.entry(address).or_default().clone(), _route: allowance.hold(address) }
+        let _shard = self.holds.entry(address).or_default().clone();
+        Hold { _shard, _route: allowance.hold(address), _rival: None }
+    }
+
+    /// A second attempt at a connection of a route leaves from there.
+    pub(crate) fn hold_beside(&mut self, address: IpAddr, allowance: &mut Allowance) -> Hold {
+        Hold { _rival: Some(allowance.rival()), ..self.hold(address, allowance) }
     }
 
     /// Connections that leave from there.

@@ -75,7 +75,7 @@ pub(crate) async fn run<W: World>(shard: Rc<Shard<W>>) {
 /// Looks at some messages. True: the round is over.
 fn look<W: World>(shard: &Shard<W>, round: &mut Round, messages: usize) -> bool {
     let (now, now_ms) = (shard.runtime.now(), shard.runtime.unix_ms());
-    let takes_due = shard.queue.is_writing() && !shard.settings().config.machinery.never_tries;
+    let takes_due = shard.queue.is_writing() && shard.queue.fires();
     let (mut stranded, mut late) = (Vec::new(), Vec::new());
     let Round { from, doubts, stock } = round;
     *from = shard.queue.walk(*from, messages, |listed| {

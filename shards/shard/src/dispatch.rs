@@ -182,7 +182,7 @@ impl Flight {
 pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, fresh: Fresh) {
     let (in_air, bounds) = (in_air(shard), shard.stock.bounds());
     let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
-    if shard.stopping.get() || settings.config.machinery.never_tries {
+    if shard.stopping.get() || !shard.queue.fires() {
         let now_ms = shard.runtime.unix_ms();
         for envelope in fresh.envelopes.iter() {
             let expiry_ms = expiry_ms(settings, envelope.action, &envelope.recipient, fresh.received_ms);
@@ -280,6 +280,7 @@ fn finish_at_once<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, via
             message: fresh.id.0,
             recipients: vec![(index, outcome)],
             remote: via.to_owned(),
+            site: None,
             link: None,
             delays: Delays::default(),
             taken: None,
@@ -312,15 +313,15 @@ pub(crate) async fn due_loop<W: World>(shard: Rc<Shard<W>>) {
         let changed = shard.queue.due_changed();
         let (changed, landed, stop) = (changed.raised(), shard.landed.raised(), shard.stop.raised());
         let settings = shard.settings();
-        let never_tries = settings.config.machinery.never_tries;
-        let room = if never_tries { 0 } else { room(&shard) };
+        let fires = shard.queue.fires();
+        let room = if fires { room(&shard) } else { 0 };
         let now_ms = shard.runtime.unix_ms();
         let at_once = settings.at_once.min(room);
         let mut claimed = Vec::new();
         if at_once > 0 {
             claimed = shard.stock.next(at_once, in_air(&shard), |id, index| shard.queue.unpark(id, index));
             claimed.extend(shard.queue.claim_due(now_ms, at_once));
-        } else if !never_tries {
+        } else if fires {
             // There is no room; but nothing stays due for long without its deadline being watched: it is set aside.
             let overdue_ms = now_ms.saturating_sub(limits::OVERDUE.as_millis() as u64);
             claimed = shard.queue.claim_due(overdue_ms, settings.at_once);
@@ -336,7 +337,7 @@ pub(crate) async fn due_loop<W: World>(shard: Rc<Shard<W>>) {
         let wait = match shard.queue.next_due() {
             _ if !is_empty => limits::OVERDUE_LOOK,
             Some(due_ms) if at_once > 0 => Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)),
-            Some(due_ms) if !never_tries => limits::OVERDUE.max(Duration::from_millis(due_ms.saturating_sub(now_ms))),
+            Some(due_ms) if fires => limits::OVERDUE.max(Duration::from_millis(due_ms.saturating_sub(now_ms))),
             _ => limits::DUE_WAIT,
         };
         let woken = futures_lite::future::or(futures_lite::future::or(changed, landed), stop);

@@ -1,6 +1,7 @@
 //! A connection to one address of a host: from the next source, under its name, encrypted as the site demands, up to the point
 //! where mail can be sent.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -97,17 +98,19 @@ impl Unopened {
     }
 }
 
-/// Connects and is greeted, as the host's channel demands. Where a host refuses us, it is asked from the other sources, too.
-/// `None`: there is no source of the address's family.
+/// Connects, unless there is a connection already, and is greeted, as the host's channel demands. Where a host refuses us, it
+/// is asked from the other sources, too. `None`: there is no source of the address's family.
 pub(crate) async fn open<W: World>(
     shard: &Rc<Shard<W>>,
     goal: Goal<'_>,
     login: Option<&Login>,
+    mut connected: Option<Connected<W>>,
 ) -> Option<Result<Connection<W>, Unopened>> {
     let (mut refused, mut last): (Vec<IpAddr>, Option<Unopened>) = (Vec::new(), None);
     loop {
         // What the host has said counts, also if the next source may have no connection now.
-        let Some(tried) = encrypted(shard, goal, login, &refused).await else { return last.map(Err) };
+        let tried = encrypted(shard, goal, login, &refused, connected.take()).await;
+        let Some(tried) = tried else { return last.map(Err) };
         match tried {
             Ok(connection) => {
                 if let Some(Link { source, .. }) = connection.link.filter(|_| !goal.site.sources.is_empty()) {
@@ -145,12 +148,17 @@ async fn encrypted<W: World>(
     goal: Goal<'_>,
     login: Option<&Login>,
     not_from: &[IpAddr],
+    connected: Option<Connected<W>>,
 ) -> Option<Result<Connection<W>, Unopened>> {
+    let connected = &Cell::new(connected);
     let attempt = |address, how| async move {
         let goal = Goal { address, ..goal };
-        let (stream, source, hold) = match connect(shard, goal, not_from).await? {
-            Ok(connected) => connected,
-            Err(unopened) => return Some(Err(unopened)),
+        let (stream, source, hold) = match connected.take() {
+            Some(connected) => connected,
+            None => match connect(shard, goal, not_from, Turn::Only).await? {
+                Ok(connected) => connected,
+                Err(unopened) => return Some(Err(unopened)),
+            },
         };
         let greeted = greet(shard, goal, Wire::new(stream), how, login).await;
         Some(match greeted {
@@ -195,14 +203,24 @@ async fn encrypted<W: World>(
 }
 
 /// A stream, the source that it was asked to leave from, and the hold on that.
-type Connected<W> = (<<W as World>::R as Runtime>::Stream, Option<IpAddr>, Option<Hold>);
+pub(crate) type Connected<W> = (<<W as World>::R as Runtime>::Stream, Option<IpAddr>, Option<Hold>);
+
+/// What an attempt to connect is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The only one for its connection.
+    Only,
+    /// Made beside another one, to another address of the host.
+    Beside,
+}
 
 /// Connects from the route's next source; from the one after it, if this machine does not have that address. `None`: there
 /// is no source of the address's family.
-async fn connect<W: World>(
+pub(crate) async fn connect<W: World>(
     shard: &Rc<Shard<W>>,
     goal: Goal<'_>,
     not_from: &[IpAddr],
+    turn: Turn,
 ) -> Option<Result<Connected<W>, Unopened>> {
     let Goal { route, site, host, address } = goal;
     if let Speech::LmtpAt(path) = &host.speech {
@@ -214,10 +232,13 @@ async fn connect<W: World>(
     for _ in 0..site.sources.len().clamp(1, limits::SOURCES_PER_ADDRESS) {
         let (source, hold) = {
             let mut routes = shard.routes.borrow_mut();
-            match routes.origin(route, address.is_ipv4(), not_from, shard.runtime.now()) {
-                Origin::System => (None, Some(routes.hold(route, None))),
-                Origin::Address(source) => (Some(source), Some(routes.hold(route, Some(source)))),
-                Origin::Nowhere => break,
+            match (routes.origin(route, address.is_ipv4(), not_from, shard.runtime.now()), turn) {
+                // The one beside it holds the same.
+                (Origin::System, Turn::Beside) => (None, None),
+                (Origin::System, Turn::Only) => (None, Some(routes.hold(route, None))),
+                (Origin::Address(source), Turn::Only) => (Some(source), Some(routes.hold(route, Some(source)))),
+                (Origin::Address(source), Turn::Beside) => (Some(source), Some(routes.hold_beside(route, source))),
+                (Origin::Nowhere, _) => break,
             }
         };
         let time = shard.routes.borrow().shape(route).connect_timeout.unwrap_or(limits::CONNECT);
@@ -240,10 +261,12 @@ async fn connect<W: World>(
     last
 }
 
-/// A machine without descriptors, memory or ports has no word to say about others.
+/// A machine without descriptors, memory, ports or a way there (as one without IPv6) has no word to say about others.
 fn whose(error: &io::Error) -> Whose {
     match error.kind() {
-        ErrorKind::OutOfMemory | ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Whose::Ours,
+        ErrorKind::NetworkUnreachable | ErrorKind::OutOfMemory | ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => {
+            Whose::Ours
+        }
         // EMFILE, ENFILE, ENOBUFS
         _ if matches!(error.raw_os_error(), Some(24 | 23 | 105)) => Whose::Ours,
         _ => Whose::Host,

@@ -9,6 +9,7 @@ use ringpost_conf::Config;
 use ringpost_conf::expand::{Outlines, Way};
 use ringpost_io::{Class, Runtime};
 use ringpost_perf::StagesSnapshot;
+use ringpost_perf::sites::{Classes, Recent};
 use ringpost_queue::{Counts, MessageId, Status, Stored, StoredAction, StoredEnvelope};
 use ringpost_routes::Site;
 use ringpost_tls::Connector;
@@ -68,6 +69,10 @@ pub struct ShardReport {
     pub sessions: usize,
     /// New mail is refused for want of disk space.
     pub low_space: bool,
+    /// What other servers have refused, by class.
+    pub refusals: Classes,
+    /// What became of mail by site since the last report; empty unless sites are told apart (`metrics sites`).
+    pub sites: Recent,
 }
 
 /// One envelope of a listing.

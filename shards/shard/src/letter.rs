@@ -130,6 +130,8 @@ pub struct Results {
     pub recipients: Vec<(u16, Outcome)>,
     /// The host that took or refused it; empty if none was reached.
     pub remote: String,
+    /// The site that its mail is counted with, where sites are told apart (`metrics sites`).
+    pub site: Option<String>,
     /// The connection that it went by, if it went to another server.
     pub link: Option<Link>,
     /// Waiting at the route, connecting, talking.

@@ -36,6 +36,7 @@ mod outbox;
 mod overview;
 mod pieces;
 mod proxied;
+mod race;
 mod reach;
 mod reason;
 mod recipient;

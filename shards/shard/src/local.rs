@@ -273,7 +273,10 @@ async fn timed<W: World>(shard: &Rc<Shard<W>>, delivery: &Delivery, work: impl F
 
 fn finish<W: World>(shard: &Rc<Shard<W>>, delivery: &Delivery, outcome: Outcome, delays: Delays) {
     let (message, recipients) = (delivery.id.0, vec![(delivery.index, outcome)]);
-    settle::settle(shard, Results { message, recipients, remote: delivery.via(), link: None, delays, taken: None });
+    settle::settle(
+        shard,
+        Results { message, recipients, remote: delivery.via(), site: None, link: None, delays, taken: None },
+    );
 }
 
 /// Whether a filter has marked the message as spam. A text that cannot be read now is not looked at: it will not be

@@ -42,7 +42,7 @@ async fn round<W: World>(shard: &Rc<Shard<W>>) -> Duration {
     loop {
         // No notice would leave, or be taken.
         let is_taken = shard.queue.is_writing() && shard.queue.space() == Space::Enough;
-        if settings.config.machinery.never_tries || !is_taken {
+        if !shard.queue.fires() || !is_taken {
             return limits::NOTICE_LOOK_MAX;
         }
         let now_ms = shard.runtime.unix_ms();

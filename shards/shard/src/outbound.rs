@@ -152,6 +152,7 @@ pub(crate) fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome:
     let talk = ticket.talked;
     let wait = (shard.runtime.now() - ticket.ready).saturating_sub(talk);
     let delays = Delays { wait, talk, ..Delays::default() };
+    let site = counted(shard, &ticket.site);
     send_home(
         shard,
         ticket.home,
@@ -159,11 +160,17 @@ pub(crate) fn give_back<W: World>(shard: &Rc<Shard<W>>, ticket: Ticket, outcome:
             message: ticket.message,
             recipients,
             remote: ticket.site.name,
+            site,
             link: None,
             delays,
             taken: Some(ticket.taken),
         },
     );
+}
+
+/// The name that mail to a site is counted under, if it is.
+fn counted<W: World>(shard: &Shard<W>, site: &Site) -> Option<String> {
+    shard.settings().config.metrics.sites_max.map(|_| site.name.clone())
 }
 
 /// Notes how a site has taken a message; one that took nothing before is told to all homes, which have mail waiting for it.
@@ -309,8 +316,8 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
     shard.stages.record(Stage::Connect, connect);
     shard.counters.add(Counter::OutboundConnections, 1);
     shard.routes.borrow_mut().attempted(route, Attempt::Connected, shard.runtime.now(), "");
-    if site.login.is_some() {
-        // Others have waited to see whether the login is good.
+    if shard.routes.borrow().is_wanted() {
+        // Others have waited to see whether the login is good, or for the room of an attempt that came second.
         open_connections(shard);
     }
     let (remote, place) = (connection.remote.clone(), connection.place.take());
@@ -554,7 +561,8 @@ async fn deliver<W: World>(
         let reports = connection.session.offered().dsn;
         let (remote, link) = (connection.remote.clone(), connection.link.map(|link| Link { reports, ..link }));
         let delays = Delays { wait, connect, talk: ticket.talked };
-        let results = Results { message: ticket.message, recipients: decided, remote, link, delays, taken };
+        let site = counted(shard, &ticket.site);
+        let results = Results { message: ticket.message, recipients: decided, remote, site, link, delays, taken };
         send_home(shard, ticket.home, results);
         if taken.is_some() {
             return connection.session.takes_more();

@@ -1,4 +1,5 @@
-//! Reaching a site: its hosts by preference, those first that do well, until one takes us.
+//! Reaching a site: its hosts by preference, those first that do well, until one takes us; each by the family of addresses that
+//! was the quicker one, or by both at once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -10,8 +11,9 @@ use ringpost_routes::{Attempt, Chance, Host, Left, Patience, Place, RouteId, Sit
 use ringpost_smtp::client::{Login, RemoteReply};
 
 use crate::faults::{self, Fault};
-use crate::greet::{self, Goal, Unopened, Whose};
+use crate::greet::{self, Connected, Goal, Unopened, Whose};
 use crate::outbound::Connection;
+use crate::race::{self, Ended, Raced, Runner};
 use crate::shard::{Shard, World};
 use crate::{credentials, limits};
 
@@ -47,6 +49,8 @@ enum Turn {
 /// An address of a host.
 struct Candidate<'a> {
     host: &'a Host,
+    /// Its number in the list.
+    number: usize,
     address: SocketAddr,
     /// What is known of it; `None`: a local socket.
     place: Option<Place>,
@@ -97,12 +101,17 @@ pub(crate) async fn reach<W: World>(
                 continue;
             }
         };
-        let goal = Goal { route, site, host, address };
+        let mut goal = Goal { route, site, host, address };
         let hold = shard.routes.borrow_mut().hold_host(route, &host.name);
-        if let Some(last) = search.last.take() {
-            faults::tell(shard, &site.name, &last, &format!("{} is tried", goal.named()));
+        search.tell_last(shard, goal);
+        let (mut place, mut connected) = (place, None);
+        if let Some(rival) = search.rival(shard, number) {
+            let Some((won, stream)) = race(shard, &mut search, [number, rival]).await else { continue };
+            let candidate = &search.candidates[won];
+            (goal, place, connected) =
+                (Goal { address: candidate.address, ..goal }, candidate.place.clone(), Some(stream));
         }
-        match open(shard, goal, place.as_ref(), login.as_ref(), search.patience).await {
+        match open(shard, goal, place.as_ref(), login.as_ref(), connected, search.patience).await {
             None => {}
             Some(Ok(mut connection)) => {
                 let better = search.better_again(shard, host.preference);
@@ -115,47 +124,114 @@ pub(crate) async fn reach<W: World>(
     }
 }
 
-/// Opens a connection, and has the breaker know what came of it. The error has with it for how long the host is left alone.
+/// Connects to whichever of two addresses of a host answers first. Returns it, for which the breaker awaits a word, with the
+/// connection; `None`: neither does.
+async fn race<W: World>(
+    shard: &Rc<Shard<W>>,
+    search: &mut Search<'_>,
+    numbers: [usize; 2],
+) -> Option<(usize, Connected<W>)> {
+    let goals = numbers.map(|number| search.goal(number));
+    let places = numbers.map(|number| search.candidates[number].place.clone());
+    let [Some(one), Some(two)] = &places else { return None };
+    let runners = [Runner { goal: goals[0], place: one }, Runner { goal: goals[1], place: two }];
+    let Raced { connected, ended } = race::run(shard, runners).await;
+    let (mut won, mut beaten) = (None, None);
+    for ((ended, number), runner) in ended.into_iter().zip(numbers).zip(runners) {
+        let candidate = &mut search.candidates[number];
+        candidate.over = true;
+        let failure = match ended {
+            Ended::Unneeded => {
+                candidate.over = false;
+                continue;
+            }
+            Ended::Won => {
+                won = Some(number);
+                continue;
+            }
+            // Should the other one turn out to be of no use, there is this one.
+            Ended::Outrun => {
+                candidate.over = false;
+                beaten = Some(number);
+                None
+            }
+            Ended::Nowhere => None,
+            Ended::Failed(unopened) => {
+                beaten = Some(number);
+                Some(unopened)
+            }
+        };
+        let Some(unopened) = failure else {
+            shard.breaker.borrow_mut().withdrawn(runner.place);
+            continue;
+        };
+        let pause = judge(shard, runner.place, &unopened, search.patience);
+        search.note(shard, runner.goal, &unopened, pause);
+        if connected.is_some() && unopened.whose == Whose::Ours {
+            // A machine without one of the families is nothing to tell of.
+            search.last = None;
+        }
+    }
+    let (won, connected) = won.zip(connected)?;
+    // Who began first should have been the first.
+    if won == numbers[1] && beaten == Some(numbers[0]) {
+        shard.breaker.borrow_mut().outdone(one, shard.runtime.now());
+    }
+    search.tell_last(shard, search.goal(won));
+    Some((won, connected))
+}
+
+/// Opens a connection, or goes on with one that is `connected`, and has the breaker know what came of it. The error has with it
+/// for how long the host is left alone.
 async fn open<W: World>(
     shard: &Rc<Shard<W>>,
     goal: Goal<'_>,
     place: Option<&Place>,
     login: Option<&Login>,
+    connected: Option<Connected<W>>,
     patience: Patience,
 ) -> Option<Result<Connection<W>, (Unopened, Option<Duration>)>> {
     let Some(place) = place else {
-        return greet::open(shard, goal, login).await.map(|opened| opened.map_err(|unopened| (unopened, None)));
+        let opened = greet::open(shard, goal, login, connected).await?;
+        return Some(opened.map_err(|unopened| (unopened, None)));
     };
-    shard.breaker.borrow_mut().begin(place, shard.runtime.now());
-    let opened = greet::open(shard, goal, login).await;
-    let (mut breaker, now) = (shard.breaker.borrow_mut(), shard.runtime.now());
+    if connected.is_none() {
+        shard.breaker.borrow_mut().begin(place, shard.runtime.now());
+    }
+    let opened = greet::open(shard, goal, login, connected).await;
     let Some(opened) = opened else {
-        breaker.withdrawn(place);
+        shard.breaker.borrow_mut().withdrawn(place);
         return None;
     };
-    Some(match opened {
-        Ok(connection) => {
-            breaker.worked(place, now);
-            Ok(connection)
-        }
-        Err(unopened) if matches!(unopened.whose, Whose::Ours | Whose::Login) => {
-            breaker.withdrawn(place);
-            Err((unopened, None))
-        }
-        Err(unopened) => {
-            let pause = breaker.failed(place, &unopened.text(), patience, now);
-            Err((unopened, pause))
+    Some(opened.map_err(|unopened| {
+        let pause = judge(shard, place, &unopened, patience);
+        (unopened, pause)
+    }))
+    .inspect(|opened| {
+        if opened.is_ok() {
+            shard.breaker.borrow_mut().worked(place, shard.runtime.now());
         }
     })
+}
+
+/// Tells the breaker of a failure. Returns for how long the host is left alone.
+fn judge<W: World>(shard: &Shard<W>, place: &Place, unopened: &Unopened, patience: Patience) -> Option<Duration> {
+    let mut breaker = shard.breaker.borrow_mut();
+    if matches!(unopened.whose, Whose::Ours | Whose::Login) {
+        breaker.withdrawn(place);
+        return None;
+    }
+    breaker.failed(place, &unopened.text(), patience, shard.runtime.now())
 }
 
 impl<'a> Search<'a> {
     fn new(route: RouteId, site: &'a Site, hosts: &'a [Host]) -> Self {
         let mut candidates = Vec::new();
-        for host in hosts {
+        for (number, host) in hosts.iter().enumerate() {
             let is_socket = matches!(host.speech, Speech::LmtpAt(_));
             candidates.extend(host.addresses.iter().map(|address| Candidate {
                 host,
+                number,
                 address: *address,
                 place: (!is_socket).then(|| host.place(*address, &site.terms)),
                 over: false,
@@ -170,6 +246,45 @@ impl<'a> Search<'a> {
         candidate.place.as_ref().map_or(Chance::Open, |place| shard.breaker.borrow().chance(place, self.patience, now))
     }
 
+    fn goal(&self, number: usize) -> Goal<'a> {
+        let Candidate { host, address, .. } = self.candidates[number];
+        Goal { route: self.route, site: self.site, host, address }
+    }
+
+    /// Who is tried beside this one, unless that is very quick: another address of the same host, of the other family, if
+    /// nothing speaks against it.
+    fn rival<W: World>(&self, shard: &Shard<W>, number: usize) -> Option<usize> {
+        let one = &self.candidates[number];
+        one.place.as_ref()?;
+        let is_other = |other: &Candidate<'_>| {
+            !other.over
+                && other.number == one.number
+                && other.address.is_ipv4() != one.address.is_ipv4()
+                && !matches!(self.chance(shard, other), Chance::Left(_))
+        };
+        self.candidates.iter().position(is_other)
+    }
+
+    /// Tells the log of the last fault, now that it is known what follows.
+    fn tell_last<W: World>(&mut self, shard: &Shard<W>, next: Goal<'_>) {
+        if let Some(last) = self.last.take() {
+            faults::tell(shard, &self.site.name, &last, &format!("{} is tried", next.named()));
+        }
+    }
+
+    /// Which address of a host comes first, and then, and so on: that of the family that was the quicker one, else of IPv6
+    /// (RFC 6724 §2.1).
+    fn rank_in_host<W: World>(&self, shard: &Shard<W>, candidate: &Candidate<'_>) -> impl Ord + Copy + use<W> {
+        let is_ipv4 = |address: &SocketAddr| address.is_ipv4();
+        let is_of_one = candidate.host.addresses.iter().all(is_ipv4) || !candidate.host.addresses.iter().any(is_ipv4);
+        if is_of_one {
+            return (false, false);
+        }
+        let now = shard.runtime.now();
+        let outdone = candidate.place.as_ref().is_some_and(|place| shard.breaker.borrow().is_outdone(place, now));
+        (outdone, candidate.address.is_ipv4())
+    }
+
     /// Who is tried next. A host that has as many connections as it may have is no reason to go to those of a worse preference.
     fn next<W: World>(&mut self, shard: &Shard<W>) -> Turn {
         if self.tried == limits::ADDRESSES_PER_ATTEMPT {
@@ -178,9 +293,9 @@ impl<'a> Search<'a> {
         let (mut best, mut last_resort, mut best_full) = (None, None, None);
         for (number, candidate) in self.candidates.iter().enumerate().filter(|(_, candidate)| !candidate.over) {
             let has_room = shard.routes.borrow().has_room_at(self.route, &candidate.host.name);
-            let rank = match self.chance(shard, candidate) {
-                Chance::Open => (candidate.host.preference, 0),
-                Chance::Crowded => (candidate.host.preference, 1),
+            let crowd = match self.chance(shard, candidate) {
+                Chance::Open => 0,
+                Chance::Crowded => 1,
                 Chance::Left(Left { until, .. }) => {
                     if has_room && last_resort.is_none_or(|(earliest, _)| until < earliest) {
                         last_resort = Some((until, number));
@@ -188,6 +303,7 @@ impl<'a> Search<'a> {
                     continue;
                 }
             };
+            let rank = (candidate.host.preference, crowd, candidate.number, self.rank_in_host(shard, candidate));
             if !has_room {
                 best_full = best_full.or(Some(rank.0)).min(Some(rank.0));
             } else if best.is_none_or(|(found, _)| rank < found) {
@@ -195,7 +311,7 @@ impl<'a> Search<'a> {
             }
         }
         match (best, best_full, last_resort) {
-            (Some(((preference, _), number)), full, _) if full.is_none_or(|full| preference <= full) => {
+            (Some(((preference, ..), number)), full, _) if full.is_none_or(|full| preference <= full) => {
                 Turn::Of(number)
             }
             // Who has failed before says more than who has enough to do.

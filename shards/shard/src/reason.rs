@@ -308,7 +308,7 @@ fn waiting<W: World>(shard: &Shard<W>, listed: &Listed, release_ms: Option<u64>)
     if let Some(at_ms) = release_ms.filter(|at_ms| *at_ms > now_ms) {
         return Blocked::by(Reason::Release).until(at_ms);
     }
-    if shard.settings().config.machinery.never_tries {
+    if !shard.queue.fires() {
         return Blocked::by(Reason::Null);
     }
     if listed.due_ms > now_ms {

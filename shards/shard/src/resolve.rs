@@ -612,6 +612,7 @@ fn refuse<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, recipients: &[(u16, Str
         message: fresh.id.0,
         recipients,
         remote: "none".into(),
+        site: None,
         link: None,
         delays: Delays::default(),
         taken: None,

@@ -7,7 +7,7 @@ use ringpost_conf::{
     TlsMode, verp,
 };
 use ringpost_io::Peer;
-use ringpost_queue::{Options, Plant};
+use ringpost_queue::{Backend, Options, Plant};
 use ringpost_routes::{Host, Member, Patience, Pick, Pool, Rate, Schedule, Shape};
 use ringpost_smtp::server::{Encryption, Policy};
 use ringpost_tls::{Connector, Server};
@@ -252,9 +252,15 @@ impl Settings {
             },
             state_delay: store.state_delay,
             seed,
+            scheduler: self.scheduler(),
             plant,
             ..Options::default()
         }
+    }
+
+    /// Who says when what waits is due.
+    pub(crate) fn scheduler(&self) -> Backend {
+        if self.config.machinery.never_tries { Backend::Null } else { Backend::Wheel }
     }
 }
 

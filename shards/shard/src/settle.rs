@@ -7,6 +7,7 @@ use std::time::Duration;
 use ringpost_address::split_address;
 use ringpost_conf::{Refused, Treat};
 use ringpost_io::{Class, Runtime};
+use ringpost_perf::sites::Fate as SiteFate;
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::retry::{self, Schedule};
 use ringpost_queue::{MessageId, State};
@@ -251,6 +252,18 @@ fn tell<W: World>(
         }
     };
     shard.counters.add(counter, 1);
+    let said = class.filter(|_| !reply.is_ours());
+    if let Some(class) = said {
+        shard.refusals.borrow_mut().add(class, 1);
+    }
+    if let Some(site) = &results.site {
+        let fate = match counter {
+            Counter::Delivered => SiteFate::Delivered,
+            Counter::Deferred => SiteFate::Deferred,
+            _ => SiteFate::Failed,
+        };
+        shard.sites.borrow_mut().add(site, fate, said);
+    }
     if result == Result::Ok {
         shard.stages.record(Stage::Total, age.max(shard.runtime.now() - flight.began));
     }

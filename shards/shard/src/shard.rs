@@ -11,6 +11,7 @@ use std::time::Instant;
 use ringpost_conf::Config;
 use ringpost_conf::expand::User;
 use ringpost_io::{Class, Disk, Mailbox, Mesh, Runtime, Signal};
+use ringpost_perf::sites::{Classes, Recent};
 use ringpost_perf::{Counter, Counters, Stages};
 use ringpost_queue::{MessageId, Queue};
 use ringpost_routes::{Breaker, Routes, Site};
@@ -151,6 +152,10 @@ pub(crate) struct Shard<W: World> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) backscatter: Arc<Backscatter>,
     pub(crate) stages: Stages,
+    /// What other servers have refused, by class.
+    pub(crate) refusals: RefCell<Classes>,
+    /// What became of mail by site, since it was last asked for.
+    pub(crate) sites: RefCell<Recent>,
     pub(crate) outbox: Outbox,
     pub(crate) cache: Cache<Question, Resolved>,
     pub(crate) client_names: Cache<IpAddr, NameAnswer>,
@@ -278,6 +283,8 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         counters,
         backscatter,
         stages: Stages::new(),
+        refusals: RefCell::default(),
+        sites: RefCell::default(),
         outbox: Outbox::new(peers),
         cache: Cache::new(),
         client_names: Cache::new(),
@@ -419,6 +426,7 @@ impl<W: World> Shard<W> {
                     let settings = Settings::new(config, &servers, &self.hostname, self.peers());
                     settings.limit(self.settings().overrides());
                     self.stock.allow(settings.flights_max);
+                    self.queue.schedule_by(settings.scheduler());
                     *self.settings.borrow_mut() = Rc::new(settings);
                     self.lookups.forget();
                     // What exchangers may be used is said there, too.
@@ -443,7 +451,11 @@ impl<W: World> Shard<W> {
                     self.routes.borrow_mut().resume_logins();
                 }
                 Order::Stop => return,
-                Order::Stats(answer) => drop(answer.send(self.report())),
+                Order::Stats(answer) => {
+                    if let Err(unheard) = answer.send(self.report()) {
+                        self.sites.borrow_mut().merge(unheard.sites);
+                    }
+                }
                 Order::List(answer) => {
                     let shard = self.clone();
                     self.runtime.spawn(Class::Background, async move {
@@ -503,6 +515,8 @@ impl<W: World> Shard<W> {
             routes: self.routes.borrow().totals(),
             sessions: self.sessions.get(),
             low_space: self.queue.space() == ringpost_queue::Space::Low,
+            refusals: self.refusals.borrow().clone(),
+            sites: self.sites.take(),
         }
     }
 

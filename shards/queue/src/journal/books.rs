@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::due::Due;
 use crate::envelope::Status;
 use crate::id::MessageId;
 use crate::index::{Chunked, Envelopes, Index, Message, Place};
 use crate::journal::batch::{BATCH_HEAD_BYTES, group, is_copy, records_of};
 use crate::journal::record::{BadRecord, ChunkPlace, HEAD_BYTES, Kind, MessagePayload, Record, StateValue, state};
 use crate::journal::segment::Segments;
+use crate::scheduler::{Backend, Scheduler};
 
 /// All that a slice knows in memory.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Books {
     pub(crate) slice: u16,
     pub(crate) index: Index,
     pub(crate) segments: Segments,
-    pub(crate) due: Due,
+    pub(crate) due: Box<dyn Scheduler>,
     pub(crate) next_number: u64,
     pub(crate) tally: Tally,
     /// Messages that somebody reads, and how many do.
@@ -351,7 +351,7 @@ impl Books {
             self.segments.sub_state(was.place.segment());
         }
         if now.status == Status::Waiting && (was.status != Status::Waiting || was.due_ms != now.due_ms) {
-            self.due.push(now.due_ms, number);
+            self.due.arm(now.due_ms, number);
             if self.due.len() as u64 > 2 * self.tally.open + STALE_ENTRIES_MAX {
                 self.rebuild_due();
             }
@@ -362,7 +362,7 @@ impl Books {
     pub(crate) fn claim(&mut self, now_ms: u64, max: usize, into: &mut Vec<(MessageId, Vec<u16>)>) -> usize {
         let mut claimed = 0;
         while claimed < max {
-            let Some(number) = self.due.pop(now_ms) else { break };
+            let Some(number) = self.due.fire(now_ms) else { break };
             let Some(message) = self.index.get_mut(number) else { continue };
             let mut indexes = Vec::new();
             for (index, envelope) in message.envelopes.all_mut().iter_mut().enumerate() {
@@ -381,7 +381,7 @@ impl Books {
         claimed
     }
 
-    /// Fills the due heap from the index: after a start, or when most of it is stale.
+    /// Arms the scheduler from the index: after a start, or when most of what it has is stale.
     pub(crate) fn rebuild_due(&mut self) {
         self.due.clear();
         let mut entries = Vec::new();
@@ -392,7 +392,13 @@ impl Books {
             times.dedup();
             entries.extend(times.into_iter().map(|due_ms| (due_ms, message.number)));
         }
-        self.due.extend(entries);
+        self.due.arm_all(entries);
+    }
+
+    /// Another backend says from now on when what waits is due.
+    pub(crate) fn schedule_by(&mut self, backend: Backend) {
+        self.due = backend.make();
+        self.rebuild_due();
     }
 }
 

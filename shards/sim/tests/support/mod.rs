@@ -12,15 +12,16 @@ use std::time::Duration;
 use ringpost_conf::expand::{Told, User};
 use ringpost_conf::tables::ServiceKind;
 use ringpost_conf::{Config, Memory, Options, load};
-use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
+use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld, sixth};
 use ringpost_io::{Mailbox, Runtime};
 use ringpost_shard::{
     Allowed, Ask, Asking, Dane, Exchanger, Forwarding, HandOver, Handed, Handover, Ledger, Letter, MxAnswer,
     NameAnswer, Order, Said, Start, UserRecord, World,
 };
 
-/// The address of each host; each is its own mail exchanger, and that of the domains below it. And the ledger of what source
-/// addresses may send that warm up.
+/// The address of each host; each is its own mail exchanger, and that of the domains below it. Hosts of both families have an
+/// IPv6 address, too, that is made of it: their names begin with `both`. And the ledger of what source addresses may send that
+/// warm up.
 pub struct Names {
     named: fn(&str) -> Option<IpAddr>,
     ledger: RefCell<Ledger>,
@@ -39,7 +40,11 @@ impl Ask for Names {
 
     async fn addresses(&self, host: &str, _: Option<u16>) -> MxAnswer {
         let Some(address) = (self.named)(host) else { return MxAnswer::NoSuchDomain };
-        let (dane, addresses) = (Dane::Insecure("no DNS"), vec![address]);
+        let six = match address {
+            IpAddr::V4(address) if host.starts_with("both") => Some(sixth(address).into()),
+            _ => None,
+        };
+        let (dane, addresses) = (Dane::Insecure("no DNS"), [address].into_iter().chain(six).collect());
         let host = Exchanger { preference: 1, name: host.into(), addresses, dane };
         MxAnswer::Hosts { hosts: vec![host], ttl: Duration::from_secs(60), missing: None }
     }

@@ -1,11 +1,11 @@
 //! An engine as in production, in virtual time: what comes in at it is relayed to sites beside it that take everything.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringpost_io::sim::{SimRuntime, SimStream, SimWorld};
 use ringpost_io::{Class, Listener, Mailbox, Runtime, Sender, Stream};
@@ -13,9 +13,10 @@ use ringpost_shard::{DeliveryResult, Event, Order, Start};
 
 pub const ENGINE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 
-/// Sites are named `sN.sim`.
-fn address(host: &str) -> Option<IpAddr> {
-    let number: u32 = host.strip_prefix('s')?.strip_suffix(".sim")?.parse().ok()?;
+/// Sites are named `sN.sim`, or `bothN.sim`.
+pub fn address(host: &str) -> Option<IpAddr> {
+    let number = host.strip_prefix('s').or_else(|| host.strip_prefix("both"))?;
+    let number: u32 = number.strip_suffix(".sim")?.parse().ok()?;
     Some(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 1)) + number).into())
 }
 
@@ -37,12 +38,30 @@ pub struct Engine {
     pub runtime: SimRuntime,
     pub submitted: Rc<RefCell<BTreeMap<String, Duration>>>,
     pub ends: Ends,
+    /// Attempts that came to nothing.
+    pub deferred: Rc<Cell<usize>>,
+}
+
+/// What an engine is told.
+#[derive(Clone, Copy, Default)]
+pub struct Told<'a> {
+    /// Behind `relay`.
+    pub relay: &'a str,
+    /// More statements.
+    pub settings: &'a str,
+    /// Mail may have to wait for another attempt.
+    pub may_defer: bool,
 }
 
 impl Engine {
     pub fn start(world: &Rc<SimWorld>, settings: &str) -> Self {
+        Self::start_as(world, Told { settings, ..Told::default() })
+    }
+
+    pub fn start_as(world: &Rc<SimWorld>, told: Told<'_>) -> Self {
+        let Told { relay, settings, may_defer } = told;
         let text = format!(
-            "listen on {ENGINE} port 25\naction out relay\nmatch from any for any action out\n\
+            "listen on {ENGINE} port 25\naction out relay {relay}\nmatch from any for any action out\n\
              smtp limit max-mails 1000000\n{settings}"
         );
         let runtime = world.node_at("engine", ENGINE.into());
@@ -50,12 +69,17 @@ impl Engine {
         let node = runtime.clone();
         let (submitted, ends) = (Rc::<RefCell<BTreeMap<String, Duration>>>::default(), Ends::default());
         let (since, noted, clock) = (submitted.clone(), ends.clone(), world.clone());
+        let deferred = Rc::<Cell<usize>>::default();
+        let put_off = deferred.clone();
         let start = Start {
             events: Rc::new(move |event| {
                 if let Event::Warning(text) = event {
                     assert!(!text.contains("an error of ringpost"), "{text}");
                 }
                 if let Event::Delivery { recipient, result, .. } = event {
+                    if may_defer && *result == DeliveryResult::TempFail {
+                        return put_off.set(put_off.get() + 1);
+                    }
                     assert_eq!(*result, DeliveryResult::Ok, "{event}");
                     let recipient = (*recipient).to_owned();
                     let began = since.borrow()[&recipient];
@@ -66,7 +90,7 @@ impl Engine {
         };
         runtime.spawn(Class::Session, async move { drop(ringpost_shard::run(start).await) });
         world.run_for(Duration::from_secs(1));
-        Self { orders, runtime: node, submitted, ends }
+        Self { orders, runtime: node, submitted, ends, deferred }
     }
 
     /// Clients submit these, each at its time as far as one connection allows; who has the first, has every `clients`th.
@@ -126,12 +150,35 @@ async fn line(stream: &mut SimStream, raw: &mut Vec<u8>) -> Option<String> {
 /// A site that takes everything.
 pub fn serve(world: &SimWorld, number: usize) {
     let name = format!("s{number}.sim");
-    let at = address(&name).expect("a site");
-    let runtime = world.node_at(&name, at);
+    serve_at(world, &name, address(&name).expect("a site"));
+}
+
+/// What a site has seen of a connection.
+pub struct Visit {
+    pub from: IpAddr,
+    /// Lines that have come.
+    pub lines: usize,
+    /// When the first did.
+    pub began: Option<Instant>,
+    /// When it took its leave.
+    pub left: Option<Instant>,
+}
+
+pub type Seen = Rc<RefCell<Vec<Visit>>>;
+
+/// A node of this name and address with a site that takes everything.
+pub fn serve_at(world: &SimWorld, name: &str, at: IpAddr) -> Seen {
+    let runtime = world.node_at(name, at);
     let listener = runtime.listen((at, 25).into()).expect("the node is alive");
     let spawner = runtime.clone();
+    let seen = Seen::default();
+    let connections = seen.clone();
     runtime.spawn(Class::Session, async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+        while let Ok((mut stream, peer)) = listener.accept().await {
+            let number = connections.borrow().len();
+            let from = peer.address().expect("by TCP").ip();
+            connections.borrow_mut().push(Visit { from, lines: 0, began: None, left: None });
+            let (seen, clock) = (connections.clone(), spawner.clone());
             spawner.spawn(Class::Session, async move {
                 let (mut raw, mut in_text, mut said) = (Vec::new(), false, "220 mx.sim\r\n");
                 loop {
@@ -139,6 +186,12 @@ pub fn serve(world: &SimWorld, number: usize) {
                         return;
                     }
                     let Some(line) = line(&mut stream, &mut raw).await else { return };
+                    let visit = &mut seen.borrow_mut()[number];
+                    visit.lines += 1;
+                    visit.began.get_or_insert(clock.now());
+                    if line == "QUIT\r\n" {
+                        visit.left = Some(clock.now());
+                    }
                     said = match (in_text, line.as_str()) {
                         (true, ".\r\n") => "250 taken\r\n",
                         (true, _) => "",
@@ -150,4 +203,5 @@ pub fn serve(world: &SimWorld, number: usize) {
             });
         }
     });
+    seen
 }
