@@ -133,6 +133,16 @@ pub const PAGE_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const PAGE_READ_BYTES: usize = 4096;
 /// Bytes that wait on such a connection for a visitor who reads slowly.
 pub const PAGE_OUT_BYTES: usize = 64 * 1024;
+/// How long the last line of the logs of latencies may take when the server stops.
+pub const HLOG_LAST: Duration = Duration::from_secs(2);
+/// Connections to the page at once; further visitors wait to be taken.
+pub const PAGE_CONNECTIONS: usize = 256;
+/// After so long without a byte in either direction a connection to the page is over.
+pub const PAGE_IDLE: Duration = Duration::from_secs(60);
+/// Bytes of a visitor's `Authorization`.
+pub const PAGE_CREDENTIALS_BYTES: usize = 1024;
+/// Visitors' passwords that are judged at once: logins of mail clients have the rest of the places.
+pub const PAGE_JUDGED: usize = 32;
 /// How long a password that was right is believed without being looked at again: the page asks every second.
 pub const PAGE_LOGIN_BELIEVED: Duration = Duration::from_secs(60);
 /// Logins that are believed at once.

@@ -317,12 +317,12 @@ mod tests {
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         put(
             "c",
-            "pki x cert cert.pem key key.pem\nmetrics sites 5\nlisten on lo0 tls-require pki x\naction a discard\nmatch for any action a\n",
+            "pki x cert cert.pem key key.pem\nqueue compression\nlisten on lo0 tls-require pki x\naction a discard\nmatch for any action a\n",
         );
         let (reading, loaded) = Reading::load_from_disk(&dir.path().join("c"), &Seams::default(), &[]);
         assert!(loaded.is_ok());
         assert!(!reading.files.values().any(|text| text.starts_with(b"SECRET")));
         let refused = reading.config().unwrap_err();
-        assert!(refused.contains("c:2: metrics sites"), "{refused}");
+        assert!(refused.contains("c:2: queue compression"), "{refused}");
     }
 }

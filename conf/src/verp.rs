@@ -12,11 +12,11 @@ use crate::limits::SRS_PATH_BYTES_MAX;
 pub const SEPARATOR: char = '=';
 
 /// The reverse-path for mail from `sender` to `recipient`. `None`: the null sender has none, nor has an address that is
-/// quoted, goes to an address literal, or would be longer than a path may be (254 bytes).
+/// quoted or has a sub-address already, goes to an address literal, or would be longer than a path may be (254 bytes).
 pub fn reverse_path(sender: &str, recipient: &str, delimiter: char) -> Option<String> {
     let (owner, origin) = split_address(sender)?;
     let (user, domain) = split_address(recipient)?;
-    if owner.starts_with('"') || user.starts_with('"') || !is_domain_name(domain) {
+    if owner.starts_with('"') || owner.contains(delimiter) || user.starts_with('"') || !is_domain_name(domain) {
         return None;
     }
     let made = format!("{owner}{delimiter}{user}{SEPARATOR}{domain}@{origin}");

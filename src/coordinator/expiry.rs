@@ -38,7 +38,10 @@ impl Expiry {
             let Ok(certificate) = Certificate::parse(identity.chain.clone()) else { continue };
             let Some(pki) = identity.name.pki() else { continue };
             let ends = certificate.not_after();
-            lives.insert(pki.to_owned(), Life { ends, told: stage(days(ends, now)) });
+            // Of several with one name, the first to end is the one to be told of.
+            let life = lives.entry(pki.to_owned()).or_insert(Life { ends, told: 0 });
+            life.ends = life.ends.min(ends);
+            life.told = stage(days(life.ends, now));
         }
         *self.0.lock().expect("nobody panics with it") = lives;
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -42,7 +43,10 @@ impl Hlog {
 /// Writes what each interval has brought, as the configuration in force says, until the process ends.
 pub async fn keep(coordinator: Arc<Coordinator>) {
     let hlog = &coordinator.hlog;
+    let mut is_new = true;
     loop {
+        // What shards have recorded before anybody asked them is of the first interval.
+        let at_start = std::mem::replace(&mut is_new, false);
         let metrics = coordinator.config().metrics.clone();
         let Some(directory) = metrics.hlog else {
             hlog.state.lock().expect("nobody panics with it").since = None;
@@ -50,7 +54,9 @@ pub async fn keep(coordinator: Arc<Coordinator>) {
             continue;
         };
         let begun = hlog.state.lock().expect("nobody panics with it").since.is_some();
-        if !begun {
+        if at_start {
+            hlog.state.lock().expect("nobody panics with it").since = Some(SystemTime::now());
+        } else if !begun {
             let snapshot = coordinator.shards.snapshot_now().await;
             hlog.state.lock().expect("nobody panics with it").begin(&snapshot, SystemTime::now());
         }
@@ -127,7 +133,18 @@ fn append(directory: &Path, stages: &StagesSnapshot, since: SystemTime, now: Sys
 
 /// Behind the last whole line, which is where a process that has died in the middle of one has left off.
 fn append_to(path: &Path, since: SystemTime, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    // Never through a link: in a directory of others it may lead anywhere.
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    let mut file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("this is no file: move it away"));
+    }
     let end = whole_lines(&mut file)?;
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;

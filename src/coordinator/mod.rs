@@ -53,7 +53,7 @@ use crate::disk::Look;
 use crate::ipc::codec::{Channel, cut};
 use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Ready};
-use crate::limits::LAST_ANSWER;
+use crate::limits::{HLOG_LAST, LAST_ANSWER};
 use crate::plan::Plan;
 
 /// What the coordinator's tasks share.
@@ -349,7 +349,8 @@ async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceive
             News::Stop => {
                 coordinator.shards.set_accepting(false);
                 let snapshot = coordinator.shards.snapshot_now().await;
-                hlog::end(coordinator, &snapshot).await;
+                // A disk that hangs keeps nothing from stopping.
+                let _ = tokio::time::timeout(HLOG_LAST, hlog::end(coordinator, &snapshot)).await;
                 last = Some(snapshot);
                 coordinator.shards.stop().await;
             }

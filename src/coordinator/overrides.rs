@@ -109,9 +109,12 @@ impl Overrides {
     ///
     /// # Errors
     /// It could not be written.
-    fn keep(&self, held: &[Held]) -> Result<(), String> {
-        let file = File { limits: held.iter().map(Held::kept).collect() };
-        kept::write(&self.path, &file).map_err(|error| format!("{} cannot be written: {error}", self.path.display()))
+    async fn keep(&self, held: &[Held]) -> Result<(), String> {
+        let (path, file) = (self.path.clone(), File { limits: held.iter().map(Held::kept).collect() });
+        // Lookups of all shards are answered by this thread meanwhile.
+        let written = tokio::task::spawn_blocking(move || kept::write(&path, &file)).await;
+        let written = written.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        written.map_err(|error| format!("{} cannot be written: {error}", self.path.display()))
     }
 }
 
@@ -143,7 +146,7 @@ impl Coordinator {
         }
         let text = overrides::settings(&shaping.shape).join(" ");
         held.push(Held { shaping, since_ms, until, user });
-        let lost = self.keep_limits(&held, "a restart would lose it");
+        let lost = self.keep_limits(&held, "a restart would lose it").await;
         self.enforce(&held, changed).await;
         self.overrides.changed.notify_one();
         let time = time.map_or_else(String::new, |time| format!(" for {}", overrides::show(time)));
@@ -162,15 +165,15 @@ impl Coordinator {
         if ended.is_empty() {
             return Err(format!("nothing is set for {name}; `ringpost limit list` shows what is"));
         }
-        let lost = self.keep_limits(&held, "a restart would bring it back");
+        let lost = self.keep_limits(&held, "a restart would bring it back").await;
         self.enforce(&held, ended).await;
         self.log.push(&format_args!("conf   limit {name} unset by user {user}"));
         Ok(format!("{name} has the configuration's limits again{lost}"))
     }
 
     /// Writes down what is held; what is to be said if that fails, with what would come of it.
-    fn keep_limits(&self, held: &[Held], or_else: &str) -> String {
-        let Err(why) = self.overrides.keep(held) else { return String::new() };
+    async fn keep_limits(&self, held: &[Held], or_else: &str) -> String {
+        let Err(why) = self.overrides.keep(held).await else { return String::new() };
         self.log.warn(&format_args!("{why}; {or_else}"));
         format!("\n{why}; {or_else}")
     }
@@ -203,7 +206,7 @@ impl Coordinator {
             for shaping in &ended {
                 self.log.push(&format_args!("conf   limit {} has had its time", shaping.name));
             }
-            self.keep_limits(&held, "at a restart they are over all the same");
+            self.keep_limits(&held, "at a restart they are over all the same").await;
             self.enforce(&held, ended).await;
         }
         held.iter().filter_map(|one| one.until).map(|(until, _)| until).min()
@@ -301,7 +304,8 @@ mod tests {
             held("mx:*.x.example", Some(now_ms + 3_600_000)),
             held("default", Some(now_ms - 1)),
         ];
-        overrides.keep(&all).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(overrides.keep(&all)).unwrap();
         let (rows, shapings, told) = opened(dir.path());
         assert_eq!((rows.len(), shapings, told), (2, 2, Vec::new()), "{rows:?}");
         assert_eq!(rows, all[..2].iter().map(Held::row).collect::<Vec<_>>());

@@ -93,6 +93,8 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/ringpost/dkim/e1.pem", ""),
     ("/etc/ringpost/dkim.conf", "dbpath /var/lib/dkim.db\nquery_dkim select selector, key from dkim where domain=?\n"),
     ("/etc/ringpost/certs", "www.example.org file:/etc/ssl/w.pem file:/etc/ssl/w.key\n"),
+    ("/etc/ssl/w.pem", ""),
+    ("/etc/ssl/w.key", ""),
     ("/usr/libexec/ringpost/table-mybackend", ""),
 ];
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use crate::limits::LATER_MAX;
 use crate::site::Host;
 
 /// A connection to a host, from before it is opened until this is dropped.
@@ -18,14 +20,15 @@ pub(crate) struct Busy {
     most: Option<usize>,
     /// Those that it has, as often as there are others who have it.
     holds: BTreeMap<String, Rc<()>>,
-    /// A connection that was to be opened has found room at none of those that may be used now.
-    is_full: bool,
+    /// A connection that was to be opened has found room at none of those that may be used now: until one ends, or this is over,
+    /// since another host may be back.
+    full_until: Option<Instant>,
 }
 
 impl Busy {
     /// Each host may have so many from now on.
     pub(crate) fn limit(&mut self, most: Option<usize>) {
-        (self.most, self.is_full) = (most, false);
+        (self.most, self.full_until) = (most, None);
     }
 
     /// Connections that all of them together may have.
@@ -46,19 +49,25 @@ impl Busy {
         Some(HostHold { _route: self.holds.entry(host.to_owned()).or_default().clone() })
     }
 
-    /// None of them had room; until one of the route's connections ends, it is no use to look again.
-    pub(crate) fn found_full(&mut self) {
-        self.is_full = true;
+    /// None of them had room.
+    pub(crate) fn found_full(&mut self, now: Instant) {
+        self.full_until = Some(now + LATER_MAX);
     }
 
-    /// A connection has ended, or has come to another host than the first.
-    pub(crate) fn look_again(&mut self) {
-        self.is_full = false;
+    /// A connection has ended, has come to another host than the first, or there are other hosts. Whether they were full.
+    pub(crate) fn look_again(&mut self) -> bool {
+        self.full_until.take().is_some()
     }
 
-    /// Whether that is so.
+    /// Whether they were when somebody looked last.
     pub(crate) fn is_full(&self) -> bool {
-        self.is_full
+        self.full_until.is_some()
+    }
+
+    /// For how long it is no use to look again.
+    pub(crate) fn full_for(&self, now: Instant) -> Option<Duration> {
+        let left = self.full_until?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 }
 

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::{LEASE_AGAIN, Rate};
+use crate::limits::{LEASE_AGAIN, LEASE_FREE, Rate};
 use crate::warmup::{Allowed, Asking, Schedule};
 
-/// Who has one: an address, at a site, by a schedule.
-pub(crate) type Key = (Arc<str>, Arc<str>, IpAddr);
+/// Who has one: an address, at a site, by a schedule. One that a reload has changed is another one, also where a route still
+/// goes by the old one.
+pub(crate) type Key = (Arc<str>, Arc<Schedule>, IpAddr);
 
 /// What an address may send to a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,14 @@ struct Lease {
 #[derive(Clone, Copy, Debug)]
 enum Held {
     Nothing,
-    Free,
-    Some { left: u32, until: Instant },
+    /// Until it is asked for again: sites are many, and most are not met for long.
+    Free {
+        until: Instant,
+    },
+    Some {
+        left: u32,
+        until: Instant,
+    },
     Spent(Spent),
 }
 
@@ -60,7 +67,7 @@ impl Leases {
     /// What is left.
     pub(crate) fn left(&self, key: &Key, now: Instant) -> Left {
         match self.held.get(key).map(|lease| lease.held) {
-            Some(Held::Free) => Left::Free,
+            Some(Held::Free { until }) if until > now => Left::Free,
             Some(Held::Some { left, until }) if left > 0 && until > now => Left::Some(left as usize),
             Some(Held::Spent(spent)) if spent.until > now => Left::Spent(spent),
             _ => Left::Unknown,
@@ -118,7 +125,7 @@ impl Leases {
             return Vec::new();
         };
         lease.held = match allowed {
-            Allowed::Freely => Held::Free,
+            Allowed::Freely => Held::Free { until: now + LEASE_FREE },
             Allowed::Some { count, .. } => Held::Some { left: *count, until },
             Allowed::Spent { cap, .. } => Held::Spent(Spent { cap: Some(*cap), until }),
             Allowed::Unknown(_) => Held::Spent(Spent { cap: None, until: now + LEASE_AGAIN }),
@@ -146,17 +153,16 @@ impl Leases {
     /// Forgets what is over: days have many sites.
     pub(crate) fn tidy(&mut self, now: Instant) {
         self.held.retain(|_, lease| match lease.held {
-            Held::Free => true,
             _ if !lease.waiting.is_empty() => true,
-            Held::Some { until, .. } | Held::Spent(Spent { until, .. }) => until > now,
+            Held::Free { until } | Held::Some { until, .. } | Held::Spent(Spent { until, .. }) => until > now,
             Held::Nothing => false,
         });
     }
 }
 
 /// Who has a lease.
-pub(crate) fn key(site: &Arc<str>, schedule: &Schedule, source: IpAddr) -> Key {
-    (site.clone(), schedule.name.clone(), source)
+pub(crate) fn key(site: &Arc<str>, schedule: &Arc<Schedule>, source: IpAddr) -> Key {
+    (site.clone(), schedule.clone(), source)
 }
 
 #[cfg(test)]
@@ -197,7 +203,8 @@ mod tests {
         leases.want(&key, &slow, (1, 1), again);
         let asked = leases.take_asked();
         leases.answered(&asked[0], &Allowed::Freely, again, again);
-        assert_eq!(leases.left(&key, again + Duration::from_secs(900_000)), Left::Free);
+        assert_eq!(leases.left(&key, again + Duration::from_secs(900)), Left::Free);
+        assert_eq!(leases.left(&key, again + LEASE_FREE), Left::Unknown, "it is asked for again");
         assert!(!leases.has_asked());
     }
 

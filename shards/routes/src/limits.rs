@@ -7,7 +7,7 @@ use crate::breaker::Patience;
 use crate::warmup::Schedule;
 
 /// So many in so much time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate {
     /// How many.
     pub count: u32,
@@ -161,6 +161,8 @@ pub const PRESSED_FOR: Duration = Duration::from_secs(3600);
 pub const SUSPENDED_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// A shard is allowed this part of a step of a warm-up at once: of what it has, all is lost for the day when it is killed.
 pub const LEASES_A_STEP: u32 = 8;
+/// So long a shard believes that an address has warmed up at a site.
+pub const LEASE_FREE: Duration = Duration::from_secs(3600);
 /// After this time a warm-up of which nothing could be known is asked for again.
 pub const LEASE_AGAIN: Duration = Duration::from_secs(5);
 /// Addresses whose warm-up is remembered, by schedule (some 200 bytes each); beyond it, the one is forgotten that was not used

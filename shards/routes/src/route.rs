@@ -163,8 +163,11 @@ impl<T: Waiting> Route<T> {
         let unproven = self.site.login.is_some() && self.open == 0 && self.opening > 0;
         let takers = self.opening + self.fresh + self.idle;
         let most = self.feedback.most(self.shape.connections, now).min(self.busy.most(&self.hosts));
-        if paused || self.busy.is_full() || unproven || connections >= most || self.ready.len() <= takers {
+        if paused || unproven || connections >= most || self.ready.len() <= takers {
             return Wish::Nothing;
+        }
+        if let Some(wait) = self.busy.full_for(now) {
+            return Wish::Later(wait);
         }
         if let Some(rate) = &mut self.rate
             && rate.tokens(now) <= takers

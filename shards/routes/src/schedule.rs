@@ -165,6 +165,7 @@ impl<T: Waiting> Routes<T> {
         }
         if !Arc::ptr_eq(&route.hosts, hosts) {
             route.hosts = hosts.clone();
+            route.busy.look_again();
         }
         if !Arc::ptr_eq(&route.shape, shape) {
             route.reshape(shape, now);
@@ -261,11 +262,11 @@ impl<T: Waiting> Routes<T> {
     pub fn attempted(&mut self, id: RouteId, attempt: Attempt, now: Instant, reason: &str) -> Vec<T> {
         let route = &mut self.routes[id.0];
         route.opening -= 1;
-        route.busy.look_again();
+        let was_full = route.busy.look_again();
         if attempt == Attempt::Full {
             self.connections -= 1;
             if route.open + route.opening > 0 {
-                route.busy.found_full();
+                route.busy.found_full(now);
             }
             self.want(id.0, now);
             return Vec::new();
@@ -274,7 +275,7 @@ impl<T: Waiting> Routes<T> {
             route.open += 1;
             route.fresh += 1;
             route.succeed();
-            if route.site.login.is_some() || route.turns.allowance.is_limited() {
+            if was_full || route.site.login.is_some() || route.turns.allowance.is_limited() {
                 // Others have waited for this, or for what an attempt beside it has given back.
                 self.want(id.0, now);
             }

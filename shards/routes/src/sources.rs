@@ -206,6 +206,12 @@ impl Turns {
             return if tried.is_empty() { Origin::System } else { Origin::Nowhere };
         }
         let able = self.able(site, is_ipv4, tried, addresses, now);
+        let is_spent = |source: IpAddr| matches!(self.left(site, source, addresses, now), Left::Spent(_));
+        let others = || site.sources.iter().copied().filter(|source| !tried.contains(source));
+        if self.warms && able.iter().copied().all(is_spent) && others().any(|source| !is_spent(source)) {
+            // Those of the other family may.
+            return Origin::Nowhere;
+        }
         let has_lease = |source| self.left(site, source, addresses, now) != Left::Unknown;
         let mut free: Vec<IpAddr> = able.iter().copied().filter(|source| has_lease(*source)).collect();
         free.retain(|source| self.allowance.is_free(*source, now));

@@ -12,7 +12,7 @@ use crate::limits::{LEASES_A_STEP, Rate, WARMING_ADDRESSES, WARMING_SITES};
 const DAY_MS: u64 = 86_400_000;
 
 /// What a new source address may send to a site.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Schedule {
     /// Its name.
     pub name: Arc<str>,
@@ -108,6 +108,12 @@ impl Ledger {
     pub fn ask(&mut self, asking: &Asking, now_ms: u64) -> Allowed {
         self.turn(now_ms);
         let key = (asking.source, asking.schedule.name.to_string());
+        let today = self.today;
+        if let Some(known) = self.all.get_mut(&key) {
+            // Of a clock that was ahead.
+            known.began = known.began.min(today);
+            known.used = today;
+        }
         let known = self.all.get(&key);
         let Some(step) = asking.schedule.step(known.map(|known| known.began), now_ms) else { return Allowed::Freely };
         let given = known.and_then(|known| known.sites.get(&asking.site));
@@ -121,9 +127,7 @@ impl Ledger {
             return Allowed::Unknown(format!("{WARMING_SITES} sites have had mail of addresses that warm up today"));
         }
         let count = asking.count.clamp(1, (cap.count / LEASES_A_STEP).max(1)).min(left);
-        let today = self.today;
         let warming = self.entry(key);
-        warming.used = today;
         warming.sites.insert(asking.site.clone(), Given { from_ms: step.from_ms, count: used + count });
         Allowed::Some { count, until_ms }
     }
@@ -143,7 +147,8 @@ impl Ledger {
     /// Counts are of one day.
     fn turn(&mut self, now_ms: u64) {
         let today = now_ms / DAY_MS;
-        if self.today != today {
+        // A clock that was set back makes nothing of what was counted undone.
+        if self.today < today {
             self.today = today;
             self.all.values_mut().for_each(|warming| warming.sites.clear());
         }

@@ -194,7 +194,7 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
             return true;
         }
     };
-    if !is_within_limits(shard, &settings, about, sender, endings) {
+    if !is_within_limits(shard, &settings, about, &about.sender, endings) {
         return true;
     }
     let mut unique = Unique::new(&settings, "", "");

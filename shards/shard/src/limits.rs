@@ -137,6 +137,8 @@ pub const SHOWN_BYTES: usize = 1 << 20;
 pub const CONNECT: Duration = Duration::from_secs(30);
 /// How long the preferred family of a host is ahead of the other one (RFC 8305 §5: a Connection Attempt Delay of 250 ms).
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses of a host that are of use.
+pub const ADDRESSES_PER_HOST: usize = 32;
 /// Addresses tried for one connection; a site with more is tried again later (Postfix stops after 5).
 pub const ADDRESSES_PER_ATTEMPT: usize = 8;
 /// Lines of the log about one fault at one address in [`FAULTS_TOLD_IN`]: enough to see that it goes on.

@@ -52,6 +52,8 @@ struct Candidate<'a> {
     /// Its number in the list.
     number: usize,
     address: SocketAddr,
+    /// Its host has addresses of both families.
+    is_of_both: bool,
     /// What is known of it; `None`: a local socket.
     place: Option<Place>,
     /// It has had its turn, or is out of the question.
@@ -102,6 +104,11 @@ pub(crate) async fn reach<W: World>(
             }
         };
         let mut goal = Goal { route, site, host, address };
+        if !shard.routes.borrow().has_room_at(route, &host.name) {
+            // Others came to it while the login was looked up.
+            search.candidates[number].over = false;
+            continue;
+        }
         let hold = shard.routes.borrow_mut().hold_host(route, &host.name);
         search.tell_last(shard, goal);
         let (mut place, mut connected) = (place, None);
@@ -229,10 +236,14 @@ impl<'a> Search<'a> {
         let mut candidates = Vec::new();
         for (number, host) in hosts.iter().enumerate() {
             let is_socket = matches!(host.speech, Speech::LmtpAt(_));
-            candidates.extend(host.addresses.iter().map(|address| Candidate {
+            // Somebody else's DNS says how many there are.
+            let addresses = &host.addresses[..host.addresses.len().min(limits::ADDRESSES_PER_HOST)];
+            let is_of_both = addresses.iter().any(SocketAddr::is_ipv4) && !addresses.iter().all(SocketAddr::is_ipv4);
+            candidates.extend(addresses.iter().map(|address| Candidate {
                 host,
                 number,
                 address: *address,
+                is_of_both,
                 place: (!is_socket).then(|| host.place(*address, &site.terms)),
                 over: false,
             }));
@@ -275,9 +286,7 @@ impl<'a> Search<'a> {
     /// Which address of a host comes first, and then, and so on: that of the family that was the quicker one, else of IPv6
     /// (RFC 6724 §2.1).
     fn rank_in_host<W: World>(&self, shard: &Shard<W>, candidate: &Candidate<'_>) -> impl Ord + Copy + use<W> {
-        let is_ipv4 = |address: &SocketAddr| address.is_ipv4();
-        let is_of_one = candidate.host.addresses.iter().all(is_ipv4) || !candidate.host.addresses.iter().any(is_ipv4);
-        if is_of_one {
+        if !candidate.is_of_both {
             return (false, false);
         }
         let now = shard.runtime.now();
@@ -287,7 +296,7 @@ impl<'a> Search<'a> {
 
     /// Who is tried next. A host that has as many connections as it may have is no reason to go to those of a worse preference.
     fn next<W: World>(&mut self, shard: &Shard<W>) -> Turn {
-        if self.tried == limits::ADDRESSES_PER_ATTEMPT {
+        if self.tried >= limits::ADDRESSES_PER_ATTEMPT {
             return Turn::Nobodys;
         }
         let (mut best, mut last_resort, mut best_full) = (None, None, None);

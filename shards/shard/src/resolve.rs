@@ -290,6 +290,11 @@ impl Plan {
         (site, Way { hosts, shaped })
     }
 
+    /// See [`dispatch::expiry_ms`].
+    fn expiry_ms(&self, recipient: &str, received_ms: u64) -> u64 {
+        dispatch::expiry_ms(&self.settings, Some(self.action), recipient, received_ms)
+    }
+
     /// Whether mail to two domains over the same hosts may leave from two addresses.
     fn keeps_domains(&self) -> bool {
         self.pool.as_ref().is_some_and(|(pool, _)| pool.pick == Pick::StickyDomain)
@@ -383,6 +388,7 @@ async fn ask_and_send<W: World>(
     (mut questions, sources, domain): (Wanted, &[IpAddr], &str),
     recipients: Indexed,
 ) {
+    let began = shard.runtime.now();
     loop {
         let mut answers = Vec::new();
         for (question, manner) in &questions {
@@ -397,6 +403,11 @@ async fn ask_and_send<W: World>(
             Resolved::Hosts(hosts) => {
                 let (site, way) = plan.way(settings, domain, hosts, sources);
                 let Some(more) = way.asks_more(&questions) else {
+                    let took = shard.runtime.now() - began;
+                    let recipients = match took < limits::LAST_ATTEMPT {
+                        true => recipients,
+                        false => still_in_time(shard, fresh, plan, recipients),
+                    };
                     return send(shard, fresh, plan, site, way, recipients);
                 };
                 questions = more;
@@ -404,6 +415,18 @@ async fn ask_and_send<W: World>(
             Resolved::Refused(outcome) => return refuse(shard, fresh, &recipients, &outcome),
         }
     }
+}
+
+/// Those recipients whose time is not over; the others have had their last attempt, and it has ended in the DNS.
+fn still_in_time<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, plan: &Plan, recipients: Indexed) -> Indexed {
+    let now_ms = shard.runtime.unix_ms();
+    let (late, rest): (Indexed, Indexed) = recipients
+        .into_iter()
+        .partition(|(_, recipient)| dispatch::until_ms(plan.expiry_ms(recipient, fresh.received_ms)) <= now_ms);
+    if !late.is_empty() {
+        refuse(shard, fresh, &late, &Outcome::Untried);
+    }
+    rest
 }
 
 /// Where a mail store of this name is, for LMTP.
@@ -629,9 +652,8 @@ fn send<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, plan: &Plan, site: Site, 
     let most = way.shaped.shape.recipients.unwrap_or(usize::MAX).min(limits::RECIPIENTS_PER_TICKET);
     while !recipients.is_empty() {
         let rest = recipients.split_off(recipients.len().min(most));
-        let expiry =
-            |recipient: &str| dispatch::expiry_ms(&plan.settings, Some(plan.action), recipient, fresh.received_ms);
-        let expiry_ms = recipients.iter().map(|(_, recipient)| expiry(recipient)).min().unwrap_or(0);
+        let expiry = |(_, recipient): &(u16, String)| plan.expiry_ms(recipient, fresh.received_ms);
+        let expiry_ms = recipients.iter().map(expiry).min().unwrap_or(0);
         let until_ms = dispatch::until_ms(expiry_ms);
         let bytes = fresh.body.as_ref().map_or(0, |body| body.len());
         let Some(taken) = shard.stock.take(&site, sender, bytes, dispatch::in_air(shard)) else {

@@ -24,12 +24,8 @@ pub(crate) fn differs(relay: &Relay, flags: Flags) -> bool {
 
 /// The reverse-path that the next server is told of an envelope.
 pub(crate) fn of(settings: &Settings, relay: &Relay, message: Message<'_>, envelope: &Envelope) -> String {
-    let forwarded = || {
-        let (_, domain) = split_address(envelope.original.as_deref().filter(|_| relay.srs)?)?;
-        settings.config.srs.forwarded(message.sender, domain, message.received_ms)
-    };
     // An address that leads back to a sender elsewhere can have nothing put in.
-    if let Some(made) = forwarded() {
+    if let Some(made) = forwarded(settings, relay, message, envelope) {
         return relay.reverse_path(&made).into_owned();
     }
     let path = relay.reverse_path(message.sender);
@@ -43,12 +39,21 @@ pub(crate) fn of_failure(settings: &Settings, message: Message<'_>, envelope: &E
     let kind = envelope.action.and_then(|action| settings.config.actions.get(action)).map(|action| &action.kind);
     match kind {
         Some(ActionKind::Relay(relay)) if is_variable(relay, message.flags) => {
+            if forwarded(settings, relay, message, envelope).is_some() {
+                return None;
+            }
             variable(settings, &relay.reverse_path(message.sender), envelope)
         }
         Some(ActionKind::Relay(_)) => None,
         _ if message.flags.contains(Flags::VERP) => variable(settings, message.sender, envelope),
         _ => None,
     }
+}
+
+/// The address of ours that leads back to the sender, where this envelope is forwarded with one.
+fn forwarded(settings: &Settings, relay: &Relay, message: Message<'_>, envelope: &Envelope) -> Option<String> {
+    let (_, domain) = split_address(envelope.original.as_deref().filter(|_| relay.srs)?)?;
+    settings.config.srs.forwarded(message.sender, domain, message.received_ms)
 }
 
 fn is_variable(relay: &Relay, flags: Flags) -> bool {

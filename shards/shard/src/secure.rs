@@ -110,9 +110,7 @@ pub async fn shake(
                 // Boxed: most servers have all their certificates.
                 Box::pin(ask.find_certificate(&shelf, &name)).await;
             }
-            let channel = signed(ask, stream, first).await?;
-            // Answers come in groups.
-            channel
+            signed(ask, stream, first).await?
         }
     };
     conclude(ask, stream, channel, plain).await

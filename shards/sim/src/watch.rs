@@ -2,7 +2,7 @@
 //! hears every event of the engine, and looks at what all that is queued waits for, as an administrator would.
 //!
 //! Expiry is by the clock on the wall, which may be set. A message has outlived it if it was over for all of a minute, however
-//! the clock was set in that.
+//! the clock was set in that. While a clock that was set back shows times that it has shown before, nothing is held against it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,17 +20,22 @@ use crate::promises::{Broken, Ledger};
 pub(crate) struct Wall {
     /// When it was set, and by how many milliseconds it is wrong since then.
     set: RefCell<Vec<(Duration, i64)>>,
+    /// The latest that it has shown before it was set back.
+    highest_ms: Cell<u64>,
 }
 
 impl Default for Wall {
     fn default() -> Self {
-        Self { set: RefCell::new(vec![(Duration::ZERO, 0)]) }
+        Self { set: RefCell::new(vec![(Duration::ZERO, 0)]), highest_ms: Cell::new(0) }
     }
 }
 
 impl Wall {
     /// Sets it.
     pub(crate) fn set(&self, world: &SimWorld, ahead_ms: i64) {
+        if ahead_ms < self.ahead_ms() {
+            self.highest_ms.set(self.highest_ms.get().max(world.unix_ms()));
+        }
         self.set.borrow_mut().push((world.elapsed(), ahead_ms));
         world.set_wall_ahead_ms(ahead_ms);
     }
@@ -117,6 +122,8 @@ impl Watch {
     /// A message was in the queue at this time.
     fn judge(&self, at: Duration, expiry_ms: u64, what: impl Fn() -> String) {
         let least_ms = self.wall.least_ms(at);
+        // What was put off by a clock that was ahead comes when a clock that was set back has come so far again.
+        let expiry_ms = expiry_ms.max(self.wall.highest_ms.get());
         if least_ms <= expiry_ms || at < self.runs.get() + EXPIRY_GRACE {
             return;
         }

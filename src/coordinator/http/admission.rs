@@ -15,15 +15,18 @@ use base64::engine::general_purpose::STANDARD;
 use ringpost_conf::{Config, Users};
 use ringpost_shard::{Guard, Login, Origin, Verdict};
 use ringpost_smtp::server::{Proof, Secret};
+use tokio::sync::Semaphore;
 
 use crate::coordinator::Coordinator;
-use crate::limits::{PAGE_LOGIN_BELIEVED, PAGE_LOGINS_KEPT};
+use crate::limits::{PAGE_CREDENTIALS_BYTES, PAGE_JUDGED, PAGE_LOGIN_BELIEVED, PAGE_LOGINS_KEPT};
 
 /// What is known of visitors, for one configuration.
 pub struct Admission {
     /// So that nothing that is kept here means anything elsewhere.
     salt: Option<hmac::Key>,
     known: Mutex<Option<Known>>,
+    /// For logins that are judged.
+    places: Semaphore,
 }
 
 /// Of one configuration: the next may have other users.
@@ -39,7 +42,11 @@ impl Admission {
     pub fn new() -> Self {
         let mut salt = [0; digest::SHA256_OUTPUT_LEN];
         let filled = rand::fill(&mut salt).is_ok();
-        Self { salt: filled.then(|| hmac::Key::new(hmac::HMAC_SHA256, &salt)), known: Mutex::default() }
+        Self {
+            salt: filled.then(|| hmac::Key::new(hmac::HMAC_SHA256, &salt)),
+            known: Mutex::default(),
+            places: Semaphore::new(PAGE_JUDGED),
+        }
     }
 
     /// Who is asked with this configuration; `None`: everybody may see it.
@@ -104,6 +111,10 @@ pub async fn admit(coordinator: &Coordinator, from: SocketAddr, headers: &Header
         return Ok(());
     }
     let Some((user, password)) = credentials.reveal().split_once(':') else { return Err(refused()) };
+    // Those who read their mail must not wait for the visitors of the page.
+    let Ok(_place) = admission.places.try_acquire() else {
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "too many log in at once\n"));
+    };
     let proof = Proof::Password { user: user.to_owned(), password: Secret::new(password.to_owned()) };
     let login = Login { from: Origin::Host(from.ip()), book: guard.book(user), proof, binding: None, proceeding: None };
     match coordinator.logins.judge(&coordinator.tables(), login).await {
@@ -119,8 +130,11 @@ pub async fn admit(coordinator: &Coordinator, from: SocketAddr, headers: &Header
     }
 }
 
-/// `Basic` (RFC 7617 §2): user and password with a colon between.
+/// `Basic` (RFC 7617 §2): user and password with a colon between. None are as long as what is not even looked at.
 fn basic(header: &HeaderValue) -> Option<Secret> {
+    if header.len() > PAGE_CREDENTIALS_BYTES {
+        return None;
+    }
     let (scheme, text) = header.to_str().ok()?.split_once(' ')?;
     let bytes = scheme.eq_ignore_ascii_case("Basic").then(|| STANDARD.decode(text.trim()).ok())??;
     String::from_utf8(bytes).ok().map(Secret::new)
@@ -168,6 +182,8 @@ mod tests {
         };
         assert_eq!(read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").as_deref(), Some("Aladdin:open sesame"));
         assert_eq!(read("basic  dGVzdDoxMjPCow==").as_deref(), Some("test:123£"));
+        let long = format!("Basic {}", "QUFB".repeat(PAGE_CREDENTIALS_BYTES / 4));
+        assert_eq!(read(&long), None, "too long");
         for none in ["Basic", "Bearer QWxhZGRpbg==", "Basic %%%", "Basic /w=="] {
             assert_eq!(read(none), None, "{none}");
         }

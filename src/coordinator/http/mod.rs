@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -47,10 +47,14 @@ pub async fn serve(listener: TcpListener, coordinator: Arc<Coordinator>) {
 /// Lets through what the configuration shows, to whom it shows it.
 async fn guard(
     State(coordinator): State<Arc<Coordinator>>,
-    ConnectInfo(Visitor(from)): ConnectInfo<Visitor>,
+    ConnectInfo(Visitor { from, is_encrypted }): ConnectInfo<Visitor>,
     request: Request,
     next: Next,
 ) -> Response {
+    // One that came before a reload has asked for it: nobody may be made to send a password on it.
+    if !is_encrypted && coordinator.config().http.as_ref().is_some_and(|http| http.pki.is_some()) {
+        return (StatusCode::FORBIDDEN, [(CONNECTION, "close")], "encrypted connections only\n").into_response();
+    }
     if let Err(refusal) = admission::admit(&coordinator, from, request.headers()).await {
         return refusal;
     }
