@@ -10,7 +10,7 @@ use crate::parse::schema::{Form, Shape, Use};
 use crate::report::{Report, did_you_mean};
 use crate::source_text::Span;
 use crate::tables::ServiceKind;
-use crate::values::Rate;
+use crate::values::{Rate, is_greeting_name};
 
 /// One rule becomes an action and one or two `match` lines (D1–D8). What could not be read is left out; the rest is checked.
 pub(crate) fn rule(rule: OldRule, name: &str, broken: bool, reports: &mut Vec<Report>) -> Vec<Said> {
@@ -166,6 +166,10 @@ fn relay_url(via: &Word, keyword: Span, action: &mut Options, reports: &mut Vec<
     }
     let word = |text: String| Word { text: text.into(), quoted: true, span: via.span };
     if scheme == "backup" {
+        if !is_greeting_name(rest) {
+            let message = format!("not an address, network or host: `{rest}`");
+            return reports.push(Report::new("E0507", via.span, message));
+        }
         let arg = backup(Arg::Word(word(rest.to_owned())));
         return action.0.push(OptionLine {
             name: "backup",

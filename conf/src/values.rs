@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringpost_address::{is_domain_name, parse_literal};
+
 /// Largest first, in milliseconds.
 const UNITS: [(&str, u64); 6] =
     [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -40,6 +42,11 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 pub(crate) fn percent(text: &str) -> Option<u8> {
     let (number, unit) = split_digits(text)?;
     u8::try_from(number).ok().filter(|n| *n <= 100 && unit == "%")
+}
+
+/// Whether it is a name to say in a greeting: a domain, or an address literal (RFC 5321 §4.1.3).
+pub(crate) fn is_greeting_name(text: &str) -> bool {
+    is_domain_name(text) || parse_literal(text).is_some()
 }
 
 /// So many in so much time.

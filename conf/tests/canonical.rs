@@ -175,3 +175,12 @@ fn s16_a_comment_behind_a_quote_stays_a_comment() {
         "action \"a\" maildir \"/m/%{rcpt.domain[0:7]}\" # ok W0806 archive\nmatch from any for any action \"a\"\n";
     assert_eq!(one(text), expected);
 }
+
+#[test]
+fn s16_a_backup_that_is_no_host_is_refused_in_the_old_words_as_in_the_new() {
+    let files = |text: &str| ringpost_conf::Memory::default().with("c", text);
+    for text in ["accept for any relay via \"backup://mx2.;x.org\"\n", "action a relay backup mx \"mx2.;x.org\"\n"] {
+        let reports = convert(&files(text), Path::new("c"), &ringpost_conf::Options::default()).expect_err(text);
+        assert_eq!(reports.iter().map(|report| report.code).collect::<Vec<_>>(), ["E0507"], "{text}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use ringpost_address::{is_domain_name, parse_ip, parse_literal};
+use ringpost_address::parse_ip;
 
 use super::ast::{Arg, At, Targ, TargKind, Word};
 use super::form::alternatives;
@@ -122,10 +122,9 @@ impl Statement<'_> {
         Err(self.error(code, word.span, format!("{message}: `{}`", word.text)))
     }
 
-    /// A name to say in a greeting: a domain, or an address literal (RFC 5321 §4.1.3).
+    /// See [`values::is_greeting_name`].
     fn host_name(&mut self, who: &str) -> Result<Arg, Stop> {
-        let right = |text: &str| is_domain_name(text) || parse_literal(text).is_some();
-        self.checked(who, "a host name", right, "E0507", "not an address, network or host")
+        self.checked(who, "a host name", values::is_greeting_name, "E0507", "not an address, network or host")
     }
 
     fn names(&mut self, who: &str, braces: bool) -> Result<Arg, Stop> {

@@ -84,7 +84,12 @@ impl Days {
                 }
                 return;
             };
-            let source = match self.routes.origin(id, true, &[], self.now) {
+            // As the shard does: IPv4 here, since that is where addresses warm up; else IPv6.
+            let origin = match self.routes.origin(id, true, &[], self.now) {
+                Origin::Nowhere => self.routes.origin(id, false, &[], self.now),
+                origin => origin,
+            };
+            let source = match origin {
                 Origin::Address(source) => source,
                 Origin::System => [0, 0, 0, 0].into(),
                 Origin::Nowhere => panic!("an attempt that comes to nothing pauses the route"),
@@ -128,7 +133,7 @@ impl Days {
         let host = Host {
             preference: 0,
             name: "mx".into(),
-            addresses: vec!["198.51.100.1:25".parse().expect("an address")],
+            addresses: ["198.51.100.1:25", "[2001:db8::25]:25"].map(|one| one.parse().expect("an address")).into(),
             channel: Default::default(),
             tlsa: None,
             held: None,
@@ -215,6 +220,16 @@ fn s78_what_a_new_address_may_not_send_leaves_from_the_others_of_its_pool() {
         let from_new = days.on(3, "a", NEW);
         assert_eq!(from_new, if pick == Pick::StickySender { 100 } else { 50 }, "{pick:?}: all are equal now");
     }
+}
+
+#[test]
+fn s78_what_a_new_address_may_not_send_leaves_from_one_of_the_other_family() {
+    let mut days = Days::new();
+    let other: IpAddr = "2001:db8::2".parse().expect("an address");
+    let site = of_pool("a", Pick::Cycle, &[NEW, other], &a_day(&[5, 10]));
+    days.push(&site, &Shape { messages_per_connection: 1, ..Shape::default() }, 100);
+    days.carry();
+    assert_eq!((days.on(1, "a", NEW), days.on(1, "a", other)), (5, 95));
 }
 
 #[test]
