@@ -154,8 +154,7 @@ pub const SIGNATURE: Duration = Duration::from_secs(5);
 /// Handshakes that one thread takes a step further before it hands them back together: beyond it little is gained.
 pub const ANSWERS_TOGETHER: usize = 16;
 /// But none waits longer than that for those behind it, and for the one that is under way then. Sixteen signatures with
-/// RSA-2048 take some 4 ms: with fewer at a time a shard on the same processor is woken for each event of their clients, which
-/// costs as much as a third of a signature.
+/// RSA-2048 take some 4 ms; with fewer at a time a shard on the same processor is woken more often.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(5);
 /// How many of the engine's cores there are for each thread that waits for signatures.
 pub const CORES_PER_SIGNER: usize = 8;
