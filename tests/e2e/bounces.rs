@@ -132,7 +132,7 @@ fn s101_strangers_have_reports_sent_to_others_within_limits() {
     let withheld = |count: u64, line: &str| {
         wait_until("it is counted", SOON, || server.metric("bounces_withheld") == count);
         wait_until("it is told", SOON, || server.printed().matches(" withheld limit=").count() as u64 == count);
-        assert!(server.printed().contains(line), "no {line}");
+        wait_until(line, SOON, || server.printed().contains(line));
     };
     let mut client = stranger(port, [198, 51, 100, 1]);
     submit(&mut client, "a@one.example", 4);

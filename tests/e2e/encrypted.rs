@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::authority::{Authority, Kind};
 use crate::support::secure_sink::{Offer, SecureSink};
 use crate::support::wait::wait_for;
+use crate::support::wait_until;
 use crate::support::{Server, Setup};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -117,8 +118,7 @@ fn s74_five_schemes_have_five_meanings() {
             assert!(may, "{sender} was said in clear to {}", hosts[*number]);
         }
     }
-    let log = server.printed();
-    assert!(log.contains("tls    to=mx.starttls.example[127.1.0.2]"), "{log}");
+    wait_until("it is told", SOON, || server.printed().contains("tls    to=mx.starttls.example[127.1.0.2]"));
 }
 
 #[test]

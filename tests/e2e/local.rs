@@ -150,7 +150,7 @@ fn s31_each_users_mail_is_his_own() {
         }
         let out = fs::read_to_string(home.join("out")).expect("a text");
         assert!(out.starts_with(&format!("{uid}\nReturn-Path: <s@source.example>\n")), "{out}");
-        assert!(server.printed().contains(&format!("relay=mbox as={uid}:{uid} ")), "{}", server.printed());
+        wait_until("it is told", SOON, || server.printed().contains(&format!("relay=mbox as={uid}:{uid} ")));
     }
 }
 

@@ -196,7 +196,7 @@ fn s139_other_users_leave_mail_while_there_is_no_server() {
     assert_eq!(maildir::messages(&server.dir().join("mail")).len(), 2, "each once, and nothing else");
     let bad = fs::read_dir(server.state.join("spool")).expect("made").flatten();
     assert_eq!(bad.filter(|entry| entry.path().extension().is_some_and(|end| end == "bad")).count(), 3);
-    assert!(server.printed().contains("a file with 2 links"), "{}", server.printed());
+    wait_until("it is told", PICKED_UP, || server.printed().contains("a file with 2 links"));
 }
 
 #[test]
