@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::srs;
 use crate::support::mail::wait_for_all;
 use crate::support::{Script, Server, Setup, Sink, maildir, wait_until};
 
@@ -148,13 +149,7 @@ fn complaints_to_a_named_address_are_told_of_and_go_where_the_rules_say() {
 #[test]
 fn srs_reports_about_forwarded_mail_are_told_of_and_go_on_to_the_sender() {
     let sink = Sink::open();
-    let server = Setup::new(format!(
-        "srs key \"secret\"\ntable lists {{ \"all@here.example\" = \"you@there.example\" }}\n\
-         action \"lists\" expand-only virtual <lists>\naction \"out\" relay host \"smtp+notls://{}\" srs\n\
-         match from any for domain \"here.example\" action \"lists\"\nmatch for any action \"out\"\n",
-        sink.address
-    ))
-    .start();
+    let server = srs::forwarder(&sink);
     let mut client = server.client();
     assert_eq!(client.submit("gilles@poolp.example", &["all@here.example"], b"Subject: x\r\n\r\nhello\r\n").code, 250);
     let path = sink.wait_for(1, SOON)[0].from.clone();

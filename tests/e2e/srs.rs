@@ -3,9 +3,20 @@
 use std::time::Duration;
 
 use crate::support::mail::wait_for_all;
-use crate::support::{Client, Setup, Sink, cli};
+use crate::support::{Client, Server, Setup, Sink, cli};
 
 const SOON: Duration = Duration::from_secs(20);
+
+/// Forwards mail to `all@here.example` to `you@there.example`, under an address of its own.
+pub fn forwarder(sink: &Sink) -> Server {
+    let rules = format!(
+        "srs key \"secret\"\ntable lists {{ \"all@here.example\" = \"you@there.example\" }}\n\
+         action \"lists\" expand-only virtual <lists>\naction \"out\" relay host \"smtp+notls://{}\" srs\n\
+         match from any for domain \"here.example\" action \"lists\"\nmatch for any action \"out\"\n",
+        sink.address
+    );
+    Setup::new(rules).start()
+}
 
 /// A message from there; the code of its last reply.
 fn submit(client: &mut Client, from: &str, to: &str) -> u16 {
@@ -15,13 +26,7 @@ fn submit(client: &mut Client, from: &str, to: &str) -> u16 {
 #[test]
 fn srs_forwarded_mail_has_an_address_of_ours_that_leads_back() {
     let sink = Sink::open();
-    let server = Setup::new(format!(
-        "srs key \"secret\"\ntable lists {{ \"all@here.example\" = \"you@there.example\" }}\n\
-         action \"lists\" expand-only virtual <lists>\naction \"out\" relay host \"smtp+notls://{}\" srs\n\
-         match from any for domain \"here.example\" action \"lists\"\nmatch for any action \"out\"\n",
-        sink.address
-    ))
-    .start();
+    let server = forwarder(&sink);
     let mut client = server.client();
     assert_eq!(submit(&mut client, "gilles@poolp.example", "all@here.example"), 250);
     let forwarded = sink.wait_for(1, SOON)[0].clone();

@@ -1,5 +1,7 @@
 //! Two ends in memory: which certificates are believed, and what the bytes between them are.
 
+mod support;
+
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -36,25 +38,8 @@ impl World {
     }
 
     /// Shakes hands.
-    fn meet(&self, mut client: Channel) -> Result<(Channel, ServerConnection), String> {
-        let mut server = ServerConnection::new(self.server.clone()).unwrap();
-        let (mut to_server, mut plain) = (Vec::new(), Vec::new());
-        for _ in 0..10 {
-            client.take_output(&mut to_server);
-            let mut wire = &to_server[..];
-            while !wire.is_empty() {
-                server.read_tls(&mut wire).unwrap();
-                server.process_new_packets().map_err(|error| format!("server: {error}"))?;
-            }
-            to_server.clear();
-            let mut to_client = Vec::new();
-            while server.wants_write() {
-                server.write_tls(&mut to_client).unwrap();
-            }
-            client.receive(&to_client, &mut plain).map_err(|failure| failure.to_string())?;
-        }
-        assert!(plain.is_empty() && !client.is_handshaking() && !server.is_handshaking());
-        Ok((client, server))
+    fn meet(&self, client: Channel) -> Result<(Channel, ServerConnection), String> {
+        support::shake(client, ServerConnection::new(self.server.clone()).unwrap())
     }
 }
 

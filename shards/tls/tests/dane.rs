@@ -1,10 +1,12 @@
 //! Two ends in memory: which certificates TLSA records make good.
 
+mod support;
+
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData, date_time_ymd};
-use ringpost_tls::{Channel, Connector, Digests};
+use ringpost_tls::{Connector, Digests};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
@@ -55,28 +57,8 @@ impl World {
     fn meet(&self, also: Option<&str>, records: &[Vec<u8>]) -> Result<(), String> {
         let records: Vec<Box<[u8]>> = records.iter().map(|record| record.clone().into()).collect();
         let client = self.connector.connect_pinned("mx.example", also, &records).map_err(|refused| refused.0)?;
-        shake(client, ServerConnection::new(self.server.clone()).unwrap())
+        support::shake(client, ServerConnection::new(self.server.clone()).unwrap()).map(drop)
     }
-}
-
-fn shake(mut client: Channel, mut server: ServerConnection) -> Result<(), String> {
-    let (mut to_server, mut plain) = (Vec::new(), Vec::new());
-    for _ in 0..10 {
-        client.take_output(&mut to_server);
-        let mut wire = &to_server[..];
-        while !wire.is_empty() {
-            server.read_tls(&mut wire).unwrap();
-            server.process_new_packets().map_err(|error| format!("server: {error}"))?;
-        }
-        to_server.clear();
-        let mut to_client = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut to_client).unwrap();
-        }
-        client.receive(&to_client, &mut plain).map_err(|failure| failure.to_string())?;
-    }
-    assert!(!client.is_handshaking() && !server.is_handshaking());
-    Ok(())
 }
 
 fn sha256(of: &[u8]) -> Vec<u8> {
