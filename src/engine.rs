@@ -121,6 +121,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::new(Counters::new())).collect();
     let cores = (config.shards.cores.len() >= shards).then(|| config.shards.cores.clone());
     let options = ring::Options { shards, cpus: cores, ..ring::Options::default() };
+    signers.mind(counters.clone());
     let all = Shards::new(orders, counters.clone());
     all.certificates.follow(&given.plan.identities, std::time::SystemTime::now());
     let coordination = coordinator::Start {

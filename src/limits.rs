@@ -151,11 +151,19 @@ pub const PAGE_LOGINS_KEPT: usize = 64;
 pub const HANDSHAKES_WAITING: usize = 1024;
 /// How long one waits for a signature from a keyholder that does not answer, or that is being started again.
 pub const SIGNATURE: Duration = Duration::from_secs(5);
-/// Handshakes that one thread takes a step further before it hands them back together: beyond it little is gained.
-pub const ANSWERS_TOGETHER: usize = 16;
-/// But none waits longer than that for those behind it, and for the one that is under way then. Sixteen signatures with
-/// RSA-2048 take some 4 ms; with fewer at a time a shard on the same processor is woken more often.
+/// Handshakes that one thread takes a step further together: they go to the keyholder in one letter, and back to their shards at
+/// once. Beyond it little is gained.
+pub const HANDSHAKES_TOGETHER: usize = 16;
+/// While there is mail: what comes back at once keeps it waiting.
+pub const HANDSHAKES_TOGETHER_BESIDE_MAIL: usize = 6;
+/// So long after a message there is mail.
+pub const MAIL_IS_THERE: Duration = Duration::from_secs(1);
+/// How often that is looked at, at most.
+pub const MAIL_LOOK: Duration = Duration::from_millis(20);
+/// But none waits longer than that for those behind it to come as far.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(5);
+/// What is signed in one letter, in bytes; of the 48 KiB that one handshake may have, one letter takes a single one.
+pub const TRANSCRIPTS_BYTES: usize = 56 * 1024;
 /// How many of the engine's cores there are for each thread that waits for signatures.
 pub const CORES_PER_SIGNER: usize = 8;
 
@@ -265,6 +273,7 @@ pub const USERS_WAITING: usize = 1024;
 const _: () = assert!(HELPER.as_secs() > MAILBOX_LOCK.as_secs() * 2, "a lock leaves time to write");
 const _: () = assert!(LANES_END.as_secs() > PROGRAM_END.as_secs());
 const _: () = assert!(PROGRAM_OUTPUT_BYTES * 4 < LETTER_BYTES, "output must fit a letter, however its bytes are shown");
+const _: () = assert!(TRANSCRIPTS_BYTES + HANDSHAKES_TOGETHER * 32 < LETTER_BYTES, "transcripts must fit a letter");
 const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");
 const _: () =
     assert!(LOOKUP_PROCESS.as_secs() + CUSTODY.as_secs() < LOOKUP_WAIT.as_secs(), "the supervisor answers in time");

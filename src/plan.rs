@@ -224,7 +224,8 @@ pub fn shards(config: &Config, cpus: usize) -> usize {
     }
 }
 
-/// How many threads of the engine wait for signatures, on a machine with so many processors for us.
+/// How many threads of the engine take handshakes, on a machine with so many processors for us, while there is no mail; there
+/// are as many others for while there is.
 pub fn signers(cpus: usize) -> usize {
     (cpus / CORES_PER_SIGNER).max(1)
 }

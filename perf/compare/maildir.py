@@ -21,7 +21,7 @@ sys.dont_write_bytecode = True
 import measure
 import peers
 import section
-from peers import LOAD_CORE, PORT, RUN
+from peers import LOAD_CORE, MTA_CORE, PORT, RUN
 
 # Whose all Maildirs are, and who Ringpost runs as: nobody.
 UID = 65534
@@ -205,7 +205,7 @@ def lines(chosen, results):
     out = [f"## Delivery to {asked.users:,} Maildirs", "", section.measured("maildir.py", *versions), ""]
     out += [
         f"Deliveries a second to {asked.users:,} virtual users of one uid, a message of 4 KiB to each, {TOGETHER} recipients a message, from the first",
-        f"command until the last is in its Maildir. Each server on core 0. Medians of {rounds} rounds (lowest to highest). *New*: no Maildir is",
+        f"command until the last is in its Maildir. Each server on core {MTA_CORE}. Medians of {rounds} rounds (lowest to highest). *New*: no Maildir is",
         "there before. Ringpost makes file and directories durable before it says that a message is delivered; OpenSMTPD the file alone.",
         "",
         section.row(["", *[peer.label for peer in chosen], *(["Ringpost : OpenSMTPD"] if len(chosen) == 2 else [])]),

@@ -24,7 +24,7 @@ import measure
 import peers
 import section
 import tls
-from peers import LOAD_CORE, PORT, RUN, pinned
+from peers import LOAD_CORE, MTA_CORE, PORT, RUN, pinned
 
 NAMES = "127.0.53.53"
 DOMAIN = "relay.test"
@@ -211,8 +211,8 @@ def lines(asked, chosen, results):
     versions = [f"{peer.label} {peer.version()}" for peer in chosen]
     out = ["## Relay to many sites", "", section.measured("relay.py", *versions), ""]
     out += [
-        "End to end: from the first message sent to the last one taken by its site. The server has core 0 with all its processes and threads; load,",
-        "receivers and name server share core 1. A site is a domain with an exchanger at a loopback address of its own; messages go to the sites in",
+        f"End to end: from the first message sent to the last one taken by its site. The server has core {MTA_CORE} with all its processes and threads; load,",
+        f"receivers and name server share core {LOAD_CORE}. A site is a domain with an exchanger at a loopback address of its own; messages go to the sites in",
         f"turn, 50 sessions send them. One run of about {asked.seconds} s each, every body checked. Over TLS the receivers offer STARTTLS and the servers do what",
         "they do by default. Figures are messages a second, and in brackets Ringpost's rate as a multiple.",
         "",
@@ -231,7 +231,7 @@ def lines(asked, chosen, results):
             else:
                 cell.append(f"{found['rate']:,.0f} (**{own['rate'] / found['rate']:.1f} ×**)")
         out.append(section.row(cell))
-    out += ["", f"Wanted: ≥ {WANTED} × in each row. † core 1 was busy for more than {LOAD_LIMIT:.0%} of the time, and is the limit."]
+    out += ["", f"Wanted: ≥ {WANTED} × in each row. † core {LOAD_CORE} was busy for more than {LOAD_LIMIT:.0%} of the time, and is the limit."]
     for peer in chosen:
         text = peer.configuration(True).replace(str(RUN), "target/peers/run")
         out += ["", f"{peer.label}:", "```", *text.rstrip().splitlines(), "```"]

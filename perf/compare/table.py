@@ -45,7 +45,7 @@ def sections(asked, chosen, results):
     out += ["", "## Inbound: messages of 4 KiB, durable at the 250", ""]
     out += [
         f"Messages per second, medians of {asked.rounds} rounds of {asked.seconds} s (lowest to highest), {measure.SESSIONS} sessions. "
-        "The server has core 0, the load core 1. In brackets how busy the server's core was: below 95 % the load, or the disk, was the limit.",
+        f"The server has core {peers.MTA_CORE}, which is the one that takes the disk's interrupts, the load core {peers.LOAD_CORE}. In brackets how busy the server's core was: below 95 % the load, or the disk, was the limit.",
         "",
     ]
     loads = [
@@ -56,7 +56,7 @@ def sections(asked, chosen, results):
     ]
     out += rates(chosen, by_name, loads)
     out += ["", "## Relay through a smart host, end to end", ""]
-    out += ["Source and sink on core 1, the server on core 0; until the last message is at the sink.", ""]
+    out += [f"Source and sink on core {peers.LOAD_CORE}, the server on core {peers.MTA_CORE}; until the last message is at the sink.", ""]
     out += relays(chosen, by_name)
     out += ["", "## Latency of the reply to the end of the message, at half of the saturation rate", ""]
     out += ["Pipelined clients; each server has run at full speed for 2 s before.", ""]

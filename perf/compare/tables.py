@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True
 import measure
 import peers
 import section
-from peers import LOAD_CORE, PORT, RUN
+from peers import LOAD_CORE, MTA_CORE, PORT, RUN
 
 ENTRIES = 1_000_000
 RATE = 1_000
@@ -241,7 +241,7 @@ def main():
 def lines(peer, sizes, empty, results, configuration, asked):
     out = ["## RCPT against tables of 1,000,000 entries", "", section.measured("tables.py", f"Ringpost {peer.version()}"), ""]
     out += [
-        f"The server has core 0, the client core 1. Latency of RCPT at {RATE:,} a second over {CLIENTS} connections, each sent when its time",
+        f"The server has core {MTA_CORE}, the client core {LOAD_CORE}. Latency of RCPT at {RATE:,} a second over {CLIENTS} connections, each sent when its time",
         f"has come; every tenth recipient is in no table and costs all its derived keys. *Beside*: with {BESIDE:,} messages a second",
         f"going through. Medians of {asked.rounds} rounds of {asked.seconds} s (lowest to highest). *Most*: transactions of {PER_TRANSACTION} recipients, pipelined, of one client",
         "in Python, which is the limit on the static table. Recipients are chosen at random, so that next to none is in a cache.",

@@ -22,7 +22,7 @@ sys.dont_write_bytecode = True
 import measure
 import peers
 import section
-from peers import LOAD_CORE, PORT, RELAY_PORT, RUN, pinned
+from peers import LOAD_CORE, MTA_CORE, PORT, RELAY_PORT, RUN, pinned
 
 # Beside the port for STARTTLS, one where TLS begins with the first byte.
 SECURE_PORT = PORT + 2
@@ -284,10 +284,10 @@ def lines(chosen, ringpost, results, asked):
     versions = [f"{peer.label} {peer.version()}" for peer in chosen if peer.name != "in-process"]
     out = ["## TLS", "", section.measured("tls.py", *versions), ""]
     out += [
-        f"The server has core 0 with all its processes and threads, the load core 1: {CONNECTIONS} connections at a time, each greets, makes a",
+        f"The server has core {MTA_CORE} with all its processes and threads, the load core {LOAD_CORE}: {CONNECTIONS} connections at a time, each greets, makes a",
         "handshake, says QUIT and counts once that is answered; the client checks neither certificate nor signature. Medians of",
         f"{asked.rounds} rounds of {asked.seconds} s (lowest to highest). Rates are for a whole core: what was measured, divided by the part of the time",
-        "that core 0 was busy (at the client's limit it is not quite). TLS 1.3, X25519. *Key in process*: the same shard, sessions and journal, but",
+        f"that core {MTA_CORE} was busy (at the client's limit it is not quite). TLS 1.3, X25519. *Key in process*: the same shard, sessions and journal, but",
         "the key in the shard's own process and the signature made on the spot (`perf/bench/examples/in_process.rs`), which the server cannot do.",
         "*Resumed*: with the server's tickets and the RSA certificate. Debian's OpenSMTPD 6.8.0p2 offers TLS, but linked with OpenSSL 3 it has no key",
         "for a handshake (its issue 1171).",

@@ -1,15 +1,17 @@
 //! Signatures for handshakes: threads of the engine that may wait for the keyholder, so that no shard has to.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use futures_lite::future::block_on;
+use ringpost_io::sys::{Fiber, Stack, Step};
 use ringpost_io::{Mailbox, Sender, ring, sys};
+use ringpost_perf::{Counter, Counters};
 use ringpost_tls::{Failure, Flight, KeyId, Rejected, Signs};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustls::SignatureScheme;
@@ -17,8 +19,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::ProducesTickets;
 
 use crate::ipc::codec::Channel;
-use crate::ipc::keyholder::{SignRequest, Signature};
-use crate::limits::{ANSWER_WITHIN, ANSWERS_TOGETHER, HANDSHAKES_WAITING, SIGNATURE};
+use crate::ipc::keyholder::{SignRequest, SignRequests, Signature, Signatures};
+use crate::limits::{
+    ANSWER_WITHIN, HANDSHAKES_TOGETHER, HANDSHAKES_TOGETHER_BESIDE_MAIL, HANDSHAKES_WAITING, MAIL_IS_THERE, MAIL_LOOK,
+    SIGNATURE, TRANSCRIPTS_BYTES,
+};
 
 /// What came of a flight.
 type Outcome = Result<ringpost_tls::Channel, Rejected>;
@@ -34,28 +39,45 @@ struct Job {
 pub struct Signers(Arc<Desk>);
 
 struct Desk {
-    threads: Vec<Sender<Job>>,
+    /// For while there is no mail; and those for while there is, who step back behind it.
+    threads: [Vec<Sender<Job>>; 2],
     /// Whose turn it is.
     next: AtomicUsize,
     waiting: AtomicUsize,
     lanes: Arc<Lanes>,
+    mail: Mail,
 }
 
 impl Signers {
-    /// Starts so many threads, which end with the last copy of this.
+    /// Starts twice so many threads, which end with the last copy of this.
     ///
     /// # Errors
     /// A thread cannot be had.
     pub fn start(count: usize) -> io::Result<Self> {
-        let lanes = Arc::new(Lanes::new(count));
-        let mut threads = Vec::new();
-        for _ in 0..count {
-            let (sender, jobs) = Mailbox::new(HANDSHAKES_WAITING);
-            threads.push(sender);
-            let lanes = lanes.clone();
-            std::thread::Builder::new().name("signer".into()).spawn(move || work(&jobs, lanes))?;
+        let lanes = Arc::new(Lanes::new(2 * count));
+        let ways = [(Step::One, HANDSHAKES_TOGETHER), (Step::Far, HANDSHAKES_TOGETHER_BESIDE_MAIL)];
+        let mut threads = [Vec::new(), Vec::new()];
+        for (threads, (step, together)) in threads.iter_mut().zip(ways) {
+            for _ in 0..count {
+                let (sender, jobs) = Mailbox::new(HANDSHAKES_WAITING);
+                threads.push(sender);
+                let lanes = lanes.clone();
+                let work = move || {
+                    // A flood of handshakes is to keep no session waiting.
+                    let _ = sys::step_back(step);
+                    work(&jobs, together, lanes);
+                };
+                std::thread::Builder::new().name("signer".into()).spawn(work)?;
+            }
         }
-        Ok(Self(Arc::new(Desk { threads, next: AtomicUsize::new(0), waiting: AtomicUsize::new(0), lanes })))
+        let (next, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Self(Arc::new(Desk { threads, next, waiting, lanes, mail: Mail::default() })))
+    }
+
+    /// Gives way to mail, which these shards count.
+    pub fn mind(&self, shards: Vec<Arc<Counters>>) {
+        // Once is enough.
+        let _ = self.0.mail.shards.set(shards);
     }
 
     /// A lane to the keyholder.
@@ -75,13 +97,50 @@ impl Signers {
     pub async fn sign(&self, flight: Flight) -> Outcome {
         let (answer, wait) = oneshot::channel();
         let desk = &self.0;
-        let turn = desk.next.fetch_add(1, Ordering::Relaxed) % desk.threads.len();
+        let threads = &desk.threads[usize::from(desk.mail.is_there())];
+        let turn = desk.next.fetch_add(1, Ordering::Relaxed) % threads.len();
         let _waits = Waits::begin(&desk.waiting);
         let gone = || Rejected::silently(Failure::key("the thread that waits for signatures has ended"));
-        if desk.threads[turn].send(Job { flight, answer }).await.is_err() {
+        if threads[turn].send(Job { flight, answer }).await.is_err() {
             return Err(gone());
         }
         wait.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// Whether there is mail to give way to.
+struct Mail {
+    shards: OnceLock<Vec<Arc<Counters>>>,
+    began: Instant,
+    /// When that was looked at, in milliseconds since then.
+    looked: AtomicU64,
+    /// How many messages there had been.
+    seen: AtomicU64,
+    /// When that had grown.
+    last: AtomicU64,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        let [looked, seen, last] = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { shards: OnceLock::new(), began: Instant::now(), looked, seen, last }
+    }
+}
+
+impl Mail {
+    fn is_there(&self) -> bool {
+        let now = self.began.elapsed().as_millis() as u64;
+        // Whoever looks at the same time sees the same, or a little less.
+        if now.saturating_sub(self.looked.load(Ordering::Relaxed)) >= MAIL_LOOK.as_millis() as u64 {
+            self.looked.store(now, Ordering::Relaxed);
+            let shards = self.shards.get().into_iter().flatten();
+            let count = shards.map(|one| one.get(Counter::MessagesReceived) + one.get(Counter::Delivered)).sum();
+            if self.seen.swap(count, Ordering::Relaxed) != count {
+                self.last.store(now, Ordering::Relaxed);
+            }
+        }
+        let last = self.last.load(Ordering::Relaxed);
+        last > 0 && now.saturating_sub(last) < MAIL_IS_THERE.as_millis() as u64
     }
 }
 
@@ -101,29 +160,82 @@ impl Drop for Waits<'_> {
     }
 }
 
-fn work(jobs: &Mailbox<Job>, lanes: Arc<Lanes>) {
-    OWN_LANE.with(|own| *own.borrow_mut() = Some(OwnLane { lanes, lane: None, number: 0, gave_up: false }));
-    // A flood of handshakes is to keep no session waiting.
-    let _ = sys::step_back();
-    let mut done = Vec::new();
+fn work(jobs: &Mailbox<Job>, together: usize, lanes: Arc<Lanes>) {
+    let mut lane = OwnLane { lanes, lane: None, number: 0, gave_up: false };
+    let mut round = Round::default();
     while let Some(first) = block_on(jobs.receive()) {
         let began = Instant::now();
         let mut next = Some(first);
-        while let Some(Job { flight, answer }) = next {
+        while let Some(job) = next {
             // The client may have given up meanwhile.
-            if !answer.is_canceled() {
-                done.push((answer, flight.complete()));
+            if !job.answer.is_canceled() {
+                round.begin(job);
             }
-            let more = done.len() < ANSWERS_TOGETHER && began.elapsed() < ANSWER_WITHIN;
+            let more = round.asking.len() + round.done.len() < together && began.elapsed() < ANSWER_WITHIN;
             next = if more { jobs.try_receive() } else { None };
         }
-        // A turn of the shard costs as much as a signature: one for all.
+        // The way to the keyholder and back costs as much as a signature: one for all.
+        while !round.asking.is_empty() {
+            let (handshakes, requests): (Vec<_>, Vec<_>) = round.asking.drain(..).unzip();
+            for (handshake, signature) in handshakes.into_iter().zip(lane.sign(requests)) {
+                SIGNED.set(Some(signature));
+                round.go_on(handshake);
+            }
+        }
+        // And so does a turn of the shard.
         ring::wake_together(|| {
-            for (answer, outcome) in done.drain(..) {
+            for (answer, outcome) in round.done.drain(..) {
                 let _ = answer.send(outcome);
             }
         });
     }
+}
+
+/// Flights that a thread takes together.
+#[derive(Default)]
+struct Round {
+    /// They wait for signatures.
+    asking: Vec<(Handshake, SignRequest)>,
+    done: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    /// Of those that have ended.
+    stacks: Vec<Stack>,
+}
+
+/// A flight under way: a fiber, since the library wants the signature in the middle of a call.
+struct Handshake {
+    fiber: Fiber<Outcome>,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl Round {
+    fn begin(&mut self, Job { flight, answer }: Job) {
+        match self.stacks.pop().map_or_else(Stack::new, Ok) {
+            Ok(stack) => self.go_on(Handshake { fiber: Fiber::new(stack, move || flight.complete()), answer }),
+            Err(error) => {
+                let failure = Failure::key(format!("there is no memory for a handshake: {error}"));
+                self.done.push((answer, Err(Rejected::silently(failure))));
+            }
+        }
+    }
+
+    /// Until its end, or until it wants a signature.
+    fn go_on(&mut self, mut handshake: Handshake) {
+        match (handshake.fiber.go_on(), WANTED.take()) {
+            (None, Some(request)) => self.asking.push((handshake, request)),
+            (None, None) => unreachable!("only `Keyholder::sign` pauses, and says what for"),
+            (Some(outcome), _) => {
+                self.done.push((handshake.answer, outcome));
+                self.stacks.extend(handshake.fiber.into_stack());
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// What the flight that has paused wants to have signed.
+    static WANTED: Cell<Option<SignRequest>> = const { Cell::new(None) };
+    /// The signature for the one that goes on.
+    static SIGNED: Cell<Option<Signature>> = const { Cell::new(None) };
 }
 
 /// Lanes that no thread has taken yet. As many come each time that the keyholder is started.
@@ -171,26 +283,36 @@ struct OwnLane {
     gave_up: bool,
 }
 
-thread_local! {
-    /// Only threads that may wait have one, so that a shard never does, whatever rustls asks of it.
-    static OWN_LANE: RefCell<Option<OwnLane>> = const { RefCell::new(None) };
-}
-
 impl OwnLane {
-    /// Asks the keyholder, and once more if that has been started again.
-    fn sign(&mut self, key: u32, scheme: u16, transcript: &[u8]) -> Result<Vec<u8>, String> {
+    /// Signatures for all of them, in their order. Asks the keyholder, and once more if that has been started again.
+    fn sign(&mut self, mut requests: Vec<SignRequest>) -> Vec<Signature> {
+        let mut signatures = Vec::with_capacity(requests.len());
+        while !requests.is_empty() {
+            let rest = requests.split_off(in_one_letter(&requests));
+            let count = requests.len();
+            match self.ask(requests) {
+                Ok(outcomes) => signatures.extend(outcomes),
+                Err(why) => signatures.extend(std::iter::repeat_n(Err(why), count)),
+            }
+            requests = rest;
+        }
+        signatures
+    }
+
+    fn ask(&mut self, handshakes: Vec<SignRequest>) -> Result<Vec<Signature>, String> {
         self.number += 1;
-        let request = SignRequest { number: self.number, key, scheme, transcript: transcript.to_vec() };
+        let requests = SignRequests { number: self.number, handshakes };
         let deadline = Instant::now() + if self.gave_up { Duration::ZERO } else { SIGNATURE };
         loop {
             let lane = self.lane.take().or_else(|| self.lanes.take(deadline));
             self.gave_up = lane.is_none();
             let lane = lane.ok_or("the keyholder is not there")?;
-            match ask(&lane, &request) {
-                Ok(outcome) => {
+            match ask(&lane, &requests) {
+                Ok(outcomes) if outcomes.len() == requests.handshakes.len() => {
                     self.lane = Some(lane);
-                    return outcome;
+                    return Ok(outcomes);
                 }
+                Ok(_) => return Err("the keyholder answers something else".to_owned()),
                 // It may be slow; whatever it says later has another number.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.lane = Some(lane);
@@ -203,27 +325,38 @@ impl OwnLane {
     }
 }
 
-fn ask(lane: &Channel, request: &SignRequest) -> io::Result<Result<Vec<u8>, String>> {
-    lane.send(request)?;
+/// How many of them a letter takes, one at least.
+fn in_one_letter(requests: &[SignRequest]) -> usize {
+    let mut bytes = 0;
+    let fit = requests.iter().take_while(|request| {
+        bytes += request.transcript.len();
+        bytes <= TRANSCRIPTS_BYTES
+    });
+    fit.count().max(1)
+}
+
+fn ask(lane: &Channel, requests: &SignRequests) -> io::Result<Vec<Signature>> {
+    lane.send(requests)?;
     loop {
-        let (Signature { number, outcome }, _) =
+        let (Signatures { number, outcomes }, _) =
             lane.receive()?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        if number == request.number {
-            return Ok(outcome);
+        if number == requests.number {
+            return Ok(outcomes);
         }
     }
 }
 
-/// Every key is at the end of the asking thread's lane.
+/// Every key is at the end of the asking thread's lane. Only threads with a lane make handshakes as fibers, so that a shard never
+/// waits, whatever rustls asks of it.
 #[derive(Debug)]
 struct Keyholder;
 
 impl Signs for Keyholder {
     fn sign(&self, key: KeyId, scheme: SignatureScheme, transcript: &[u8]) -> Result<Vec<u8>, String> {
-        OWN_LANE.with(|own| match &mut *own.borrow_mut() {
-            Some(own) => own.sign(key.0, scheme.into(), transcript),
-            None => Err("this thread must not wait for a signature".to_owned()),
-        })
+        WANTED.set(Some(SignRequest { key: key.0, scheme: scheme.into(), transcript: transcript.to_vec() }));
+        let signed = if sys::pause() { SIGNED.take() } else { None };
+        WANTED.set(None);
+        signed.unwrap_or_else(|| Err("this thread must not wait for a signature".to_owned()))
     }
 }
 
@@ -341,12 +474,15 @@ mod tests {
             let (theirs, key) = (Channel::of(theirs), self.key.clone());
             std::thread::spawn(move || {
                 for _ in 0..answers {
-                    let Ok(Some((request, _))) = theirs.receive::<SignRequest>() else { return };
-                    assert_eq!(request.key, 7);
-                    let signer = key.choose_scheme(&[SignatureScheme::from(request.scheme)]).unwrap();
-                    theirs.send(&Signature { number: 0, outcome: Err("too late".into()) }).unwrap();
-                    let outcome = Ok(signer.sign(&request.transcript).unwrap());
-                    theirs.send(&Signature { number: request.number, outcome }).unwrap();
+                    let Ok(Some((SignRequests { number, handshakes }, _))) = theirs.receive() else { return };
+                    theirs.send(&Signatures { number: 0, outcomes: vec![Err("too late".into())] }).unwrap();
+                    let sign = |request: &SignRequest| {
+                        assert_eq!(request.key, 7);
+                        let signer = key.choose_scheme(&[SignatureScheme::from(request.scheme)]).unwrap();
+                        Ok(signer.sign(&request.transcript).unwrap())
+                    };
+                    let outcomes = handshakes.iter().map(sign).collect();
+                    theirs.send(&Signatures { number, outcomes }).unwrap();
                 }
             });
             ours
@@ -371,6 +507,51 @@ mod tests {
         });
         assert!(block_on(signers.sign(scene.flight())).is_ok());
         assert_eq!(signers.0.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn those_who_wait_together_are_signed_by_one_letter() {
+        let scene = Scene::new();
+        let signers = Signers::start(1).unwrap();
+        let mut waiting: Vec<_> = (0..6).map(|_| Box::pin(signers.sign(scene.flight()))).collect();
+        for one in &mut waiting {
+            assert!(block_on(futures_lite::future::poll_once(one)).is_none(), "there is no lane");
+        }
+        // The first of them may be under way alone by now, the others wait behind it.
+        signers.connect(scene.lane(2));
+        for one in waiting {
+            assert!(block_on(one).is_ok());
+        }
+    }
+
+    #[test]
+    fn there_is_mail_for_a_while_after_a_message() {
+        let mail = Mail::default();
+        let counters = Arc::new(Counters::new());
+        assert!(!mail.is_there());
+        assert!(mail.shards.set(vec![Arc::default(), counters.clone()]).is_ok());
+        let within = Instant::now() + Duration::from_secs(60);
+        let wait_for = |there| {
+            while mail.is_there() != there {
+                assert!(Instant::now() < within, "not {there} within a minute");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait_for(false);
+        counters.add(Counter::MessagesReceived, 1);
+        wait_for(true);
+        wait_for(false);
+        counters.add(Counter::Delivered, 1);
+        wait_for(true);
+    }
+
+    #[test]
+    fn a_letter_has_no_more_than_it_takes_and_one_at_least() {
+        let request = |bytes| SignRequest { key: 0, scheme: 0, transcript: vec![0; bytes] };
+        let of = |sizes: &[usize]| in_one_letter(&sizes.iter().map(|bytes| request(*bytes)).collect::<Vec<_>>());
+        assert_eq!(of(&[130; 16]), 16);
+        assert_eq!(of(&[40_000, 130, 40_000, 130]), 2);
+        assert_eq!(of(&[TRANSCRIPTS_BYTES + 1, 130]), 1);
     }
 
     #[test]

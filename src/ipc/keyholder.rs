@@ -21,7 +21,7 @@ pub enum ToKeyholder {
 pub enum Lane {
     /// The supervisor's: [`Custody`] and [`Kept`].
     Custody,
-    /// A thread's of the engine: [`SignRequest`] and [`Signature`].
+    /// A thread's of the engine: [`SignRequests`] and [`Signatures`].
     Signing,
 }
 
@@ -78,11 +78,18 @@ pub enum Kept {
     Refused(String),
 }
 
+/// Handshakes that want a signature each, together no more than a letter takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignRequests {
+    /// Of this letter, so that a late answer is not taken for another's.
+    pub number: u64,
+    /// In the order of their answers.
+    pub handshakes: Vec<SignRequest>,
+}
+
 /// A handshake that wants a signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignRequest {
-    /// Of this request, so that a late answer is not taken for another's.
-    pub number: u64,
     /// Which key.
     pub key: u32,
     /// How, by its number in the registry (RFC 8446 §4.2.3).
@@ -91,11 +98,14 @@ pub struct SignRequest {
     pub transcript: Vec<u8>,
 }
 
+/// A signature, or why there is none.
+pub type Signature = Result<Vec<u8>, String>;
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    /// Of the request.
+pub struct Signatures {
+    /// Of the requests.
     pub number: u64,
-    /// The signature, or why there is none.
-    pub outcome: Result<Vec<u8>, String>,
+    /// One for each of them.
+    pub outcomes: Vec<Signature>,
 }

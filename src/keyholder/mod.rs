@@ -11,11 +11,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ringpost_io::sys;
+use ringpost_io::sys::{self, Step};
 
 use self::keys::Keys;
 use crate::ipc::codec::Channel;
-use crate::ipc::keyholder::{Custody, FromKeyholder, Kept, Lane, SignRequest, Signature, ToKeyholder};
+use crate::ipc::keyholder::{Custody, FromKeyholder, Kept, Lane, SignRequests, Signatures, ToKeyholder};
 
 /// Runs until the supervisor closes the channel.
 pub fn run(channel: &Channel) -> io::Result<()> {
@@ -79,10 +79,11 @@ fn obey(order: Custody, file: Option<OwnedFd>, keys: &Keys) -> Kept {
 }
 
 fn signing(channel: &Channel, keys: &Keys) -> io::Result<()> {
-    // As the thread that asks: a flood of handshakes is to keep no session waiting.
-    let _ = sys::step_back();
-    while let Some((request, _)) = channel.receive::<SignRequest>()? {
-        channel.send(&Signature { number: request.number, outcome: sign::sign(keys, &request) })?;
+    // A flood of handshakes is to keep no session waiting.
+    let _ = sys::step_back(Step::One);
+    while let Some((SignRequests { number, handshakes }, _)) = channel.receive()? {
+        let outcomes = handshakes.iter().map(|request| sign::sign(keys, request)).collect();
+        channel.send(&Signatures { number, outcomes })?;
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ mod tests {
         keys.hold(2, KeyPurpose::TlsClient, &mut &file[..]).unwrap();
         let ask = |key, transcript| {
             let scheme = SignatureScheme::ECDSA_NISTP256_SHA256.into();
-            sign(&keys, &SignRequest { number: 1, key, scheme, transcript })
+            sign(&keys, &SignRequest { key, scheme, transcript })
         };
         assert!(ask(1, tls13(32)).is_ok() && ask(2, of_client(tls13(32))).is_ok());
         assert!(ask(2, tls13(32)).is_err() && ask(1, of_client(tls13(32))).is_err());
@@ -153,7 +153,7 @@ mod tests {
         let keys = Keys::default();
         keys.hold(1, KeyPurpose::TlsServer, &mut &file[..]).unwrap();
         let ask = |key, scheme: SignatureScheme, transcript| {
-            sign(&keys, &SignRequest { number: 1, key, scheme: scheme.into(), transcript })
+            sign(&keys, &SignRequest { key, scheme: scheme.into(), transcript })
         };
         assert!(ask(1, SignatureScheme::ECDSA_NISTP256_SHA256, tls13(32)).is_ok());
         let why = ask(1, SignatureScheme::RSA_PSS_SHA256, tls13(32)).unwrap_err();

@@ -131,7 +131,7 @@ fn s67_received_and_rules_tell_what_the_client_has_shown() {
         let mut met = Encrypted::start_as(server.smtp, "a.example", config()).expect("a handshake");
         let reply = met.submit("a@b.example", "you@example.org", &format!("Subject: {what}\r\n\r\nx"));
         assert!(reply.starts_with("250 2.0.0 "), "{what}: {reply}");
-        received(&server, what, &format!("with ESMTPS\n\t(TLS1.3:TLS_AES_256_GCM_SHA384:256:{told}) id "));
+        received(&server, what, &format!("with ESMTPS\n\t(TLS1.3:TLS_AES_128_GCM_SHA256:128:{told}) id "));
         met.say("MAIL FROM:<a@b.example>");
         for domain in ["apps.example", "verified.example"] {
             let reply = met.say(&format!("RCPT TO:<x@{domain}>"));
@@ -143,12 +143,12 @@ fn s67_received_and_rules_tell_what_the_client_has_shown() {
             met.submit("a@b.example", "you@example.org", &format!("Subject: {what} unasked\r\n\r\nx"))
                 .starts_with("250")
         );
-        received(&server, &format!("{what} unasked"), "256:NO) id ");
+        received(&server, &format!("{what} unasked"), "128:NO) id ");
     }
     let mut met =
         Encrypted::start_as(at(required), "a.example", config_of(Some(&clients.good), &[&TLS12])).expect("good");
     assert!(met.submit("a@b.example", "you@example.org", "Subject: required\r\n\r\nx").starts_with("250"));
-    received(&server, "required", "(TLS1.2:TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:256:YES) id ");
+    received(&server, "required", "(TLS1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:128:YES) id ");
     log_has(&server, " resumed=no verify=none");
     log_has(&server, " peer=app@poolp.org verify=ok");
     log_has(&server, " peer=app@poolp.org verify=failed reason=\"invalid peer certificate: UnknownIssuer\"");
@@ -231,7 +231,7 @@ fn s69_a_good_certificate_is_a_login() {
         number += 1;
         assert!(met.say("DATA").starts_with("354"));
         assert!(met.say(&format!("Subject: number {number}\r\n\r\nx\r\n.")).starts_with("250"));
-        received(&server, &format!("number {number}"), "with ESMTPSA\n\t(TLS1.3:TLS_AES_256_GCM_SHA384:256:YES) id ");
+        received(&server, &format!("number {number}"), "with ESMTPSA\n\t(TLS1.3:TLS_AES_128_GCM_SHA256:128:YES) id ");
         // Who says so by AUTH is told yes.
         assert!(offered.contains("AUTH EXTERNAL"), "{offered}");
         assert!(met.say("AUTH EXTERNAL =").starts_with("235 2.7.0 "));
@@ -349,8 +349,8 @@ fn s141_relays_show_a_certificate_whose_key_is_in_the_keyholder_alone() {
         })
     });
     assert!(received[2].messages().is_empty());
-    log_has(&server, "version=TLS1.3 cipher=TLS_AES_256_GCM_SHA384 verify=ok");
-    log_has(&server, "version=TLS1.2 cipher=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 verify=ok");
+    log_has(&server, "version=TLS1.3 cipher=TLS_AES_128_GCM_SHA256 verify=ok");
+    log_has(&server, "version=TLS1.2 cipher=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 verify=ok");
     let secret = clients.good.secret();
     assert!(copies(server.keyholder(), &secret) > 0, "the keyholder has the key");
     assert_eq!(copies(server.engine(), &secret), 0, "the engine has it not");

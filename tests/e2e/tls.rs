@@ -64,7 +64,7 @@ fn the_first_minute_has_starttls_with_a_certificate_of_its_own() {
     assert!(said.contains("TLS started with cipher TLSv1.3"), "{said}");
     let text = maildir::wait_for_message(&server.state.join("Maildir"), "swaks", |_| true);
     let text = String::from_utf8_lossy(&text).replace("\r\n", "\n");
-    assert!(text.contains("with ESMTPS\n\t(TLS1.3:TLS_AES_256_GCM_SHA384:256:NO) id "), "{text}");
+    assert!(text.contains("with ESMTPS\n\t(TLS1.3:TLS_AES_128_GCM_SHA256:128:NO) id "), "{text}");
     let key = server.state.join("tls/localhost.key");
     assert_eq!(fs::metadata(&key).expect("made").permissions().mode() & 0o777, 0o600);
     let shown = Encrypted::start(server.smtp, "localhost").expect("a handshake").shown();
@@ -97,7 +97,7 @@ fn both_versions_are_spoken_and_the_name_chooses() {
     assert_eq!(server.metric("tls_failed"), 0);
     wait_until("the log tells", Duration::from_secs(5), || {
         let log = server.printed();
-        log.contains(" tls from=127.0.0.1 version=TLS1.2 cipher=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 sni=x.b.example resumed=no")
+        log.contains(" tls from=127.0.0.1 version=TLS1.2 cipher=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 sni=x.b.example resumed=no")
     });
 }
 
@@ -251,7 +251,7 @@ fn rules_see_whether_a_session_is_encrypted() {
 fn s67_received_tells_the_truth() {
     let server = two_names();
     for (args, told) in [
-        (&["--tls"][..], "with ESMTPS\n\t(TLS1.3:TLS_AES_256_GCM_SHA384:256:NO) id "),
+        (&["--tls"][..], "with ESMTPS\n\t(TLS1.3:TLS_AES_128_GCM_SHA256:128:NO) id "),
         (
             &["--tls", "--tls-protocol", "tlsv1_2", "--tls-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"],
             "with ESMTPS\n\t(TLS1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:128:NO) id ",

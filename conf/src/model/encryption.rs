@@ -31,10 +31,10 @@ impl fmt::Debug for Cipher {
 }
 
 impl Cipher {
-    /// All of them, the best first.
+    /// All of them, the preferred first: those of TLS 1.3 by what they cost, those of TLS 1.2 as OpenSSL's lists have them.
     pub const ALL: [Self; 9] = [
-        Self::new("TLS_AES_256_GCM_SHA384", "AEAD-AES256-GCM-SHA384", V13, &["AES", "AES256", "AESGCM"]),
         Self::new("TLS_AES_128_GCM_SHA256", "AEAD-AES128-GCM-SHA256", V13, &["AES", "AES128", "AESGCM"]),
+        Self::new("TLS_AES_256_GCM_SHA384", "AEAD-AES256-GCM-SHA384", V13, &["AES", "AES256", "AESGCM"]),
         Self::new("TLS_CHACHA20_POLY1305_SHA256", "AEAD-CHACHA20-POLY1305-SHA256", V13, &["CHACHA20"]),
         Self::new("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384", V12, EC_AES256),
         Self::new("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256", V12, EC_AES128),

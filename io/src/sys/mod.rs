@@ -2,6 +2,7 @@
 
 mod calls;
 mod descriptors;
+mod fiber;
 mod group;
 mod identity;
 mod lock;
@@ -15,12 +16,13 @@ mod user;
 
 pub use calls::{Calls, keep_calls};
 pub use descriptors::{keep_descriptors, packet_pair, receive, send};
+pub use fiber::{Fiber, Stack, pause};
 pub use group::{group, group_below};
 pub use identity::{die_with_parent, hide_memory, ignore_broken_pipes, no_new_privileges};
 pub use lock::{Lock, LockError};
 pub use passwd::{User, user, user_below};
 pub use peer::{Credentials, credentials, port_owner};
-pub use priority::step_back;
+pub use priority::{Step, step_back};
 pub use resources::{Limit, Resource, limit, raise};
 pub use sandbox::{Degree, Power, Room, confine, keep_powers};
 pub use sockets::{connecting_socket, is_unix, listen_socket, listen_unix_socket, local_address, unix_socket};

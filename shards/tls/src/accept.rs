@@ -50,6 +50,7 @@ impl Server {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // One is enough for a client that comes again; each costs a record and a derivation.
         config.send_tls13_tickets = 1;
+        config.ignore_client_order = true;
         // RFC 8446 §8: what comes early may come twice.
         config.max_early_data_size = 0;
         Ok(Self { config: Arc::new(config), clients, shelf })

@@ -175,7 +175,8 @@ fn both_versions_carry_bytes_both_ways_in_any_pieces() {
             let mut met = meet(&server, &config, "mx.example", piece).unwrap();
             let secured = met.secured();
             assert_eq!((secured.version, secured.server_name.as_deref()), (expected, Some("mx.example")));
-            assert!(!secured.resumed && secured.bits == 256 && !secured.cipher.contains("TLS13"), "{secured:?}");
+            // The client would rather have 256 bits: the server chooses.
+            assert!(!secured.resumed && secured.bits == 128 && !secured.cipher.contains("TLS13"), "{secured:?}");
             let long: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
             std::io::Write::write_all(&mut met.client.writer(), b"EHLO x\r\n").unwrap();
             let mut plain = Vec::new();
