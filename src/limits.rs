@@ -121,6 +121,10 @@ pub const LOOKUP_PROCESS: Duration = Duration::from_secs(20);
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// How often the end of certificates is looked at.
 pub const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(86_400);
+/// Broken entries of lists of certificates that are told at a start or reload; one with more is told how many more.
+pub const BROKEN_PAIRS_TOLD: usize = 16;
+/// Notes of a reload that go to the engine, 500 bytes of each.
+pub const NOTES: usize = 32;
 /// How long the supervisor waits for the keyholder to take a key.
 pub const CUSTODY: Duration = Duration::from_secs(5);
 /// Handshakes of the page that are under way; it is for few, and further visitors are turned away.
