@@ -4,12 +4,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use futures_lite::future::or;
-use ringpost_conf::{Direction, Shaping};
+use ringpost_conf::Direction;
 use ringpost_io::{Class, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::MessageId;
@@ -18,6 +17,7 @@ use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteReply, Requests, Session};
 use ringpost_smtp::dsn::{OfMessage, OfRecipient};
 
+use crate::inspect::Concerned;
 use crate::letter::{Delays, Letter, Link, Outcome, Results, Ticket};
 use crate::pieces::Piece;
 use crate::reason::Carrier;
@@ -122,9 +122,10 @@ pub(crate) async fn sweep<W: World>(shard: &Rc<Shard<W>>) {
     }
 }
 
-/// Sends tickets home that one of these limits is for: another route may be theirs now, or another shape.
-pub(crate) async fn recall<W: World>(shard: &Rc<Shard<W>>, changed: &[Arc<Shaping>]) {
+/// Sends tickets home that are concerned: another route may be theirs now, or another shape.
+pub(crate) async fn recall<W: World>(shard: &Rc<Shard<W>>, concerned: &Concerned) {
     let is_for = |ticket: &Ticket| {
+        let Concerned::Of(changed) = concerned else { return true };
         let names = best_names(&ticket.hosts);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         ticket.recipients.iter().any(|(_, recipient)| {

@@ -422,7 +422,7 @@ impl<W: World> Shard<W> {
     async fn obey(self: &Rc<Self>, orders: Mailbox<Order>) {
         while let Some(order) = orders.receive().await {
             match order {
-                Order::Reload(config, servers) => {
+                Order::Reload(config, servers, answer) => {
                     let settings = Settings::new(config, &servers, &self.hostname, self.peers());
                     settings.limit(self.settings().overrides());
                     self.stock.allow(settings.flights_max);
@@ -437,6 +437,8 @@ impl<W: World> Shard<W> {
                     self.locals.follow(&self.settings().config.machinery);
                     // What nothing was tried of may be tried now.
                     self.release_parked();
+                    // The coordinator need not wait for it.
+                    let _ = answer.send(());
                 }
                 Order::Limit(overrides, answer) => {
                     self.settings().limit(overrides);
@@ -444,7 +446,7 @@ impl<W: World> Shard<W> {
                     // The coordinator may have waited long enough.
                     let _ = answer.send(());
                 }
-                Order::Recall(changed) => outbound::recall(self, &changed).await,
+                Order::Recall(concerned) => outbound::recall(self, &concerned).await,
                 Order::Trust(connector) => *self.connector.borrow_mut() = connector,
                 Order::ForgetTable(name) => {
                     self.lookups.forget_table(&name);

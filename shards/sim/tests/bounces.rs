@@ -55,7 +55,8 @@ impl Engine {
 
     /// Follows other rules from now on.
     fn reload(&self, rules: &str) {
-        let order = Order::Reload(config(address(HOSTS[0]).expect("a host"), rules), Default::default());
+        let (answer, _) = oneshot::channel();
+        let order = Order::Reload(config(address(HOSTS[0]).expect("a host"), rules), Default::default(), answer);
         self.orders.try_send(order).unwrap_or_else(|_| panic!("the engine has ended"));
     }
 
