@@ -294,19 +294,22 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
     let began = shard.runtime.now();
     let mut connection = match reach::reach(shard, route, site, hosts).await {
         Ok(connection) => connection,
-        Err(reach::Unreached { attempt: Attempt::Full, .. }) => {
-            shard.routes.borrow_mut().attempted(route, Attempt::Full, shard.runtime.now(), "");
-            return open_connections(shard);
-        }
         Err(reach::Unreached { attempt, why, last, reply }) => {
-            shard.counters.add(Counter::OutboundFailures, 1);
+            // Of an attempt that has met only hosts that are full there is nothing to tell.
+            if attempt != Attempt::Full || last.is_some() {
+                shard.counters.add(Counter::OutboundFailures, 1);
+            }
             if let Some((reply, source)) = &reply {
                 feedback::unopened(shard, route, site, (reply, *source), began);
             }
             let now = shard.runtime.now();
             let back = shard.routes.borrow_mut().attempted(route, attempt, now, &why);
             if let Some(last) = last {
-                faults::tell(shard, &site.name, &last, &what_follows(shard, route, back.len()));
+                let next = match attempt {
+                    Attempt::Full => "mail waits for room at the others".to_owned(),
+                    _ => what_follows(shard, route, back.len()),
+                };
+                faults::tell(shard, &site.name, &last, &next);
             }
             let outcome = Outcome::Transient(unreachable(&why));
             back.into_iter().for_each(|ticket| give_back(shard, *ticket, &outcome));
