@@ -36,6 +36,8 @@ pub const LOOKUPS: usize = 256;
 pub const LOOKUP: Duration = Duration::from_secs(30);
 /// Names of one client that are held against his address.
 pub const CLIENT_NAMES: usize = 8;
+/// Addresses of a host that are kept of an answer, of each family: shards use as many together at most.
+pub const HOST_ADDRESSES: usize = 32;
 /// Exchangers of one domain whose addresses are asked for; the field stops at about as many.
 pub const EXCHANGERS: usize = 32;
 /// Before resolvers that could not be used for DNSSEC are tried again.
@@ -251,6 +253,8 @@ pub const LOGINS_KEPT: usize = 65_536;
 pub const BCRYPT_COST: u32 = 15;
 /// Rounds of a hash of SHA-crypt.
 pub const SHA_CRYPT_ROUNDS: u32 = 2_000_000;
+/// Questions for the ledger of warm-ups that wait for its file to be written: each is of a site and a source address of a shard.
+pub const WARMUP_ASKED: usize = 4096;
 /// After the ledger of warm-ups was written, questions gather for so long: one write then is for all of them.
 pub const WARMUP_WRITTEN: Duration = Duration::from_secs(1);
 /// Memory of a yescrypt hash.
@@ -270,6 +274,8 @@ const _: () = assert!(HELPER.as_secs() > MAILBOX_LOCK.as_secs() * 2, "a lock lea
 const _: () = assert!(LANES_END.as_secs() > PROGRAM_END.as_secs());
 const _: () = assert!(PROGRAM_OUTPUT_BYTES * 4 < LETTER_BYTES, "output must fit a letter, however its bytes are shown");
 const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");
+const _: () =
+    assert!(HOST_ADDRESSES >= ringpost_shard::limits::ADDRESSES_PER_HOST, "nothing is left out that is of use");
 const _: () =
     assert!(LOOKUP_PROCESS.as_secs() + CUSTODY.as_secs() < LOOKUP_WAIT.as_secs(), "the supervisor answers in time");
 /// An interval of `metrics hlog` that does not say how long it is.

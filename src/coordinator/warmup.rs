@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::network::Say;
 use crate::clock::unix_ms;
 use crate::kept;
-use crate::limits::WARMUP_WRITTEN;
+use crate::limits::{WARMUP_ASKED, WARMUP_WRITTEN};
 
 const FILE: &str = "warmup.json";
 
@@ -86,9 +86,20 @@ impl Warmups {
         Self { ledger, asked: Mutex::default(), has_asked: Notify::new(), path, writing: Mutex::default(), say }
     }
 
-    /// Takes a question; it is answered by [`Warmups::run`].
+    /// Takes a question; it is answered by [`Warmups::run`]. While the disk keeps that waiting, questions of which nobody awaits
+    /// the answer any more are forgotten, and beyond [`WARMUP_ASKED`] the answer is that nothing can be known.
     pub fn ask(&self, asking: Asking, answer: oneshot::Sender<Allowed>) {
-        self.asked.lock().expect("nobody panics with it").push((asking, answer));
+        let mut asked = self.asked.lock().expect("nobody panics with it");
+        if asked.len() >= WARMUP_ASKED {
+            asked.retain(|(_, answer)| !answer.is_canceled());
+        }
+        if asked.len() >= WARMUP_ASKED {
+            // A shard that does not wait is not told.
+            let _ = answer.send(Allowed::Unknown("too many questions wait for the ledger".into()));
+            return;
+        }
+        asked.push((asking, answer));
+        drop(asked);
         self.has_asked.notify_one();
     }
 
@@ -127,10 +138,14 @@ impl Warmups {
                 }
             }
         }
-        for ((_, answer), allowed) in asked.into_iter().zip(said) {
-            // A shard that is gone sends nothing.
-            let _ = answer.send(allowed);
+        let mut unheard = Vec::new();
+        for ((asking, answer), allowed) in asked.into_iter().zip(said) {
+            // A shard that is gone, or has waited long enough, sends nothing.
+            if let Err(Allowed::Some { count, .. }) = answer.send(allowed) {
+                unheard.push(Asking { count, ..asking });
+            }
         }
+        self.give_back(&unheard);
         is_new
     }
 
@@ -261,6 +276,35 @@ mod tests {
         warmups.keep();
         let warmups = open();
         assert_eq!((0..9).map(|_| count(&answers(&warmups, &[asking("a", 1)])[0])).sum::<u32>(), 3);
+    }
+
+    #[test]
+    fn what_nobody_hears_of_is_not_used_and_questions_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let warmups = Arc::new(Warmups::new(dir.path(), Arc::new(|what| panic!("{what}"))));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..20 {
+            let (answer, gone) = oneshot::channel();
+            drop(gone);
+            runtime.block_on(warmups.answer(vec![(asking("a", 1), answer)]));
+        }
+        assert_eq!((0..9).map(|_| count(&answers(&warmups, &[asking("a", 1)])[0])).sum::<u32>(), 8, "none was lost");
+        let mut waiting: Vec<_> = (0..WARMUP_ASKED + 1)
+            .map(|_| {
+                let (answer, wait) = oneshot::channel();
+                warmups.ask(asking("b", 1), answer);
+                wait
+            })
+            .collect();
+        let mut last = waiting.pop().unwrap();
+        assert!(matches!(last.try_recv(), Ok(Some(Allowed::Unknown(_)))));
+        assert!(matches!(waiting[0].try_recv(), Ok(None)));
+        // Those that have given up make room.
+        waiting.truncate(9);
+        let (answer, mut wait) = oneshot::channel();
+        warmups.ask(asking("b", 1), answer);
+        assert!(matches!(wait.try_recv(), Ok(None)));
+        assert_eq!(warmups.asked.lock().unwrap().len(), 10);
     }
 
     #[test]

@@ -199,6 +199,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) by_origin: RefCell<HashMap<Origin, usize>>,
     /// When it was last told that a stranger came to a listener for proxies.
     pub(crate) stranger_told: Cell<Option<Instant>>,
+    /// When it was last told that the ledger of warm-ups does not answer.
+    pub(crate) silence_told: Cell<Option<Instant>>,
     /// Connections, deliveries and other tasks that must end before the queue may be closed.
     pub(crate) running: Cell<usize>,
     pub(crate) ended: Signal,
@@ -314,6 +316,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         odd_backups: RefCell::default(),
         by_origin: RefCell::default(),
         stranger_told: Cell::new(None),
+        silence_told: Cell::new(None),
         running: Cell::new(0),
         ended: Signal::new(),
         stopping: Cell::new(false),
