@@ -254,6 +254,10 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
     };
     if let Err(error) = shard.queue.submit(message).await {
         shard.warn(&format!("message {id}: cannot queue the bounce to <{sender}>: {error}"));
+        if is_of_stranger(about) {
+            // It is made again, and counts then.
+            shard.backscatter.take_back(&settings.config.bounce.limits, &about.sender);
+        }
         return false;
     }
     shard.counters.add(Counter::Bounced, u64::from(is_failure));
@@ -277,6 +281,11 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
     true
 }
 
+/// Whether somebody has sent it who need not be whom he says.
+fn is_of_stranger(about: &About) -> bool {
+    about.flags.contains(Flags::STRANGER)
+}
+
 /// Whether a report may be made: of strangers' mail, there are not too many. What is not made is told of.
 fn is_within_limits<W: World>(
     shard: &Shard<W>,
@@ -285,7 +294,7 @@ fn is_within_limits<W: World>(
     sender: &str,
     endings: &[&Ending],
 ) -> bool {
-    if !about.flags.contains(Flags::STRANGER) {
+    if !is_of_stranger(about) {
         return true;
     }
     let (limits, now_ms) = (&settings.config.bounce.limits, shard.runtime.unix_ms());

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use ringpost_conf::Config;
-use ringpost_io::sim::{SimStream, SimWorld};
+use ringpost_io::sim::{DiskFaults, SimStream, SimWorld};
 use ringpost_io::{Class, Listener, Mailbox, Runtime, Sender, Stream};
 use ringpost_perf::{Counter, Counters};
 use ringpost_shard::{Order, Start};
@@ -426,4 +426,23 @@ fn s101_a_flood_of_strangers_sends_others_a_bounded_number_of_reports() {
     (0..3).for_each(|_| submit(&world, "other@sender.sim", "r@late.sim"));
     world.run_for(HOUR * 2);
     assert_eq!((counts(), reported(&taken, "delayed", Duration::ZERO).len()), ([10, 32], 1));
+}
+
+/// A report that the disk did not take counts for nothing, and is sent when it can be.
+#[test]
+fn s101_a_report_that_could_not_be_queued_does_not_count_against_its_limit() {
+    let world = Rc::new(SimWorld::new(108));
+    let refuses = Rc::new(Cell::new("550 5.1.1 no such user\r\n"));
+    serve_with(&world, "refuses.sim", &refuses, Duration::from_secs(2));
+    let taken = serve(&world, "takes.sim", "250 ok\r\n");
+    let engine = Engine::start(&world, "a.sim", &rules("refuses.sim", "bounce limit per-sender 1/h\n"));
+    submit(&world, "victim@sender.sim", "r@late.sim");
+    let disk = world.disk("a.sim");
+    disk.set_faults(DiskFaults { fail_write: 1.0, ..DiskFaults::default() });
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(taken.borrow().len(), 0, "it cannot be made");
+    disk.set_faults(DiskFaults::default());
+    world.run_for(HOUR / 2);
+    let counts = [Counter::Bounced, Counter::BouncesWithheld].map(|of| engine.counters.get(of));
+    assert_eq!((counts, taken.borrow().len(), engine.queued(&world)), ([1, 0], 1, 0));
 }
