@@ -198,6 +198,8 @@ pub enum Letter {
         /// The bytes.
         bytes: Option<Arc<Vec<u8>>>,
     },
+    /// The shard has stopped, and waits for nothing of the other's.
+    Over,
 }
 
 #[cfg(test)]
