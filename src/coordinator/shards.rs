@@ -99,10 +99,10 @@ impl Shards {
             return snapshot.clone();
         }
         let mut reports = self.ask(Order::Stats, SHARD_ANSWER).await;
-        let sites = {
+        let (sites, sites_left_out) = {
             let mut sites = self.sites.lock().expect("nobody panics with it");
             reports.iter_mut().for_each(|(_, report)| sites.merge(&std::mem::take(&mut report.sites)));
-            sites.snapshot()
+            (sites.snapshot(), sites.left_out())
         };
         let shards = reports.into_iter().map(|(shard, report)| self.shard_snapshot(shard, report));
         let snapshot = Arc::new(Snapshot {
@@ -111,6 +111,7 @@ impl Shards {
             shards: shards.collect(),
             certificates: self.certificates.days(SystemTime::now()),
             sites,
+            sites_left_out,
         });
         *kept = Some((Instant::now(), snapshot.clone()));
         snapshot
