@@ -253,6 +253,8 @@ pub const LOGINS_KEPT: usize = 65_536;
 pub const BCRYPT_COST: u32 = 15;
 /// Rounds of a hash of SHA-crypt.
 pub const SHA_CRYPT_ROUNDS: u32 = 2_000_000;
+/// Broken files of one name in the state directory that are set aside, for somebody to look at.
+pub const SET_ASIDE: usize = 10;
 /// Questions for the ledger of warm-ups that wait for its file to be written: each is of a site and a source address of a shard.
 pub const WARMUP_ASKED: usize = 4096;
 /// After the ledger of warm-ups was written, questions gather for so long: one write then is for all of them.

@@ -138,7 +138,8 @@ pub fn table(snapshot: &Snapshot) -> String {
     if snapshot.sites_left_out > 0 {
         let named = snapshot.sites.iter().filter(|(site, _)| site != REST).count();
         let left_out = snapshot.sites_left_out;
-        write!(out, "\nsites {named} with a name in the metrics, {left_out} more are `{REST}` there").expect("a String takes all");
+        write!(out, "\nsites {named} with a name in the metrics, {left_out} more are `{REST}` there")
+            .expect("a String takes all");
     }
     refusals(&mut out, &all.refusals);
     out.push_str("\n\n");
