@@ -204,7 +204,10 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
     let envelopes: Rc<[Envelope]> = unique.envelopes.into();
     let wants_all = is_failure && flags.contains(Flags::RET_FULL);
     let bytes = if wants_all { limits::RETURNED_MESSAGE_BYTES + 1 } else { limits::BOUNCED_HEADER_BYTES };
-    let original = shard.queue.read_body(id, 0, bytes).await.unwrap_or_default();
+    let original = shard.queue.read_body(id, 0, bytes).await;
+    // Of what is only delayed the disk may read more the next time.
+    let is_lost = is_failure && original.is_err();
+    let original = original.unwrap_or_default();
     let now_ms = shard.runtime.unix_ms();
     let bounce_id = shard.queue.next_id();
     let told: Vec<Option<(&str, String)>> = endings.iter().map(|ending| told(ending)).collect();
@@ -219,7 +222,8 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
         now_ms,
         smtputf8: flags.contains(Flags::SMTPUTF8),
         envelope_id: &decode(envid),
-        returns_all: wants_all && original.len() <= limits::RETURNED_MESSAGE_BYTES,
+        is_lost,
+        returns_all: wants_all && !is_lost && original.len() <= limits::RETURNED_MESSAGE_BYTES,
         recipients: &recipients,
         original: &original,
     };

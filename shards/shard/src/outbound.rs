@@ -548,7 +548,12 @@ async fn deliver<W: World>(
             }
             Ended::Stale(reply) | Ended::Broken(reply) => same(&ticket, &RecipientResult::Transient(reply)),
             Ended::NoBody => {
-                give_back(shard, ticket, &Outcome::Untried);
+                // One that stops may have had no answer from home.
+                let outcome = match shard.stopping.get() {
+                    true => Outcome::Untried,
+                    false => Outcome::unreadable("the log says why"),
+                };
+                give_back(shard, ticket, &outcome);
                 return false;
             }
         };

@@ -184,6 +184,7 @@ fn our_own_reports_are_read() {
         smtputf8: false,
         envelope_id: "run 7",
         returns_all: true,
+        is_lost: false,
         recipients: &[recipient],
         original: b"Message-ID: <7@a.example>\r\n\r\nhello\r\n",
     });
