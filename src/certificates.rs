@@ -213,14 +213,23 @@ pub struct Finding {
 /// Looks at every certificate and key that a `pki` names, and at every `ca`, whether used or not.
 pub fn examine(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for place in config.pkis.iter().flat_map(|pki| of_pki(pki, &Name::Pki(pki.name.clone()))) {
-        let line = place.line.clone();
-        match pair(&place) {
-            Ok(certificate) => {
-                let remark = remark(&certificate, &place, now);
-                findings.extend(remark.map(|text| Finding { line, text, is_error: false }));
+    for pki in &config.pkis {
+        let places = of_pki(pki, &Name::Pki(pki.name.clone()));
+        let outcomes: Vec<_> = places.iter().map(|place| (place, pair(place))).collect();
+        // A server starts with those of a list that are good, if there is one.
+        let some_are_good = outcomes.iter().any(|(_, outcome)| outcome.is_ok());
+        for (place, outcome) in outcomes {
+            let line = place.line.clone();
+            match outcome {
+                Ok(certificate) => {
+                    let remark = remark(&certificate, place, now);
+                    findings.extend(remark.map(|text| Finding { line, text, is_error: false }));
+                }
+                Err(why) if place.listed.is_some() => {
+                    findings.push(Finding { line, text: of_entry(place, &why, false), is_error: !some_are_good });
+                }
+                Err(text) => findings.push(Finding { line, text, is_error: true }),
             }
-            Err(text) => findings.push(Finding { line, text, is_error: true }),
         }
     }
     findings.extend(authorities::read(config).err().into_iter().flatten());
@@ -234,6 +243,16 @@ fn pair(place: &Place) -> Result<Certificate, String> {
     let public_key = public_key.map_err(|why| of_key(place, &why))?;
     belong(&certificate, &public_key, place)?;
     Ok(certificate)
+}
+
+/// What is wrong with an entry of a list, and what is shown for it meanwhile: what `is_kept` from before, or nothing of its own.
+pub fn of_entry(place: &Place, why: &str, is_kept: bool) -> String {
+    let (pki, entry) = (place.name.pki().unwrap_or_default(), place.listed.as_deref().unwrap_or_default());
+    let meanwhile = match is_kept {
+        true => "the one that was in use before stays; mend the files, and the new one is taken up by itself",
+        false => "the others of the list are used; mend the files, and it is taken up by itself",
+    };
+    format!("pki {pki}: entry {entry}: {}; {meanwhile}", why.replace("\n  ", "; "))
 }
 
 /// What is wrong with a key, with its file.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
+use crate::limits::SET_ASIDE;
 
 /// The version of the files that are written, and the newest that is read.
 const VERSION: u32 = 1;
@@ -36,14 +37,28 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
             Err(error) => error.to_string(),
         },
     };
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".bad");
-    let aside = PathBuf::from(aside);
+    let aside = aside(path);
+    let instead = if aside.exists() { ", in place of what had that name" } else { "" };
     let now = match fs::rename(path, &aside) {
-        Ok(()) => format!("; it is now {}", aside.display()),
+        Ok(()) => format!("; it is now {}{instead}", aside.display()),
         Err(_) => String::new(),
     };
     Err(format!("{} cannot be read: {why}{now}", path.display()))
+}
+
+/// Where a file is set aside: `.bad`, and what was set aside before stays, up to [`SET_ASIDE`] of them. Beyond that the last one
+/// gives way.
+fn aside(path: &Path) -> PathBuf {
+    let numbered = |number: usize| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".bad");
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let mut all = (0..SET_ASIDE).map(numbered);
+    all.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| numbered(SET_ASIDE - 1))
 }
 
 /// Keeps this there, in place of what was.
@@ -73,18 +88,32 @@ mod tests {
         write(&path, &some).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version":1,"names":["a"]}"#);
         assert_eq!(read::<Some>(&path), Ok(Option::Some(some)));
-        for (bad, says) in [
+        let names = ["some.json.bad", "some.json.bad.1", "some.json.bad.2"];
+        let bad = [
             (r#"{"version":1,"names":["#, "EOF while parsing"),
             (r#"{"version":2,"names":[]}"#, "it is of a newer server"),
             (r#"{"names":[]}"#, "missing field `version`"),
-        ] {
-            fs::write(&path, bad).unwrap();
+        ];
+        for ((text, says), name) in bad.iter().zip(names) {
+            fs::write(&path, text).unwrap();
             let why = read::<Some>(&path).unwrap_err();
-            let aside = dir.path().join("some.json.bad");
-            assert!(why.contains(says) && why.contains(&aside.display().to_string()), "{why}");
-            assert_eq!(fs::read_to_string(&aside).unwrap(), bad, "nothing is lost");
+            assert!(
+                why.contains(says) && why.ends_with(&format!("; it is now {}", dir.path().join(name).display())),
+                "{why}"
+            );
             assert_eq!(read::<Some>(&path), Ok(None));
         }
+        for ((text, _), name) in bad.iter().zip(names) {
+            assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), *text, "nothing is lost");
+        }
+        for number in 0..2 * SET_ASIDE {
+            fs::write(&path, format!("bad {number}")).unwrap();
+            let why = read::<Some>(&path).unwrap_err();
+            assert_eq!(why.contains("in place of what had that name"), number >= SET_ASIDE - names.len(), "{why}");
+        }
+        let last = fs::read_to_string(dir.path().join(format!("some.json.bad.{}", SET_ASIDE - 1))).unwrap();
+        assert_eq!(last, format!("bad {}", 2 * SET_ASIDE - 1));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), SET_ASIDE, "and no more");
         fs::create_dir(&path).unwrap();
         assert!(read::<Some>(&path).unwrap_err().contains("cannot be read: Is a directory"));
         assert!(write(&dir.path().join("no/such"), &Some { names: vec![] }).is_err());

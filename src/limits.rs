@@ -36,6 +36,8 @@ pub const LOOKUPS: usize = 256;
 pub const LOOKUP: Duration = Duration::from_secs(30);
 /// Names of one client that are held against his address.
 pub const CLIENT_NAMES: usize = 8;
+/// Addresses of a host that are kept of an answer, of each family: shards use as many together at most.
+pub const HOST_ADDRESSES: usize = 32;
 /// Exchangers of one domain whose addresses are asked for; the field stops at about as many.
 pub const EXCHANGERS: usize = 32;
 /// Before resolvers that could not be used for DNSSEC are tried again.
@@ -121,6 +123,10 @@ pub const LOOKUP_PROCESS: Duration = Duration::from_secs(20);
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// How often the end of certificates is looked at.
 pub const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(86_400);
+/// Broken entries of lists of certificates that are told at a start or reload; one with more is told how many more.
+pub const BROKEN_PAIRS_TOLD: usize = 16;
+/// Notes of a reload that go to the engine, 500 bytes of each.
+pub const NOTES: usize = 32;
 /// How long the supervisor waits for the keyholder to take a key.
 pub const CUSTODY: Duration = Duration::from_secs(5);
 /// Handshakes of the page that are under way; it is for few, and further visitors are turned away.
@@ -255,6 +261,10 @@ pub const LOGINS_KEPT: usize = 65_536;
 pub const BCRYPT_COST: u32 = 15;
 /// Rounds of a hash of SHA-crypt.
 pub const SHA_CRYPT_ROUNDS: u32 = 2_000_000;
+/// Broken files of one name in the state directory that are set aside, for somebody to look at.
+pub const SET_ASIDE: usize = 10;
+/// Questions for the ledger of warm-ups that wait for its file to be written: each is of a site and a source address of a shard.
+pub const WARMUP_ASKED: usize = 4096;
 /// After the ledger of warm-ups was written, questions gather for so long: one write then is for all of them.
 pub const WARMUP_WRITTEN: Duration = Duration::from_secs(1);
 /// Memory of a yescrypt hash.
@@ -275,6 +285,8 @@ const _: () = assert!(LANES_END.as_secs() > PROGRAM_END.as_secs());
 const _: () = assert!(PROGRAM_OUTPUT_BYTES * 4 < LETTER_BYTES, "output must fit a letter, however its bytes are shown");
 const _: () = assert!(TRANSCRIPTS_BYTES + HANDSHAKES_TOGETHER * 32 < LETTER_BYTES, "transcripts must fit a letter");
 const _: () = assert!(TEXT_BYTES < LETTER_BYTES, "a text must fit a letter");
+const _: () =
+    assert!(HOST_ADDRESSES >= ringpost_shard::limits::ADDRESSES_PER_HOST, "nothing is left out that is of use");
 const _: () =
     assert!(LOOKUP_PROCESS.as_secs() + CUSTODY.as_secs() < LOOKUP_WAIT.as_secs(), "the supervisor answers in time");
 /// An interval of `metrics hlog` that does not say how long it is.

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ringpost_conf::{Config, Exists, FileSystem, HelperOption, Look, Options, Registered, Reports, Source};
+use ringpost_conf::{Config, Exists, FileSystem, HelperOption, Look, NotYet, Options, Registered, Reports, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Seams;
@@ -197,8 +197,8 @@ fn not_yet(config: &Config) -> Option<String> {
         return None;
     }
     let mut text = "the configuration asks for what this version cannot do yet:\n".to_owned();
-    for (line, what) in &config.not_yet {
-        text.push_str(&format!("\n  {line}: {what}"));
+    for NotYet { line, what, instead } in &config.not_yet {
+        text.push_str(&format!("\n  {line}: {what}\n    {instead}"));
     }
     Some(text)
 }

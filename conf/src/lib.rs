@@ -51,6 +51,7 @@ pub use format::{Format, FormatError, FormatNotice, FormatProblem, FormatValues,
 pub use load::{Exists, FileSystem, HelperOption, Memory, Options, Registered, Source, load, load_canonical};
 pub use login::Login;
 pub use model::*;
+pub use not_yet::NotYet;
 pub use patience::Patience;
 pub use places::Places;
 pub use report::{Look, Report, Reports, Severity};

@@ -130,5 +130,7 @@ const _: () = assert!(EXPANSION_NODES <= EXPANSION_NODES_MAX);
 const _: () = assert!(ACTIONS_MAX < STATEMENTS_MAX);
 const _: () = assert!(REPORTS_SHOWN_MAX <= REPORTS_KEPT_MAX);
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_RANGE.0 && SEGMENT_BYTES <= SEGMENT_BYTES_RANGE.1);
+/// Sites that may have a name in metrics: each has three lines in every answer and more for what it refuses.
+pub const METRICS_SITES_MAX: u32 = 2000;
 /// Shortest interval of `metrics hlog`: in shorter ones there is nothing to see but the sampling itself.
 pub const HLOG_EVERY_MIN: Duration = Duration::from_secs(1);

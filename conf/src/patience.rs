@@ -33,6 +33,12 @@ impl Config {
         let ttl = shapes().find_map(|shape| shape.ttl).filter(|_| own_ttl == self.queue.ttl);
         Patience { retry: shapes().find_map(|shape| shape.retry.as_ref()), ttl: ttl.unwrap_or(own_ttl) }
     }
+
+    /// The longest that any message may stay queued: what one has of which nothing else is known.
+    pub fn longest_ttl(&self) -> Duration {
+        let of_shapes = self.shapings.iter().filter_map(|shaping| shaping.shape.ttl);
+        self.actions.iter().map(|action| action.ttl).chain(of_shapes).fold(self.queue.ttl, Duration::max)
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +61,7 @@ mod tests {
             let Patience { retry, ttl } = config.patience(Some(action), domain);
             (retry.map(|retry| retry.waits[0].as_secs() / 60), ttl.as_secs() / 3600)
         };
+        assert_eq!(config.longest_ttl(), Duration::from_secs(4 * 86_400), "the built-in one");
         assert_eq!(of(0, "elsewhere.test"), (Some(1), 48));
         assert_eq!(of(0, "b.example"), (Some(1), 24));
         assert_eq!(of(0, "A.example"), (Some(7), 24), "its own schedule, and the time of the wider one");

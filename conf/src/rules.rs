@@ -148,7 +148,7 @@ pub enum Test {
 }
 
 /// Where a condition looks.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Among<T> {
     /// Entries of the service, in memory.
     Table(Arc<T>),

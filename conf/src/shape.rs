@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use crate::model::{Config, Family, Shape, ShapeSelector, Shaping};
+use crate::model::{Config, Family, Pool, Shape, ShapeSelector, Shaping, Warmup};
 use crate::rules::Among;
 use crate::tables::DomainSet;
 
@@ -16,6 +16,25 @@ impl Config {
     pub fn shape_of(&self, numbers: &[usize]) -> Shape {
         Shape::together(numbers.iter().filter_map(|number| self.shapings.get(*number)).map(|shaping| &shaping.shape))
     }
+
+    /// Whether the shapes, warm-ups and pools of `other` say the same, in whatever lines they stand: mail that waits at a
+    /// route by the one may go on waiting by the other.
+    pub fn shapes_as(&self, other: &Self) -> bool {
+        let shaping = |one: &Shaping, two: &Shaping| {
+            one.name == two.name && one.selector == two.selector && one.shape == two.shape
+        };
+        let warmup = |one: &Warmup, two: &Warmup| one.name == two.name && one.steps == two.steps;
+        let pool =
+            |one: &Pool, two: &Pool| one.name == two.name && one.sources == two.sources && one.select == two.select;
+        same(&self.shapings, &other.shapings, shaping)
+            && same(&self.warmups, &other.warmups, warmup)
+            && same(&self.pools, &other.pools, pool)
+    }
+}
+
+/// Whether two lists are the same, one by one. Of shapes that are as specific as each other the first counts.
+fn same<T: Borrow<U>, U>(ones: &[T], others: &[T], is_same: impl Fn(&U, &U) -> bool) -> bool {
+    ones.len() == others.len() && ones.iter().zip(others).all(|(one, two)| is_same(one.borrow(), two.borrow()))
 }
 
 impl Shaping {
@@ -121,6 +140,30 @@ mod tests {
         assert_eq!(connections(Some("mine"), "example.net", "mx1.google.example"), Some(12));
         let all = shape(Some("mine"), "example.net", "mx1.google.example");
         assert_eq!((all.recipients, all.burst), (Some(4), Some(9)));
+    }
+
+    #[test]
+    fn what_shapes_say_is_compared_whatever_lines_they_stand_in() {
+        let text = "shaping default { connections 20 }\n\
+                    warmup slow { 50/d, 100/d }\n\
+                    pool p { 192.0.2.1 warmup slow }\n\
+                    shaping x domain { \"x.example\", \"*.y.example\" } { warmup slow, on reply { \"4.7.0\" } suspend 1m }\n";
+        let one = config(text);
+        assert!(one.shapes_as(&config(text)) && one.shapes_as(&config(&format!("# moved\n\n{text}"))));
+        for (said, instead) in [
+            ("connections 20", "connections 21"),
+            ("50/d", "51/d"),
+            (" warmup slow }", " }"),
+            ("warmup slow, on", "on"),
+            ("y.example", "z.example"),
+            ("4.7.0", "4.7.1"),
+            ("suspend 1m", "suspend 2m"),
+            ("pool p", "pool q"),
+        ] {
+            let other = config(&text.replacen(said, instead, 1));
+            assert!(!one.shapes_as(&other) && !other.shapes_as(&one), "{said}");
+        }
+        assert!(!one.shapes_as(&config("")));
     }
 
     #[test]

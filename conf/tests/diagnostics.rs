@@ -93,8 +93,13 @@ fn what_is_not_built_is_listed_with_its_line() {
     let text = "listen on lo0 auth senders { a = a@b.example }\nfilter f proc-exec \"x\"\naction a discard\nmatch for any action a\nqueue compression\n";
     let files = Memory::default().with("c", text);
     let (config, _) = load(&files, Path::new("c"), &Options::default()).unwrap_or_else(|r| panic!("{r}"));
-    let list: Vec<String> = config.not_yet.iter().map(|(line, what)| format!("{line} {what}")).collect();
+    let list: Vec<String> = config.not_yet.iter().map(|found| format!("{} {}", found.line, found.what)).collect();
     assert_eq!(list, ["c:2 filter", "c:5 queue compression"]);
+    let said = config.not_yet[1].to_string();
+    assert!(
+        said.starts_with("`queue compression` has no effect yet") && said.contains(": take it out; a state"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -111,7 +116,7 @@ fn what_relays_and_rules_can_do_is_not_listed() {
     let redis = "url redis://127.0.0.1:1\nrelayhost_prefix r:\nsource_prefix s:\naddrname_prefix n:\n";
     let files = Memory::default().with("c", text).with("redis.conf", redis);
     let (config, _) = load(&files, Path::new("c"), &Options::default()).unwrap_or_else(|r| panic!("{r}"));
-    let list: Vec<String> = config.not_yet.iter().map(|(line, what)| format!("{line} {what}")).collect();
+    let list: Vec<String> = config.not_yet.iter().map(|found| format!("{} {}", found.line, found.what)).collect();
     assert_eq!(list, [""; 0]);
 }
 

@@ -331,6 +331,8 @@ fn settings() {
         ("table t { a = \"$6$a$b\" }\nhttp listen on 127.0.0.1 auth <t>\n", &[]),
         ("table t { a = \"$6$a$b\" }\nhttp listen on 192.0.2.1 auth <t>\n", &["2:26 E0603"]),
         ("metrics hlog /x every 1m\nmetrics sites 0\n", &[]),
+        ("metrics sites 2000\n", &[]),
+        ("metrics sites 2001\n", &["1:15 E0509"]),
         ("metrics hlog /x every 0s\n", &["1:17 E0203"]),
         ("log to syslog\nlog to syslog format xml\n", &["2:22 E0203"]),
         ("log to file\n", &["1:12 E0203"]),

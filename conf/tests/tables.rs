@@ -145,7 +145,7 @@ match from any tag X for rcpt-to <p> action b
         ]
     );
     assert_eq!((config.tables[0].options.cache.as_secs(), config.tables[0].options.pool), (300, 9));
-    let not_yet: Vec<&str> = config.not_yet.iter().map(|(_, what)| what.as_str()).collect();
+    let not_yet: Vec<&str> = config.not_yet.iter().map(|found| found.what.as_str()).collect();
     assert!(!not_yet.iter().any(|what| what.starts_with("table sqlite:")), "it is asked for logins: {not_yet:?}");
     assert!(!not_yet.iter().any(|what| what.starts_with("table ldap:")), "nobody uses it: {not_yet:?}");
     let ActionKind::Relay(relay) = &config.actions[1].kind else { panic!() };

@@ -83,6 +83,12 @@ fn sites(text: &mut Text, snapshot: &Snapshot) {
     if snapshot.sites.is_empty() {
         return;
     }
+    text.family(
+        "sites_left_out",
+        "gauge",
+        "Sites that have had mail and have no name here; theirs is counted as `other`.",
+    );
+    text.sample("sites_left_out", "", snapshot.sites_left_out as f64);
     text.counter_family(
         "site_deliveries",
         "Attempts of delivery by mail site and result, since the site has a name here.",

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::counters::Counter;
-use crate::limits::HEAT_ROWS_PER_OCTAVE;
+use crate::limits::{HEAT_ROWS_PER_OCTAVE, REST};
 use crate::sites::{Classes, Tally};
 use crate::snapshot::{CertificateDays, Gauges, ShardSnapshot, Snapshot};
 use crate::stages::{Stage, StageSummary};
@@ -27,6 +27,13 @@ pub struct Report {
     /// What became of mail to other servers by site; none, unless sites are told apart (`metrics sites`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<SiteFigures>,
+    /// Sites that have had mail, and of which that is counted as `other`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sites_left_out: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What became of mail to a site, since it has a name in metrics.
@@ -72,6 +79,7 @@ impl Report {
             shards: snapshot.shards.iter().map(Figures::new).collect(),
             certificates: snapshot.certificates.clone(),
             sites: snapshot.sites.iter().cloned().map(|(site, tally)| SiteFigures { site, tally }).collect(),
+            sites_left_out: snapshot.sites_left_out,
         }
     }
 }
@@ -126,6 +134,12 @@ pub fn table(snapshot: &Snapshot) -> String {
     if !snapshot.certificates.is_empty() {
         let left = snapshot.certificates.iter().map(|one| format!("{} {} days", one.pki, one.days));
         write!(out, "\ncertificates {}", left.collect::<Vec<_>>().join(", ")).expect("a String takes all");
+    }
+    if snapshot.sites_left_out > 0 {
+        let named = snapshot.sites.iter().filter(|(site, _)| site != REST).count();
+        let left_out = snapshot.sites_left_out;
+        write!(out, "\nsites {named} with a name in the metrics, {left_out} more are `{REST}` there")
+            .expect("a String takes all");
     }
     refusals(&mut out, &all.refusals);
     out.push_str("\n\n");
@@ -220,7 +234,7 @@ mod tests {
         let shard = ShardSnapshot { shard: 0, stages, counters, gauges, refusals };
         let certificates = vec![CertificateDays { pki: "mx".into(), days: 20 }];
         let shards = vec![shard.clone(), shard];
-        Snapshot { version: "0.1.0".into(), uptime_seconds: 61.2, shards, certificates, sites: Vec::new() }
+        Snapshot { version: "0.1.0".into(), uptime_seconds: 61.2, shards, certificates, ..Snapshot::default() }
     }
 
     #[test]

@@ -124,6 +124,8 @@ impl Recent {
 pub struct Sites {
     most: usize,
     named: HashMap<Box<str>, Named>,
+    /// The fewest attempts of one of them, as far as that is known.
+    least: Option<u64>,
     /// Attempts at sites that may earn a name: at most [`SITES_WATCHED`].
     others: HashMap<Box<str>, u64>,
     rest: Tally,
@@ -156,28 +158,33 @@ impl Sites {
 
     fn add(&mut self, site: &str, tally: &Tally) {
         if let Some(named) = self.named.get_mut(site) {
+            self.least = self.least.filter(|least| named.attempts > *least);
             named.attempts += tally.attempts();
             return named.tally.merge(tally);
         }
         let attempts = self.others.get(site).copied().unwrap_or(0) + tally.attempts();
         if self.named.len() < self.most {
-            self.others.remove(site);
-            self.named.insert(site.into(), Named { attempts, tally: tally.clone() });
-            return;
+            return self.name(site, attempts, tally);
         }
-        let least = self.named.values().map(|named| named.attempts).min();
-        if least.is_some_and(|least| attempts > least) {
-            self.others.remove(site);
+        // Of a report with thousands of sites most are below it: it is looked for once.
+        self.least = self.least.or_else(|| self.named.values().map(|named| named.attempts).min());
+        if self.least.is_some_and(|least| attempts > least) {
             self.unname_least();
-            self.named.insert(site.into(), Named { attempts, tally: tally.clone() });
-            return;
+            return self.name(site, attempts, tally);
         }
         self.rest.merge(tally);
         self.watch(site, attempts);
     }
 
+    fn name(&mut self, site: &str, attempts: u64, tally: &Tally) {
+        self.others.remove(site);
+        self.least = None;
+        self.named.insert(site.into(), Named { attempts, tally: tally.clone() });
+    }
+
     /// The one with the least mail loses its name.
     fn unname_least(&mut self) {
+        self.least = None;
         let least = self.named.iter().min_by_key(|(site, named)| (named.attempts, *site)).map(|(site, _)| site.clone());
         let Some((site, named)) = least.and_then(|site| self.named.remove_entry(&site)) else { return };
         self.rest.merge(&named.tally);
@@ -193,6 +200,11 @@ impl Sites {
             self.others.retain(|_, attempts| *attempts > median);
         }
         self.others.insert(site.into(), attempts);
+    }
+
+    /// Sites without a name that have had mail, as far as they are watched.
+    pub fn left_out(&self) -> usize {
+        self.others.len()
     }
 
     /// By name, and the rest under [`REST`], if there is any.
@@ -232,6 +244,7 @@ mod tests {
         sites.limit(2);
         sites.merge(&recent(&[("a", 6), ("b", 1), ("c", 1)]));
         assert_eq!(named(&sites), pairs(&[("a", 6), ("b", 1), ("other", 1)]));
+        assert_eq!(sites.left_out(), 1);
         sites.merge(&recent(&[("c", 3)]));
         assert_eq!(named(&sites), pairs(&[("a", 6), ("c", 3), ("other", 2)]), "one of c's was counted elsewhere");
         sites.merge(&recent(&[("b", 2), ("c", 1)]));
@@ -241,6 +254,7 @@ mod tests {
         sites.limit(0);
         sites.merge(&recent(&[("a", 1)]));
         assert_eq!(named(&sites), pairs(&[("other", 15)]));
+        assert_eq!(sites.left_out(), 3);
     }
 
     #[test]
@@ -253,7 +267,7 @@ mod tests {
             sites.merge(&some);
         }
         let all = sites.snapshot();
-        assert_eq!(all.len(), 51);
+        assert_eq!((all.len(), sites.left_out() > 1000), (51, true));
         assert!(sites.others.len() <= SITES_WATCHED, "{}", sites.others.len());
         let big = all.iter().find(|(site, _)| site == "big").expect("it has a name");
         assert_eq!(big.1.delivered, 10_000);

@@ -115,6 +115,10 @@ pub struct Snapshot {
     /// What became of mail to other servers by site, those with a name of their own first (`metrics sites`).
     #[serde(default)]
     pub sites: Vec<(String, Tally)>,
+    /// Sites that have had mail, and of which that is counted as `other` above; not more of them are known than are watched
+    /// ([`SITES_WATCHED`](crate::limits::SITES_WATCHED)).
+    #[serde(default)]
+    pub sites_left_out: usize,
 }
 
 impl Snapshot {

@@ -72,8 +72,8 @@ fn report(options: &Options, config: Option<&Config>, reports: &Reports, finding
     let not_yet = config.map(|config| config.not_yet.as_slice()).unwrap_or_default();
     if options.json {
         let mut lines = reports.json();
-        for (line, what) in not_yet {
-            let message = format!("`{what}` has no effect yet: this version does not start with it");
+        for found in not_yet {
+            let (message, line) = (found.to_string(), &found.line);
             let object = serde_json::json!({
                 "code": "", "severity": "note", "message": message, "file": &*line.file, "line": line.number,
             });
@@ -96,8 +96,8 @@ fn report(options: &Options, config: Option<&Config>, reports: &Reports, finding
     for Finding { line, text, is_error } in findings {
         eprintln!("{}: {line}: {text}", if *is_error { "error" } else { "warning" });
     }
-    for (line, what) in not_yet {
-        eprintln!("note: {line}: `{what}` has no effect yet: this version does not start with it");
+    for found in not_yet {
+        eprintln!("note: {}: {found}", found.line);
     }
     Ok(())
 }

@@ -133,10 +133,14 @@ const HOSTS: [&str; 6] = ["host", "address", "state", "open", "failed", "last fa
 
 fn host(row: &HostRow, now_ms: u64) -> [String; 6] {
     let HostRow { host, address, demands, state, until_ms, connections, failures, fault, since_ms, .. } = row;
-    let state = match until_ms {
+    let mut state = match until_ms {
         Some(until_ms) => format!("{state} {}", ahead(*until_ms, now_ms)),
         None => state.to_string(),
     };
+    if let Some(until_ms) = row.outdone_until_ms {
+        let first = if address.is_ipv4() { "IPv6" } else { "IPv4" };
+        state += &format!(", {first} first {}", ahead(until_ms, now_ms));
+    }
     let failed = match since_ms {
         Some(since_ms) => format!("{failures} in {}", ago(*since_ms, now_ms)),
         None => "-".to_owned(),
@@ -215,6 +219,7 @@ mod tests {
             failures: 3,
             fault: Some("connection refused".into()),
             since_ms: Some(1_000_000),
+            outdone_until_ms: None,
             shard: 0,
         };
         let good = HostRow {
@@ -227,6 +232,10 @@ mod tests {
             since_ms: None,
             ..paused.clone()
         };
+        let outdone = HostRow { outdone_until_ms: Some(1_660_000), ..good.clone() };
+        assert_eq!(host(&outdone, 1_060_000)[2], "ok, IPv6 first for 10.0 min");
+        let outdone = HostRow { address: "[2001:db8::1]:25".parse().unwrap(), ..outdone };
+        assert_eq!(host(&outdone, 1_060_000)[2], "ok, IPv4 first for 10.0 min");
         let text = table(HOSTS, [paused, good].iter().map(|row| host(row, 1_060_000)));
         assert_eq!(
             text,

@@ -19,7 +19,7 @@ pub use self::texts::{Texts, texts};
 use self::tlsa::tlsa;
 use super::network::{Network, Say, is_secure};
 use super::zone::Zone;
-use crate::limits::{CLIENT_NAMES, EXCHANGERS, LOOKUP};
+use crate::limits::{CLIENT_NAMES, EXCHANGERS, HOST_ADDRESSES, LOOKUP};
 
 /// Where names are looked up.
 pub enum Names {
@@ -218,7 +218,10 @@ const NO_WORD: Dane = Dane::Insecure("anything: the resolvers do not pass on wha
 /// Addresses of a host, whose name is known to be meant, and what DNSSEC says of it.
 async fn vouched_host(names: &Names, host: &str, tlsa_port: Option<u16>) -> (Found<IpAddr>, Dane) {
     let vouching = names.vouching(tlsa_port).await;
-    let (found, is_secure) = names.ip(host, vouching).await;
+    let (mut found, is_secure) = names.ip(host, vouching).await;
+    if let Found::Records(addresses, _) = &mut found {
+        bound(addresses);
+    }
     match (found, vouching, tlsa_port) {
         (Found::Records(addresses, time), Some(resolver), Some(port)) if is_secure => {
             let (dane, ttl) = tlsa(resolver, host, port).await;
@@ -227,6 +230,17 @@ async fn vouched_host(names: &Names, host: &str, tlsa_port: Option<u16>) -> (Fou
         (found, Some(_), _) => (found, Dane::Insecure("the addresses of its host")),
         (found, None, _) => (found, NO_WORD),
     }
+}
+
+/// A stranger's DNS says how many addresses a host has, and they are kept for as long as it says.
+fn bound(addresses: &mut Vec<IpAddr>) {
+    let mut count = [0; 2];
+    addresses.retain(|address| {
+        let of_family = &mut count[usize::from(address.is_ipv4())];
+        *of_family += 1;
+        *of_family <= HOST_ADDRESSES
+    });
+    addresses.shrink_to_fit();
 }
 
 async fn resolve_exchangers(names: &Arc<Names>, domain: &str, tlsa_port: Option<u16>) -> MxAnswer {

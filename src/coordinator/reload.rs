@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use ringpost_conf::Config;
 
 use super::Coordinator;
+use super::shards::Shapes;
 use crate::encryption;
 use crate::ipc::engine::FromEngine;
 use crate::plan::Plan;
@@ -102,7 +103,8 @@ impl Coordinator {
         let servers = self.handshakes.servers(&config, &plan.identities, &plan.authorities)?;
         let page = self.handshakes.page(&config, &plan.identities)?;
         *self.page.write().expect("nobody panics with it") = page;
-        self.shards.reload(&config, &servers).await;
+        let shapes = if config.shapes_as(&self.config()) { Shapes::Same } else { Shapes::Changed };
+        self.shards.reload(&config, &servers, shapes).await;
         self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
         self.shards.name_sites(config.metrics.sites_max);
         *self.config.write().expect("nobody panics with it") = config;

@@ -11,13 +11,23 @@ use ringpost_perf::sites::Sites;
 use ringpost_perf::{Counter, Counters, Gauges, ShardSnapshot, Snapshot, Stage};
 use ringpost_queue::MessageId;
 use ringpost_shard::{
-    ListedEnvelope, Onward, Order, Overrides, Overview, RelayRow, Selector, Servers, ShardReport, ShownMessage, Why,
+    Concerned, ListedEnvelope, Onward, Order, Overrides, Overview, RelayRow, Selector, Servers, ShardReport,
+    ShownMessage, Why,
 };
 use ringpost_tls::Connector;
 
 use super::expiry::Expiry;
 use crate::ipc::engine::Summary;
 use crate::limits::{SHARD_ANSWER, SHARD_LIST, STATS_KEEP};
+
+/// Whether a configuration's shapes, warm-ups and pools are those of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shapes {
+    /// They are.
+    Same,
+    /// Some are not.
+    Changed,
+}
 
 /// Orders and counters of every shard.
 pub struct Shards {
@@ -89,10 +99,10 @@ impl Shards {
             return snapshot.clone();
         }
         let mut reports = self.ask(Order::Stats, SHARD_ANSWER).await;
-        let sites = {
+        let (sites, sites_left_out) = {
             let mut sites = self.sites.lock().expect("nobody panics with it");
             reports.iter_mut().for_each(|(_, report)| sites.merge(&std::mem::take(&mut report.sites)));
-            sites.snapshot()
+            (sites.snapshot(), sites.left_out())
         };
         let shards = reports.into_iter().map(|(shard, report)| self.shard_snapshot(shard, report));
         let snapshot = Arc::new(Snapshot {
@@ -101,6 +111,7 @@ impl Shards {
             shards: shards.collect(),
             certificates: self.certificates.days(SystemTime::now()),
             sites,
+            sites_left_out,
         });
         *kept = Some((Instant::now(), snapshot.clone()));
         snapshot
@@ -184,11 +195,19 @@ impl Shards {
         }
     }
 
-    /// Gives each a new configuration, and what handshakes are made with from then on.
-    pub async fn reload(&self, config: &Arc<Config>, servers: &Servers) {
+    /// Gives each a new configuration, and what handshakes are made with from then on. If `shapes` may be others, waiting mail
+    /// is sent on its way anew as soon as all follow it.
+    pub async fn reload(&self, config: &Arc<Config>, servers: &Servers, shapes: Shapes) {
+        let mut waiting = Vec::new();
         for shard in &self.orders {
+            let (answer, wait) = oneshot::channel();
             // A shard that is gone needs none.
-            let _ = shard.send(Order::Reload(config.clone(), servers.clone())).await;
+            if shard.send(Order::Reload(config.clone(), servers.clone(), answer)).await.is_ok() {
+                waiting.push(wait);
+            }
+        }
+        if shapes == Shapes::Changed {
+            self.recall(waiting, &Concerned::All).await;
         }
     }
 
@@ -203,14 +222,19 @@ impl Shards {
                 waiting.push(wait);
             }
         }
+        self.recall(waiting, &Concerned::Of(changed.clone())).await;
+    }
+
+    /// Has waiting mail that is concerned sent on its way anew when all shards have said that they follow what is new.
+    async fn recall(&self, waiting: Vec<oneshot::Receiver<()>>, concerned: &Concerned) {
         let deadline = tokio::time::Instant::now() + SHARD_ANSWER;
         for wait in waiting {
-            // One that is late sends its mail by the old limits until then.
+            // One that is late sends its mail as before until then.
             let _ = tokio::time::timeout_at(deadline, wait).await;
         }
         for shard in &self.orders {
-            // See above.
-            let _ = shard.send(Order::Recall(changed.clone())).await;
+            // A shard that is gone has no routes.
+            let _ = shard.send(Order::Recall(concerned.clone())).await;
         }
     }
 

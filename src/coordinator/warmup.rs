@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_channel::oneshot;
 use ringpost_conf::Config;
@@ -15,19 +16,29 @@ use tokio::sync::Notify;
 use super::network::Say;
 use crate::clock::unix_ms;
 use crate::kept;
-use crate::limits::WARMUP_WRITTEN;
+use crate::limits::{WARMUP_ASKED, WARMUP_WRITTEN};
 
 const FILE: &str = "warmup.json";
 
 /// The ledger, and who waits for it.
 pub struct Warmups {
     ledger: Arc<Mutex<Ledger>>,
-    asked: Mutex<Vec<(Asking, oneshot::Sender<Allowed>)>>,
+    asked: Mutex<Questions>,
     has_asked: Notify,
+    /// For so long questions gather after the file was written.
+    gathers: Duration,
     path: PathBuf,
     /// Who has this writes the file.
     writing: Mutex<()>,
     say: Say,
+}
+
+/// What the ledger is asked, and was not yet.
+#[derive(Default)]
+struct Questions {
+    all: Vec<(Asking, oneshot::Sender<Allowed>)>,
+    /// One of them is for an address that has had nothing today: mail waits for it that could leave at once.
+    is_first: bool,
 }
 
 /// A source address that warms up, and what it may send to a site, for a person.
@@ -83,12 +94,26 @@ impl Warmups {
         });
         let all = kept.unwrap_or_default().addresses.into_iter().map(Kept::warming);
         let ledger = Arc::new(Mutex::new(Ledger::new(all)));
-        Self { ledger, asked: Mutex::default(), has_asked: Notify::new(), path, writing: Mutex::default(), say }
+        let (asked, has_asked, writing) = (Mutex::default(), Notify::new(), Mutex::default());
+        Self { ledger, asked, has_asked, gathers: WARMUP_WRITTEN, path, writing, say }
     }
 
-    /// Takes a question; it is answered by [`Warmups::run`].
+    /// Takes a question; it is answered by [`Warmups::run`]. While the disk keeps that waiting, questions of which nobody awaits
+    /// the answer any more are forgotten, and beyond [`WARMUP_ASKED`] the answer is that nothing can be known.
     pub fn ask(&self, asking: Asking, answer: oneshot::Sender<Allowed>) {
-        self.asked.lock().expect("nobody panics with it").push((asking, answer));
+        let is_first = self.ledger.lock().expect("nobody panics with it").is_first(&asking, unix_ms());
+        let mut asked = self.asked.lock().expect("nobody panics with it");
+        if asked.all.len() >= WARMUP_ASKED {
+            asked.all.retain(|(_, answer)| !answer.is_canceled());
+        }
+        if asked.all.len() >= WARMUP_ASKED {
+            // A shard that does not wait is not told.
+            let _ = answer.send(Allowed::Unknown("too many questions wait for the ledger".into()));
+            return;
+        }
+        asked.all.push((asking, answer));
+        asked.is_first |= is_first;
+        drop(asked);
         self.has_asked.notify_one();
     }
 
@@ -99,12 +124,23 @@ impl Warmups {
     }
 
     /// Answers, as long as the engine runs: at once, or, just after the file was written, a moment later together with others.
+    /// Who has had nothing today does not wait for others.
     pub async fn run(self: Arc<Self>) {
+        let look = |see: fn(&Questions) -> bool| see(&self.asked.lock().expect("nobody panics with it"));
         loop {
-            self.has_asked.notified().await;
+            while look(|asked| asked.all.is_empty()) {
+                self.has_asked.notified().await;
+            }
             let asked = std::mem::take(&mut *self.asked.lock().expect("nobody panics with it"));
-            if self.answer(asked).await {
-                tokio::time::sleep(WARMUP_WRITTEN).await;
+            if !self.answer(asked.all).await {
+                continue;
+            }
+            let gathered = tokio::time::Instant::now() + self.gathers;
+            while !look(|asked| asked.is_first) {
+                tokio::select! {
+                    () = tokio::time::sleep_until(gathered) => break,
+                    () = self.has_asked.notified() => {}
+                }
             }
         }
     }
@@ -127,10 +163,14 @@ impl Warmups {
                 }
             }
         }
-        for ((_, answer), allowed) in asked.into_iter().zip(said) {
-            // A shard that is gone sends nothing.
-            let _ = answer.send(allowed);
+        let mut unheard = Vec::new();
+        for ((asking, answer), allowed) in asked.into_iter().zip(said) {
+            // A shard that is gone, or has waited long enough, sends nothing.
+            if let Err(Allowed::Some { count, .. }) = answer.send(allowed) {
+                unheard.push(Asking { count, ..asking });
+            }
         }
+        self.give_back(&unheard);
         is_new
     }
 
@@ -216,8 +256,6 @@ impl WarmupRow {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn asking(site: &str, count: u32) -> Asking {
@@ -261,6 +299,64 @@ mod tests {
         warmups.keep();
         let warmups = open();
         assert_eq!((0..9).map(|_| count(&answers(&warmups, &[asking("a", 1)])[0])).sum::<u32>(), 3);
+    }
+
+    #[test]
+    fn the_first_question_of_an_address_does_not_wait_until_others_have_gathered() {
+        let dir = tempfile::tempdir().unwrap();
+        let gathers = Duration::from_secs(86_400);
+        let warmups = Arc::new(Warmups { gathers, ..Warmups::new(dir.path(), Arc::new(|what| panic!("{what}"))) });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ask = |asking| {
+            let (answer, wait) = oneshot::channel();
+            warmups.ask(asking, answer);
+            wait
+        };
+        let from = |last| Asking { source: [192, 0, 2, last].into(), ..asking("a", 1) };
+        runtime.block_on(async {
+            let running = tokio::spawn(warmups.clone().run());
+            for last in 1..5 {
+                let answered = tokio::time::timeout(Duration::from_secs(60), ask(from(last))).await;
+                assert_eq!(count(&answered.expect("at once").unwrap()), 1);
+            }
+            // The next of one of them gathers with others, until somebody else comes.
+            let (mut later, first) = (ask(from(1)), ask(from(9)));
+            assert!(matches!(later.try_recv(), Ok(None)));
+            let answered = tokio::time::timeout(Duration::from_secs(60), async { (first.await, later.await) }).await;
+            assert!(answered.is_ok(), "together");
+            let waits = ask(from(2));
+            assert!(tokio::time::timeout(Duration::from_millis(200), waits).await.is_err());
+            running.abort();
+        });
+    }
+
+    #[test]
+    fn what_nobody_hears_of_is_not_used_and_questions_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let warmups = Arc::new(Warmups::new(dir.path(), Arc::new(|what| panic!("{what}"))));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..20 {
+            let (answer, gone) = oneshot::channel();
+            drop(gone);
+            runtime.block_on(warmups.answer(vec![(asking("a", 1), answer)]));
+        }
+        assert_eq!((0..9).map(|_| count(&answers(&warmups, &[asking("a", 1)])[0])).sum::<u32>(), 8, "none was lost");
+        let mut waiting: Vec<_> = (0..WARMUP_ASKED + 1)
+            .map(|_| {
+                let (answer, wait) = oneshot::channel();
+                warmups.ask(asking("b", 1), answer);
+                wait
+            })
+            .collect();
+        let mut last = waiting.pop().unwrap();
+        assert!(matches!(last.try_recv(), Ok(Some(Allowed::Unknown(_)))));
+        assert!(matches!(waiting[0].try_recv(), Ok(None)));
+        // Those that have given up make room.
+        waiting.truncate(9);
+        let (answer, mut wait) = oneshot::channel();
+        warmups.ask(asking("b", 1), answer);
+        assert!(matches!(wait.try_recv(), Ok(None)));
+        assert_eq!(warmups.asked.lock().unwrap().all.len(), 10);
     }
 
     #[test]

@@ -179,6 +179,7 @@ fn report(submission: &Submission, composed: &Composed, refused: &[(&str, &Remot
         smtputf8: !composed.sender.is_ascii(),
         envelope_id: &decode(&submission.wishes.envelope_id),
         returns_all: false,
+        is_lost: false,
         recipients: &recipients,
         original: &composed.text,
     });

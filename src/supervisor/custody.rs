@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ringpost_conf::Config;
@@ -17,16 +18,16 @@ use crate::authorities::{self, Authority};
 use crate::certificates::{self, Identity, Name, Place};
 use crate::ipc::codec::Channel;
 use crate::ipc::keyholder::{Custody as Order, Kept, KeyPurpose, Lane, ToKeyholder};
-use crate::limits::CUSTODY;
+use crate::limits::{BROKEN_PAIRS_TOLD, CUSTODY};
 
 /// The supervisor's end of custody.
 #[derive(Debug, Default)]
 pub struct Custody {
     lane: Option<Channel>,
     /// The keys in force.
-    held: Vec<Held>,
+    held: Vec<Arc<Held>>,
     /// Those of the plan before: handshakes with them may be under way.
-    before: Vec<Held>,
+    before: Vec<Arc<Held>>,
     /// Number of the last key.
     last: u32,
     /// How the files were when they were looked at.
@@ -76,10 +77,13 @@ impl Custody {
     }
 
     /// Reads the certificates that this configuration needs, and has their keys held. Those that nobody has given are made.
+    /// Of a list, what cannot be used is left out and told; where `in_force`, the identities of the plan so far, has
+    /// something under the same name, that stays.
     ///
     /// # Errors
-    /// The report of what is wrong with files; nothing has changed then.
-    pub fn take_up(&mut self, config: &Config, state: &Path) -> Result<Taken, String> {
+    /// The report of what is wrong with files of a `pki` that names them itself, or of a list of which nothing is left;
+    /// nothing has changed then.
+    pub fn take_up(&mut self, config: &Config, state: &Path, in_force: &[Identity]) -> Result<Taken, String> {
         self.stamps = stamps(config, state);
         let mut taken = Taken::default();
         let mut fresh = Vec::new();
@@ -88,6 +92,7 @@ impl Custody {
             Ok(read) => taken.authorities = read,
             Err(found) => wrong.extend(found.into_iter().map(|one| format!("{}: {}", one.line, one.text))),
         }
+        let mut broken = Vec::new();
         for place in certificates::places(config, state) {
             let outcome = match &place.name {
                 Name::Pki(_) | Name::Client(_) => self.pair(&place, &mut fresh, &mut taken.notes),
@@ -95,6 +100,15 @@ impl Custody {
             };
             match (outcome, &place.name) {
                 (Ok(identity), _) => taken.identities.push(identity),
+                // Without a keyholder all of them fail, and none is to blame.
+                (Err(why), Name::Pki(_) | Name::Client(_)) if place.listed.is_some() && self.lane.is_some() => {
+                    let kept = self.kept(&place, in_force, &mut fresh);
+                    broken.push((
+                        format!("{}: {}", place.line, certificates::of_entry(&place, &why, kept.is_some())),
+                        place,
+                    ));
+                    taken.identities.extend(kept);
+                }
                 (Err(why), Name::Pki(name) | Name::Client(name)) => {
                     wrong.push(format!("{}: pki {name}: {why}", place.line))
                 }
@@ -105,6 +119,15 @@ impl Custody {
         // Of a certificate that listeners show and relays, too, it is said once.
         taken.notes.sort();
         taken.notes.dedup();
+        let mut left_out = Vec::new();
+        for (text, place) in broken {
+            let list =
+                if taken.identities.iter().any(|found| found.name == place.name) { &mut left_out } else { &mut wrong };
+            if !list.contains(&text) {
+                list.push(text);
+            }
+        }
+        taken.notes.splice(0..0, first_of(left_out));
         if wrong.is_empty() {
             self.before = std::mem::replace(&mut self.held, fresh);
         }
@@ -124,7 +147,7 @@ impl Custody {
         self.lane.is_none()
     }
 
-    fn pair(&mut self, place: &Place, fresh: &mut Vec<Held>, notes: &mut Vec<String>) -> Result<Identity, String> {
+    fn pair(&mut self, place: &Place, fresh: &mut Vec<Arc<Held>>, notes: &mut Vec<String>) -> Result<Identity, String> {
         let (chain, certificate) = certificates::read(&place.cert)?;
         let of_key = |why: &dyn std::fmt::Display| certificates::of_key(place, &why.to_string());
         let file = sealed::copy(&place.key).map_err(|error| of_key(&error))?;
@@ -134,12 +157,20 @@ impl Custody {
         let public_key = hold(&mut self.lane, &held).map_err(|why| of_key(&why))?;
         certificates::belong(&certificate, &public_key, place)?;
         notes.extend(certificates::remark(&certificate, place, SystemTime::now()));
-        fresh.push(held);
+        fresh.push(Arc::new(held));
         Ok(Identity { name: place.name.clone(), listed: place.listed.clone(), chain, key })
     }
 
+    /// What was in force under the same name of the same list, and its key is held on.
+    fn kept(&self, place: &Place, in_force: &[Identity], fresh: &mut Vec<Arc<Held>>) -> Option<Identity> {
+        let identity = in_force.iter().find(|known| known.name == place.name && known.listed == place.listed)?;
+        let mut known = self.held.iter().chain(&self.before);
+        fresh.push(known.find(|held| held.key == identity.key)?.clone());
+        Some(identity.clone())
+    }
+
     /// The pair that is there, or a new one.
-    fn own_pair(&mut self, hostname: &str, place: &Place, fresh: &mut Vec<Held>) -> Result<Identity, String> {
+    fn own_pair(&mut self, hostname: &str, place: &Place, fresh: &mut Vec<Arc<Held>>) -> Result<Identity, String> {
         if place.cert.exists()
             && let Ok(identity) = self.pair(place, fresh, &mut Vec::new())
         {
@@ -170,6 +201,16 @@ impl Custody {
         fs::rename(&new, &place.key).map_err(|error| named(&place.key, error))?;
         fs::write(&place.cert, certificate).map_err(|error| named(&place.cert, error))
     }
+}
+
+/// As many as are told at once, and how many more there are.
+fn first_of(mut told: Vec<String>) -> Vec<String> {
+    let more = told.len().saturating_sub(BROKEN_PAIRS_TOLD);
+    if more > 0 {
+        told.truncate(BROKEN_PAIRS_TOLD);
+        told.push(format!("and {more} more certificates of lists are not in use: `ringpost check` names all of them"));
+    }
+    told
 }
 
 /// Has a key held; its public key.

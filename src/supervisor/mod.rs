@@ -44,7 +44,7 @@ use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
 use crate::ipc::keyholder::{self, FromKeyholder, ToKeyholder};
-use crate::limits::{LOOKUP_LANES, PING, SETTLE, STOP, USER_LANES};
+use crate::limits::{LOOKUP_LANES, NOTES, PING, SETTLE, STOP, USER_LANES};
 use crate::plan::{self, Plan, Wish};
 
 /// What happens to the supervisor.
@@ -167,7 +167,8 @@ impl Supervisor {
         self.start_keyholder()?;
         // Both processes make themselves ready at the same time.
         self.engine.start()?;
-        let taken = self.custody.take_up(&self.config, &self.plan.state).map_err(plan::broken)?;
+        let taken =
+            self.custody.take_up(&self.config, &self.plan.state, &self.plan.identities).map_err(plan::broken)?;
         (self.plan.identities, self.plan.authorities) = (taken.identities, taken.authorities);
         self.plan.roots = encryption::system_certificates();
         self.notes.extend(taken.notes);
@@ -394,7 +395,7 @@ impl Supervisor {
             Err(report) => Err(plan::broken(report)),
         });
         let read = read.and_then(|(mut plan, config, mut notes)| {
-            let taken = self.custody.take_up(&config, &plan.state).map_err(plan::broken)?;
+            let taken = self.custody.take_up(&config, &plan.state, &self.plan.identities).map_err(plan::broken)?;
             (plan.identities, plan.authorities) = (taken.identities, taken.authorities);
             plan.roots = encryption::system_certificates();
             notes.extend(taken.notes);
@@ -421,7 +422,7 @@ impl Supervisor {
             self.deliveries.set(Bounds::of(&self.config.machinery));
             return self.engine.tell(&ToEngine::Renew(cut(why)));
         }
-        self.hand_on(plan, config, &ToEngine::Reload { notes: notes.into_iter().take(32).map(cut_line).collect() });
+        self.hand_on(plan, config, &reload_with(notes));
     }
 
     /// What the engine may use was settled when it was started. Why a plan that names more, or less than it can be confined
@@ -462,7 +463,7 @@ impl Supervisor {
         if !self.custody.has_news(&self.config, &self.plan.state) {
             return;
         }
-        let taken = self.custody.take_up(&self.config, &self.plan.state);
+        let taken = self.custody.take_up(&self.config, &self.plan.state, &self.plan.identities);
         let renewed = taken.and_then(|taken| {
             let mut plan = self.plan.clone();
             (plan.identities, plan.authorities) = (taken.identities, taken.authorities);
@@ -472,7 +473,7 @@ impl Supervisor {
         match renewed {
             Ok((plan, config, mut notes)) => {
                 notes.insert(0, "certificates have been renewed".into());
-                self.hand_on(plan, config, &ToEngine::Reload { notes });
+                self.hand_on(plan, config, &reload_with(notes));
             }
             Err(why) => eprintln!("ringpost: certificates have changed, and the old ones stay in use: {why}"),
         }
@@ -499,6 +500,11 @@ impl Supervisor {
     fn terminal_is_gone(&self) -> bool {
         self.on_terminal && !std::io::stderr().is_terminal()
     }
+}
+
+/// As many notes, and as much of each, as a letter holds.
+fn reload_with(notes: Vec<String>) -> ToEngine {
+    ToEngine::Reload { notes: notes.into_iter().take(NOTES).map(cut_line).collect() }
 }
 
 fn cut_line(mut line: String) -> String {

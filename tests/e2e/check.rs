@@ -112,13 +112,17 @@ fn what_is_not_built_yet_is_said_by_check_and_refused_by_serve() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     assert!(said.contains(":2: `queue compression` has no effect yet") && said.contains(":3: `admd`"), "{said}");
+    assert!(said.matches("this version does not start with it: take it out").count() == 2, "{said}");
     let json = cli::succeed(&["check", "--json", &path]);
     assert!(json.lines().any(|line| line.contains("\"severity\":\"note\"") && line.contains("\"line\":2")), "{json}");
     let state = dir.path().join("state").display().to_string();
     let output = cli::run(&["serve", "--config", &path, "--state", &state]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
-    assert!(said.contains(":2: queue compression") && said.contains(":3: admd"), "{said}");
+    assert!(
+        said.contains(":2: queue compression\n    take it out") && said.contains(":3: admd\n    take it out"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -74,7 +74,10 @@ fn refusals_are_counted_by_class_and_the_sites_with_the_most_mail_by_name() {
     let stats: serde_json::Value = serde_json::from_str(&server.tell(&["stats", "--json"])).expect("an object");
     assert_eq!(stats["all"]["refusals"]["no-such-user"], 2, "{stats}");
     assert_eq!(stats["sites"][0]["refused"]["peculiar"], 1, "{stats}");
-    assert_eq!(stats["sites"][1]["site"], "other", "{stats}");
+    assert_eq!((&stats["sites"][1]["site"], &stats["sites_left_out"]), (&"other".into(), &1.into()), "{stats}");
+    assert!(metrics.contains("\nringpost_sites_left_out 1\n"), "{metrics}");
+    let text = server.tell(&["stats"]);
+    assert!(text.contains("\nsites 1 with a name in the metrics, 1 more are `other` there\n"), "{text}");
 }
 
 /// The histograms of a log, all added up, and how many there are.

@@ -80,6 +80,10 @@ fn where_ipv6_is_a_black_hole_mail_goes_by_ipv4_and_the_host_has_no_fault() {
     wait_until("nothing is left", SOON, || server.queue().is_empty());
     assert_eq!((server.metric("envelopes_deferred"), server.metric("outbound_failures")), (0, 0));
     assert!(faults(&server, "::1").is_empty(), "{}", server.printed());
+    let hosts = server.tell(&["show", "hosts"]);
+    let is_outdone =
+        |address: &str| hosts.lines().any(|row| row.contains(address) && row.contains(", IPv4 first for "));
+    assert!(is_outdone(&six.to_string()) && !is_outdone(&four.to_string()), "{hosts}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Listeners for proxies (`proxy-v2`): who the client is stands in front of the dialogue, and counts only if a proxy says it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -200,4 +201,30 @@ fn a_table_that_must_be_asked_says_who_is_a_proxy() {
     assert!(all_closed());
     sqlite(&database, "ALTER TABLE gone RENAME TO proxies; INSERT INTO proxies VALUES ('127.0.0.1');");
     wait_until("it answers again", SOON, || !is_closed(port, &[&header([192, 0, 2, 7])[..], b"QUIT\r\n"].concat()));
+}
+
+#[test]
+fn a_table_of_proxies_that_does_not_answer_keeps_no_place_of_a_session_for_long() {
+    let port = ports::free();
+    // It says what it knows, and then nothing.
+    let helper = "#!/bin/sh\nwhile IFS= read -r line; do\n    case $line in\n    \
+                  'config|ready') printf 'register|netaddr\\nregister|ready\\n' ;;\n    esac\ndone\n";
+    let setup = Setup::new(format!(
+        "table proxies proc:@DIR@/silent pool 1 timeout 5m\nlisten on 127.0.0.1 port {port} proxy-v2 <proxies>\n\
+         action none discard\nmatch from any for any action none\n"
+    ));
+    let path = setup.dir().join("silent");
+    std::fs::write(&path, helper).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let server = setup.start();
+    let mut stream = TcpStream::connect(at(port)).expect("it listens");
+    stream.write_all(&header([192, 0, 2, 7])).expect("written");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    // What was not read may make it a reset.
+    let closed =
+        stream.read(&mut [0]).map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |count| count == 0);
+    assert!(closed, "long before the table has had its time");
+    wait_until("it is told", SOON, || {
+        server.printed().contains("the table of proxies (`proxy-v2`) does not answer in time")
+    });
 }

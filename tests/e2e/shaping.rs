@@ -79,6 +79,31 @@ fn a_rate_is_kept() {
 }
 
 #[test]
+fn s88_mail_waits_for_room_at_a_host_also_where_another_host_has_failed() {
+    let (setup, port) = Setup::new(
+        "shaping default { connections 20, connections-per-host 1 }\naction \"mx\" relay\nmatch for any action \"mx\"\n",
+    )
+    .zone(
+        "x.example MX 10 a.x.example\nx.example MX 10 b.x.example\n\
+         a.x.example A 127.3.43.1\nb.x.example A 127.3.43.2\n",
+    );
+    // Nobody listens at the other.
+    let sink = Sink::open_at(SocketAddr::from(([127, 3, 43, 1], port)));
+    sink.script(Script { stall_at: Some(Step::Greeting), ..Script::default() });
+    let server = setup.start();
+    submit(&server, &["b@x.example"], "m0");
+    submit(&server, &["b@x.example"], "m1");
+    wait_until("the one is being connected to", SOON, || sink.connections() == 1);
+    wait_until("the other was tried", SOON, || server.printed().contains("mail waits for room at the others"));
+    (2..6).for_each(|number| submit(&server, &["b@x.example"], &format!("m{number}")));
+    wait_until("all wait for it", SOON, || {
+        let text = server.tell(&["why", "all"]);
+        text.contains("one of 1 connections to") && text.contains("of at most 1; 6 wait there")
+    });
+    assert!(!server.printed().contains("result=TempFail"), "{}", server.printed());
+}
+
+#[test]
 fn s88_a_host_has_so_many_connections_and_those_of_a_worse_preference_get_none_for_it() {
     let (setup, port) = Setup::new(
         "shaping default { connections 20, connections-per-host 2 }\naction \"mx\" relay\nmatch for any action \"mx\"\n",

@@ -126,3 +126,23 @@ fn s78_a_ledger_that_cannot_be_read_is_told_and_set_aside() {
     });
     assert_eq!(fs::read_to_string(server.state.join("warmup.json.bad")).expect("set aside"), "no ledger");
 }
+
+#[test]
+fn s78_mail_that_waits_for_a_warm_up_leaves_when_a_reload_ends_that() {
+    not_about_midnight();
+    let sink = Sink::open();
+    let server = Setup::new(rules(&sink, "{ 127.0.0.2 warmup slow }")).start();
+    send(&server, 5);
+    sink.wait_for(3, SOON);
+    wait_for_waiting(&server, 2);
+    // What the shapes say is the same: it waits on.
+    let path = server.dir().join("ringpost.conf");
+    let text = fs::read_to_string(&path).expect("it is there");
+    fs::write(&path, format!("# moved\n{text}")).expect("written");
+    server.tell(&["reload"]);
+    wait_for_waiting(&server, 2);
+    fs::write(&path, text.replace("127.0.0.2 warmup slow", "127.0.0.2")).expect("written");
+    server.tell(&["reload"]);
+    sink.wait_for(5, SOON);
+    wait_until("nothing waits", SOON, || server.queue().is_empty());
+}

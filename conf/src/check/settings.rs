@@ -9,7 +9,7 @@ use ringpost_address::Network;
 
 use super::Check;
 use super::declared::What;
-use crate::limits::{HLOG_EVERY_MIN, SEGMENT_BYTES_RANGE};
+use crate::limits::{HLOG_EVERY_MIN, METRICS_SITES_MAX, SEGMENT_BYTES_RANGE};
 use crate::model::{
     Bounce, BounceLimits, Cipher, Commit, Compression, Control, Http, Line, Log, LogTarget, Machinery, Metrics, Queue,
     QueueBackend, QueueKey, Rate, Reserve, Shards, Smtp, Srs, Store,
@@ -398,8 +398,18 @@ impl Check<'_, '_> {
         }
         let place = |word: &Word| self.reading.place(word.span.file, &word.text);
         let hlog: Option<PathBuf> = hlog.as_ref().and_then(|said| said.word(0)).map(place);
-        let sites = self.setting_number("metrics sites");
-        Metrics { hlog, hlog_every: every, sites_max: sites.map(|n| u32::try_from(n).unwrap_or(u32::MAX)) }
+        let sites = self.setting("metrics sites").and_then(|said| said.value(0)).cloned();
+        let sites_max = match sites {
+            Some(Arg::Count(at)) if at.value > u64::from(METRICS_SITES_MAX) => {
+                let message = format!("`metrics sites` is at most {METRICS_SITES_MAX}, not `{}`", at.value);
+                let help = "each has some lines of its own in every answer of /metrics; the others are `other`";
+                self.reading.report(Report::new("E0509", at.span, message).help(help));
+                None
+            }
+            Some(Arg::Count(at)) => u32::try_from(at.value).ok(),
+            _ => None,
+        };
+        Metrics { hlog, hlog_every: every, sites_max }
     }
 
     pub(super) fn logs(&mut self) -> Vec<Log> {

@@ -18,6 +18,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::not_yet::NotYet;
+
 pub use action::{Action, ActionKind, Lmtp, LocalOptions, Maildir, Mapping, Mda};
 pub use encryption::{Cipher, TlsVersion};
 pub use filter::{Filter, FilterCondition, FilterDecision, FilterKind, FilterTest, OnFailure, Phase, Proc, Program};
@@ -107,7 +109,7 @@ pub struct Config {
     pub setting_lines: BTreeMap<&'static str, Line>,
     /// What the file asks for and this version cannot do yet. A server must not start with any of it: what it would leave out
     /// may be what keeps strangers away.
-    pub not_yet: Vec<(Line, String)>,
+    pub not_yet: Vec<NotYet>,
 }
 
 /// What this host is called, for `for local` and `from local`.

@@ -23,7 +23,7 @@ pub struct Shaping {
 }
 
 /// What a shape is for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ShapeSelector {
     /// Everything.
     Default,
@@ -38,7 +38,7 @@ pub enum ShapeSelector {
 }
 
 /// What a shape says; what it leaves open, a less specific one says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shape {
     /// Connections to a site.
     pub connections: Option<u32>,

@@ -7,7 +7,7 @@ use ringpost_address::{Folded, is_domain_name, parents, parse_literal};
 use super::Glob;
 
 /// A list of domains. A lookup costs one probe for each label, however many entries there are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainSet {
     exact: HashSet<Box<str>>,
     /// `example.org` for `*.example.org`.

@@ -1,7 +1,7 @@
 //! Texts with `*`, which stands for any run of characters. Used for domains and for file names of `include`.
 
 /// A pattern with any number of `*`, already in lower case where case does not count.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Glob(Box<str>);
 
 impl Glob {

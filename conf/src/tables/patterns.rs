@@ -25,6 +25,12 @@ impl Patterns {
     }
 }
 
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.patterns() == other.0.patterns()
+    }
+}
+
 fn builder<'a>(expressions: impl IntoIterator<Item = &'a str>) -> RegexSetBuilder {
     let mut builder = RegexSetBuilder::new(expressions);
     builder.case_insensitive(true).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 /// A list of words, compared as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WordSet(HashSet<Box<str>>);
 
 impl WordSet {

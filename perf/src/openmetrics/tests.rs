@@ -85,6 +85,7 @@ fn snapshot() -> Snapshot {
         shards: shards.collect(),
         certificates: vec![CertificateDays { pki: "mx".into(), days: -2 }],
         sites: sites(),
+        sites_left_out: 1,
     }
 }
 
@@ -102,6 +103,7 @@ fn both_formats_are_valid_and_say_the_same() {
     assert_eq!(prometheus[&format!("ringpost_site_deliveries_total{{{site},result=\"ok\"}}")], 1.0);
     assert_eq!(prometheus[&format!("ringpost_site_refusals_total{{{site},class=\"rate-limited\"}}")], 1.0);
     assert_eq!(prometheus["ringpost_site_refusals_total{site=\"other\",class=\"spam\"}"], 1.0);
+    assert_eq!(prometheus["ringpost_sites_left_out"], 1.0);
     assert!(prometheus.len() < 400, "{} series", prometheus.len());
     let empty = Snapshot::default();
     parse(&render(&empty, Format::Prometheus), Format::Prometheus);

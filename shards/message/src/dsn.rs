@@ -52,6 +52,8 @@ pub struct Report<'a> {
     pub envelope_id: &'a str,
     /// The report returns the whole message, and `original` is all of it. Only a report of failure does.
     pub returns_all: bool,
+    /// The message cannot be read any more: nothing of it is shown, which the report says. Only one of failure does.
+    pub is_lost: bool,
     /// Those whom it is about.
     pub recipients: &'a [Recipient<'a>],
     /// The message, or its first part with the header.
@@ -211,6 +213,14 @@ impl<'r> Composer<'r> {
         if more > 0 {
             self.line(&["\r\n... and ", &more.to_string(), " more."]);
         }
+        if self.is_lost() {
+            self.line(&["\r\nThe text of your message is lost on this server, which cannot read it any more:"]);
+            self.line(&["nothing of it is shown here."]);
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.report.is_lost && self.action == Action::Failed
     }
 
     fn explain(&mut self, recipient: &Recipient<'_>) {
@@ -319,6 +329,10 @@ impl<'r> Composer<'r> {
     }
 
     fn original(&mut self) {
+        if self.is_lost() {
+            // The third part need not be there (RFC 6522 §3).
+            return self.line(&["\r\n--", &self.boundary.clone(), "--"]);
+        }
         if self.returns_all {
             return self.whole();
         }
@@ -447,6 +461,7 @@ mod tests {
             smtputf8: false,
             envelope_id: "",
             returns_all: false,
+            is_lost: false,
             recipients,
             original,
         }
@@ -458,6 +473,22 @@ mod tests {
             assert!(line.len() <= 998 && !line.contains(['\r', '\n']), "{line:?}");
         }
         text
+    }
+
+    #[test]
+    fn a_report_on_a_message_that_cannot_be_read_says_so_and_shows_nothing_of_it() {
+        let expired = Recipient { expired: true, code: 451, reply: "it cannot be read", ..recipient("b@example.org") };
+        let lost = Report { is_lost: true, returns_all: true, ..report(std::slice::from_ref(&expired), b"") };
+        let failed = text(compose(&lost));
+        assert!(failed.contains("\r\nThe text of your message is lost on this server"), "{failed}");
+        assert!(
+            failed.contains("Tried until the time was over; the last reason: mx.example.org said: 451"),
+            "{failed}"
+        );
+        assert!(!failed.contains("rfc822-headers") && !failed.contains("message/rfc822"), "{failed}");
+        assert!(failed.ends_with("\r\n\r\n--=_00000000000000B2--\r\n"), "{failed}");
+        let delayed = text(compose_delayed(&lost, 1_795_709_092_000));
+        assert!(!delayed.contains("is lost") && delayed.contains("rfc822-headers"), "{delayed}");
     }
 
     #[test]

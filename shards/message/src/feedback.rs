@@ -2,9 +2,12 @@
 //! in a `multipart/report` (RFC 6522). Fed pieces of a message, cut anywhere.
 //!
 //! Whoever sends it may write anything. So nothing is believed, every part has a bound, and what exceeds one is cut or left
-//! out: the reader keeps some 60 KiB at most, whatever it is fed, and looks at each byte once. Encoded parts (base64,
-//! quoted-printable) are not decoded: the RFCs have them in plain text.
+//! out: the reader keeps some 60 KiB at most, whatever it is fed, and looks at each byte once. Parts in base64 or quoted-printable
+//! are decoded line by line (`decode.rs`).
 
+mod decode;
+
+use self::decode::{Decoder, Encoding};
 use crate::limits::{
     BOUNDARY_BYTES_MAX, FEEDBACK_ADDRESS_BYTES_MAX, FEEDBACK_FIELD_BYTES_MAX, FEEDBACK_RECIPIENTS_MAX,
     FEEDBACK_TEXT_BYTES_MAX, FEEDBACK_WORD_BYTES_MAX, LINE_BYTES_MAX,
@@ -94,6 +97,8 @@ pub struct Reader {
     field: Vec<u8>,
     /// Type and parameters of the message, or of the part.
     content: Vec<u8>,
+    /// How the part is written.
+    decoder: Decoder,
     /// Two hyphens and the boundary.
     delimiter: Vec<u8>,
     delivery: Option<Delivery>,
@@ -149,8 +154,7 @@ impl Reader {
             let line = std::mem::take(&mut self.line);
             self.line(&line);
         }
-        self.end_field();
-        self.end_recipient();
+        self.end_of_part();
         let Self { delivery, complaint, message_id, .. } = self;
         match (complaint, delivery.filter(|delivery| !delivery.recipients.is_empty())) {
             (Some(complaint), _) => Some(Feedback::Complaint(Complaint { message_id, ..complaint })),
@@ -170,6 +174,19 @@ impl Reader {
                 _ => {}
             }
         }
+        match self.place {
+            // What an encoded line stands for is never a boundary.
+            Place::Delivery | Place::Complaint | Place::Original if self.decoder.encoding != Encoding::Plain => {
+                let mut decoder = std::mem::take(&mut self.decoder);
+                decoder.feed(line, |line| self.text_line(line));
+                self.decoder = decoder;
+            }
+            _ => self.text_line(line),
+        }
+    }
+
+    /// A line of a header or among fields, decoded.
+    fn text_line(&mut self, line: &[u8]) {
         match (self.place, line) {
             (Place::Elsewhere | Place::End, _) => {}
             (_, b"") => self.blank(),
@@ -186,17 +203,24 @@ impl Reader {
 
     /// A part begins.
     fn part(&mut self) {
-        self.end_field();
-        self.end_recipient();
+        self.end_of_part();
         self.content.clear();
+        self.decoder.begin();
         self.place = Place::PartHeader;
     }
 
     /// No more parts.
     fn end(&mut self) {
+        self.end_of_part();
+        self.place = Place::End;
+    }
+
+    fn end_of_part(&mut self) {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        decoder.end(|line| self.text_line(line));
+        self.decoder = decoder;
         self.end_field();
         self.end_recipient();
-        self.place = Place::End;
     }
 
     /// An empty line: a header, or a group of fields, is over.
@@ -262,6 +286,9 @@ impl Reader {
             (Place::Header | Place::PartHeader, b"content-type") => {
                 self.content.clear();
                 self.content.extend_from_slice(value);
+            }
+            (Place::PartHeader, b"content-transfer-encoding") => {
+                self.decoder.encoding = Encoding::named(&word(value).to_ascii_lowercase());
             }
             (Place::Original, b"message-id") => note(&mut self.message_id, address(value)),
             (Place::Delivery, _) => self.note_delivery(name, value),

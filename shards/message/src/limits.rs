@@ -22,6 +22,8 @@ pub const FEEDBACK_ADDRESS_BYTES_MAX: usize = 320;
 pub const FEEDBACK_TEXT_BYTES_MAX: usize = 256;
 /// Bytes of a word in it (kind, program, envelope identifier) that are kept (RFC 3461 §5.4: 100 for ENVID).
 pub const FEEDBACK_WORD_BYTES_MAX: usize = 100;
+/// Bytes that a part of it in base64 or quoted-printable is decoded to: thousands of recipients. What is behind is not read.
+pub const FEEDBACK_DECODED_BYTES_MAX: usize = 1024 * 1024;
 /// Longest boundary between parts (RFC 2046 §5.1.1).
 pub const BOUNDARY_BYTES_MAX: usize = 70;
 /// Lines that we make are at most this long where a blank allows it (RFC 5322 §2.1.1).

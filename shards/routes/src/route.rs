@@ -37,7 +37,7 @@ pub enum Attempt {
     Failed,
     /// A host does not take the name and the password.
     LoginRefused,
-    /// Nobody was tried: the hosts have as many connections of the route as each may have.
+    /// Nobody is left to be tried: hosts that could be used have as many connections of the route as each may have.
     Full,
 }
 

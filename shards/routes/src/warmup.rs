@@ -132,6 +132,12 @@ impl Ledger {
         Allowed::Some { count, until_ms }
     }
 
+    /// Whether nothing was allowed to an address today, whatever the site.
+    pub fn is_first(&self, asking: &Asking, now_ms: u64) -> bool {
+        let known = self.all.get(&(asking.source, asking.schedule.name.to_string()));
+        self.today < now_ms / DAY_MS || known.is_none_or(|known| known.sites.is_empty())
+    }
+
     /// So many of what was allowed were not sent.
     pub fn give_back(&mut self, unused: &Asking, now_ms: u64) {
         self.turn(now_ms);
@@ -278,6 +284,17 @@ pub(crate) mod tests {
         ledger.give_back(&asking("a", &slow, 9), NOW_MS + DAY_MS);
         let two = schedule(&[(80, 86_400), (20, 86_400)]);
         assert_eq!(take_all(&mut ledger, &asking("a", &two, 1000), NOW_MS + DAY_MS).0, 20);
+    }
+
+    #[test]
+    fn the_first_of_an_address_is_that_of_its_day() {
+        let slow = schedule(&[(80, 86_400), (80, 86_400)]);
+        let mut ledger = Ledger::default();
+        let (one, other) = (asking("a", &slow, 1), Asking { source: [192, 0, 2, 2].into(), ..asking("a", &slow, 1) });
+        assert!(ledger.is_first(&one, NOW_MS));
+        ledger.ask(&one, NOW_MS);
+        assert!(!ledger.is_first(&one, NOW_MS) && !ledger.is_first(&asking("b", &slow, 1), NOW_MS));
+        assert!(ledger.is_first(&other, NOW_MS) && ledger.is_first(&one, NOW_MS + DAY_MS));
     }
 
     #[test]

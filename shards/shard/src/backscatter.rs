@@ -53,13 +53,7 @@ impl Backscatter {
         now_ms: u64,
         seed: impl FnOnce() -> u64,
     ) -> Result<(), Over> {
-        let seed = *self.seed.get_or_init(seed);
-        let domain = split_address(sender).map_or("", |(_, domain)| domain);
-        let asked = [
-            (cell(&self.senders, seed, sender), "per-sender", limits.per_sender),
-            (cell(&self.domains, seed, domain), "per-domain", limits.per_domain),
-            (&self.total, "total", limits.total),
-        ];
+        let asked = self.asked(limits, sender, *self.seed.get_or_init(seed));
         for (place, (cell, name, rate)) in asked.iter().enumerate() {
             if !take(cell, *rate, now_ms) {
                 // What the others have let through is not sent.
@@ -68,6 +62,23 @@ impl Backscatter {
             }
         }
         Ok(())
+    }
+
+    /// A report that was admitted with these `limits` was not sent: it does not count. Its place is there for another one.
+    pub(crate) fn take_back(&self, limits: &BounceLimits, sender: &str) {
+        // Nothing was admitted before there was a seed.
+        let Some(seed) = self.seed.get() else { return };
+        self.asked(limits, sender, *seed).iter().for_each(|(cell, _, rate)| give_back(cell, *rate));
+    }
+
+    /// What a report to `sender` counts for, with the name and the rate of each.
+    fn asked(&self, limits: &BounceLimits, sender: &str, seed: u64) -> [(&AtomicU64, &'static str, Rate); 3] {
+        let domain = split_address(sender).map_or("", |(_, domain)| domain);
+        [
+            (cell(&self.senders, seed, sender), "per-sender", limits.per_sender),
+            (cell(&self.domains, seed, domain), "per-domain", limits.per_domain),
+            (&self.total, "total", limits.total),
+        ]
     }
 }
 
@@ -140,6 +151,20 @@ mod tests {
         // Those that the domain refuses are not counted for their senders, nor for all.
         assert_eq!(let_through(&held, &few, |_| "c@one.example".into(), 200), 0);
         assert_eq!(let_through(&held, &few, |n| format!("a@d{n}.example"), 98), 98);
+    }
+
+    #[test]
+    fn what_was_admitted_and_not_sent_counts_for_none() {
+        let held = Backscatter::default();
+        let few = limits(3, 5, 8);
+        held.take_back(&few, "a@one.example");
+        for _ in 0..100 {
+            assert!(held.admit(&few, "a@one.example", NOW, || 7).is_ok());
+            held.take_back(&few, "A@one.example");
+        }
+        assert_eq!(let_through(&held, &few, |_| "a@one.example".into(), 10), 3);
+        assert_eq!(let_through(&held, &few, |n| format!("b{n}@one.example"), 10), 2);
+        assert_eq!(let_through(&held, &few, |n| format!("b@d{n}.example"), 10), 3);
     }
 
     #[test]

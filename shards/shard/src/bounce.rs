@@ -204,7 +204,10 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
     let envelopes: Rc<[Envelope]> = unique.envelopes.into();
     let wants_all = is_failure && flags.contains(Flags::RET_FULL);
     let bytes = if wants_all { limits::RETURNED_MESSAGE_BYTES + 1 } else { limits::BOUNCED_HEADER_BYTES };
-    let original = shard.queue.read_body(id, 0, bytes).await.unwrap_or_default();
+    let original = shard.queue.read_body(id, 0, bytes).await;
+    // Of what is only delayed the disk may read more the next time.
+    let is_lost = is_failure && original.is_err();
+    let original = original.unwrap_or_default();
     let now_ms = shard.runtime.unix_ms();
     let bounce_id = shard.queue.next_id();
     let told: Vec<Option<(&str, String)>> = endings.iter().map(|ending| told(ending)).collect();
@@ -219,7 +222,8 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
         now_ms,
         smtputf8: flags.contains(Flags::SMTPUTF8),
         envelope_id: &decode(envid),
-        returns_all: wants_all && original.len() <= limits::RETURNED_MESSAGE_BYTES,
+        is_lost,
+        returns_all: wants_all && !is_lost && original.len() <= limits::RETURNED_MESSAGE_BYTES,
         recipients: &recipients,
         original: &original,
     };
@@ -254,6 +258,10 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
     };
     if let Err(error) = shard.queue.submit(message).await {
         shard.warn(&format!("message {id}: cannot queue the bounce to <{sender}>: {error}"));
+        if is_of_stranger(about) {
+            // It is made again, and counts then.
+            shard.backscatter.take_back(&settings.config.bounce.limits, &about.sender);
+        }
         return false;
     }
     shard.counters.add(Counter::Bounced, u64::from(is_failure));
@@ -277,6 +285,11 @@ pub(crate) async fn write<W: World>(shard: &Rc<Shard<W>>, about: &About, endings
     true
 }
 
+/// Whether somebody has sent it who need not be whom he says.
+fn is_of_stranger(about: &About) -> bool {
+    about.flags.contains(Flags::STRANGER)
+}
+
 /// Whether a report may be made: of strangers' mail, there are not too many. What is not made is told of.
 fn is_within_limits<W: World>(
     shard: &Shard<W>,
@@ -285,7 +298,7 @@ fn is_within_limits<W: World>(
     sender: &str,
     endings: &[&Ending],
 ) -> bool {
-    if !about.flags.contains(Flags::STRANGER) {
+    if !is_of_stranger(about) {
         return true;
     }
     let (limits, now_ms) = (&settings.config.bounce.limits, shard.runtime.unix_ms());

@@ -10,7 +10,8 @@ use ringpost_address::{split_address, strip_extension};
 use ringpost_conf::expand::Way;
 use ringpost_conf::{ActionKind, Patience};
 use ringpost_io::{Class, Runtime, Signal};
-use ringpost_queue::{Flags, Loaded, MessageId, ReadError, Stored, StoredAction, StoredEnvelope};
+use ringpost_perf::Counter;
+use ringpost_queue::{Flags, MessageId, ReadError, State, Stored, StoredAction, StoredEnvelope};
 use ringpost_routes::sender_key;
 use ringpost_smtp::client::RemoteReply;
 use ringpost_smtp::dsn::{OfRecipient, orcpt_of};
@@ -82,18 +83,24 @@ impl Envelope {
         }
     }
 
-    /// One that was read back. `None`: how it is made cannot be read.
-    fn of_stored(stored: StoredEnvelope, settings: &Settings) -> Option<Self> {
-        Some(Self {
+    /// One that was read back.
+    ///
+    /// # Errors
+    /// The same, but how it is to be delivered cannot be read.
+    fn of_stored(stored: StoredEnvelope, settings: &Settings) -> Result<Self, Self> {
+        let way = Way::parse(&stored.way);
+        let is_clear = way.is_some();
+        let envelope = Self {
             index: stored.index,
             action: action_of(&stored, settings),
             recipient: stored.recipient,
             original: (!stored.original.is_empty()).then_some(stored.original),
-            way: Way::parse(&stored.way)?,
+            way: way.unwrap_or(Way::Address),
             request: stored.request.into_boxed_str(),
             attempts: stored.attempts,
             progress: Cell::new((Progress::Begun, None)),
-        })
+        };
+        if is_clear { Ok(envelope) } else { Err(envelope) }
     }
 
     /// For whom it is, as local delivery wants to know.
@@ -155,6 +162,20 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    fn of<W: World>(shard: &Shard<W>, settings: &Rc<Settings>, fresh: &Fresh) -> Self {
+        Self {
+            received_ms: fresh.received_ms,
+            sender: fresh.sender.clone(),
+            flags: fresh.flags,
+            envid: fresh.envid.clone(),
+            envelopes: fresh.envelopes.clone(),
+            settings: settings.clone(),
+            open: fresh.envelopes.len(),
+            began: shard.runtime.now(),
+            kept_bytes: fresh.body.as_ref().map_or(0, |body| body.len()),
+        }
+    }
+
     /// The envelope with this index; usually it stands there.
     pub(crate) fn envelope(&self, index: u16) -> Option<&Envelope> {
         let there = self.envelopes.get(usize::from(index)).filter(|of| of.index == index);
@@ -204,25 +225,14 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
         }
     }
     shard.kept_bytes.set(shard.kept_bytes.get() + bytes);
-    let flight = Flight {
-        received_ms: fresh.received_ms,
-        sender: fresh.sender.clone(),
-        flags: fresh.flags,
-        envid: fresh.envid.clone(),
-        envelopes: fresh.envelopes.clone(),
-        settings: settings.clone(),
-        open: fresh.envelopes.len(),
-        began: shard.runtime.now(),
-        kept_bytes: bytes,
-    };
-    take_off(shard, fresh.id, flight);
+    take_off(shard, fresh.id, Flight::of(shard, settings, &fresh));
     let fresh = Rc::new(fresh);
     let mut relays: Vec<(usize, Vec<(u16, &str)>)> = Vec::new();
     for envelope in fresh.envelopes.iter() {
         let kind = envelope.action.and_then(|number| settings.config.actions.get(number)).map(|action| &action.kind);
         match (kind, &envelope.way, envelope.action) {
             (Some(ActionKind::Discard), Way::Address, _) => {
-                finish_at_once(shard, &fresh, envelope.index, "discard", Outcome::Delivered(discarded()));
+                finish_at_once(shard, &fresh, [envelope.index], "discard", &Outcome::Delivered(discarded()));
             }
             (Some(ActionKind::Relay(_)), Way::Address, Some(number)) => {
                 match relays.iter_mut().find(|(of, _)| *of == number) {
@@ -265,20 +275,26 @@ fn deliver<W: World>(shard: &Rc<Shard<W>>, settings: &Settings, fresh: &Rc<Fresh
                         let target = Target::Lmtp { store, recipient };
                         local::deliver(&task, &fresh, envelope.addressee(delimiter), target);
                     }
-                    Err(outcome) => finish_at_once(&task, &fresh, index, &host, outcome),
+                    Err(outcome) => finish_at_once(&task, &fresh, [index], &host, &outcome),
                 }
             });
         }
-        Err(reply) => finish_at_once(shard, fresh, envelope.index, "none", Outcome::Transient(reply)),
+        Err(reply) => finish_at_once(shard, fresh, [envelope.index], "none", &Outcome::Transient(reply)),
     }
 }
 
-fn finish_at_once<W: World>(shard: &Rc<Shard<W>>, fresh: &Fresh, index: u16, via: &str, outcome: Outcome) {
+fn finish_at_once<W: World>(
+    shard: &Rc<Shard<W>>,
+    fresh: &Fresh,
+    indexes: impl IntoIterator<Item = u16>,
+    via: &str,
+    outcome: &Outcome,
+) {
     settle::settle(
         shard,
         Results {
             message: fresh.id.0,
-            recipients: vec![(index, outcome)],
+            recipients: indexes.into_iter().map(|index| (index, outcome.clone())).collect(),
             remote: via.to_owned(),
             site: None,
             link: None,
@@ -381,48 +397,84 @@ async fn take_up_run<W: World>(shard: &Rc<Shard<W>>, run: Vec<(MessageId, Vec<u1
     let ids: Vec<MessageId> = run.iter().map(|(id, _)| *id).collect();
     let loaded = shard.queue.load_run(&ids, limits::READ_BACK_BYTES as u32).await;
     for (number, ((id, indexes), loaded)) in run.into_iter().zip(loaded).enumerate() {
-        take_up_one(shard, id, &indexes, loaded);
+        match loaded {
+            Ok((stored, body)) => take_up_one(shard, (id, &indexes), stored, Ok(body)),
+            Err(error) => unreadable(shard, id, &indexes, &error).await,
+        }
         if number % limits::TAKEN_UP_IN_TURN == limits::TAKEN_UP_IN_TURN - 1 {
             shard.runtime.yield_now().await;
         }
     }
 }
 
-fn take_up_one<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u16], loaded: Result<Loaded, ReadError>) {
-    match loaded {
-        Ok((stored, body)) => {
-            // Whoever has made it due: an administrator who has all tried again, or a clock.
-            if let Some(at_ms) = stored.release_ms.filter(|at_ms| *at_ms > shard.runtime.unix_ms()) {
-                return indexes.iter().for_each(|index| shard.queue.release(id, *index, at_ms));
-            }
-            let settings = shard.settings();
-            let received_ms = stored.begins_ms();
-            let Stored { flags, body_bytes, sender, tag, envid, envelopes: stored, .. } = stored;
-            let chosen = stored.into_iter().filter(|envelope| indexes.contains(&envelope.index));
-            let mut envelopes = Vec::with_capacity(indexes.len());
-            for stored in chosen {
-                let index = stored.index;
-                match Envelope::of_stored(stored, &settings) {
-                    Some(envelope) => envelopes.push(envelope),
-                    None => {
-                        shard.warn(&format!("queue: cannot understand envelope {index} of message {id}; it is kept"));
-                        let later = shard.runtime.unix_ms() + limits::UNREADABLE.as_millis() as u64;
-                        shard.queue.release(id, index, later);
-                    }
-                }
-            }
-            if !envelopes.is_empty() {
-                let envelopes = envelopes.into();
-                let fresh = Fresh { id, received_ms, sender, tag, envid, envelopes, flags, body_bytes, body };
-                dispatch(shard, &settings, fresh);
-            }
-        }
-        Err(error) => {
-            shard.warn(&format!("queue: cannot read message {id}: {error}; trying again later"));
-            let later = shard.runtime.unix_ms() + limits::UNREADABLE.as_millis() as u64;
-            indexes.iter().for_each(|index| shard.queue.release(id, *index, later));
+/// Dispatches these envelopes of a message, with its text if that was read; or has them fail for now, since it cannot be.
+fn take_up_one<W: World>(
+    shard: &Rc<Shard<W>>,
+    (id, indexes): (MessageId, &[u16]),
+    stored: Stored,
+    text: Result<Option<Arc<[u8]>>, Outcome>,
+) {
+    // Whoever has made it due: an administrator who has all tried again, or a clock.
+    if let Some(at_ms) = stored.release_ms.filter(|at_ms| *at_ms > shard.runtime.unix_ms()) {
+        return indexes.iter().for_each(|index| shard.queue.release(id, *index, at_ms));
+    }
+    let settings = shard.settings();
+    let received_ms = stored.begins_ms();
+    let Stored { flags, body_bytes, sender, tag, envid, envelopes: stored, .. } = stored;
+    let chosen = stored.into_iter().filter(|envelope| indexes.contains(&envelope.index));
+    let (mut envelopes, mut unclear) = (Vec::with_capacity(indexes.len()), Vec::new());
+    for stored in chosen {
+        match Envelope::of_stored(stored, &settings) {
+            Ok(envelope) => envelopes.push(envelope),
+            Err(envelope) => unclear.push(envelope),
         }
     }
+    let fresh = |envelopes: Vec<Envelope>, body| {
+        let (sender, tag, envid, envelopes) = (sender.clone(), tag.clone(), envid.clone(), envelopes.into());
+        Fresh { id, received_ms, sender, tag, envid, envelopes, flags, body_bytes, body }
+    };
+    if !unclear.is_empty() {
+        let outcome = Outcome::unreadable("how it is to be delivered is written in a way that is not known here");
+        fail(shard, &settings, &fresh(unclear, None), &outcome);
+    }
+    if !envelopes.is_empty() {
+        match text {
+            Ok(body) => dispatch(shard, &settings, fresh(envelopes, body)),
+            Err(outcome) => fail(shard, &settings, &fresh(envelopes, None), &outcome),
+        }
+    }
+}
+
+/// A message could not be read as a whole. What is known of it without its text says how long it may wait, and whom to tell;
+/// without that it waits as long as any.
+async fn unreadable<W: World>(shard: &Rc<Shard<W>>, id: MessageId, indexes: &[u16], error: &ReadError) {
+    shard.warn(&format!("queue: cannot read message {id}: {error}"));
+    match shard.queue.load(id).await {
+        Ok(stored) => take_up_one(shard, (id, indexes), stored, Err(Outcome::unreadable(error))),
+        Err(error) => {
+            let (now_ms, longest) = (shard.runtime.unix_ms(), shard.settings().config.longest_ttl());
+            let received_ms = shard.queue.stand(id).iter().find_map(|listed| listed.received_ms);
+            let expiry_ms = received_ms.map(|at_ms| at_ms.saturating_add(longest.as_millis() as u64));
+            let later_ms = now_ms + limits::UNREADABLE.as_millis() as u64;
+            if expiry_ms.is_none_or(|expiry_ms| now_ms < expiry_ms) {
+                let until_ms = expiry_ms.map_or(later_ms, |expiry_ms| later_ms.min(expiry_ms));
+                return indexes.iter().for_each(|index| shard.queue.release(id, *index, until_ms));
+            }
+            shard.warn(&format!(
+                "queue: MAIL IS LOST: message {id} is given up, and nobody can be told, for its sender and recipients cannot be \
+                 read either: {error}"
+            ));
+            shard.counters.add(Counter::Failed, indexes.len() as u64);
+            shard.counters.add(Counter::BouncesDropped, 1);
+            indexes.iter().for_each(|index| shard.queue.settle(id, *index, State::Expired));
+        }
+    }
+}
+
+/// All envelopes of a message come to the same end, without an attempt.
+fn fail<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, fresh: &Fresh, outcome: &Outcome) {
+    take_off(shard, fresh.id, Flight::of(shard, settings, fresh));
+    finish_at_once(shard, fresh, fresh.envelopes.iter().map(|envelope| envelope.index), "none", outcome);
 }
 
 /// How an envelope of this action to this recipient waits.

@@ -26,12 +26,12 @@ use crate::{dispatch, limits};
 /// A letter from the coordinator.
 #[derive(Debug)]
 pub enum Order {
-    /// Sessions that begin from now on follow this configuration.
-    Reload(Arc<Config>, Servers),
+    /// Sessions that begin from now on follow this configuration; answered when that is so.
+    Reload(Arc<Config>, Servers, oneshot::Sender<()>),
     /// These limits are in force from now on, in front of the configuration's shapes and across reloads; answered when they are.
     Limit(Overrides, oneshot::Sender<()>),
-    /// Messages that wait at routes, and that one of these limits is for, go home and are sent on their way anew.
-    Recall(Overrides),
+    /// Messages that wait at routes and that are concerned go home and are sent on their way anew.
+    Recall(Concerned),
     /// Connections that begin from now on trust whom this trusts.
     Trust(Connector),
     /// What this table has said does not count any more.
@@ -54,6 +54,15 @@ pub enum Order {
     Resume(oneshot::Sender<()>),
     /// The same, and all that is deferred is due now; answers how many.
     Retry(oneshot::Sender<u64>),
+}
+
+/// Whose mail may have another route or shape now.
+#[derive(Clone, Debug)]
+pub enum Concerned {
+    /// That for which one of these limits is.
+    Of(Overrides),
+    /// All of it: the configuration has other shapes.
+    All,
 }
 
 /// Figures of one shard.

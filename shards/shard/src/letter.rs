@@ -88,6 +88,8 @@ pub enum Outcome {
         /// What it said, lines of a stranger: for the sender.
         output: String,
     },
+    /// Not tried, or not to the end: its text cannot be read. It is tried again by the retry schedule, and given up at its time.
+    Unreadable(RemoteReply),
     /// Not tried: the route has too much to do, or the shard stops. Not an attempt.
     Untried,
     /// Not tried: limits have changed. It is sent on its way anew at once; not an attempt.
@@ -111,6 +113,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// That the text, or what else is needed of it, cannot be read: what is said of that.
+    pub(crate) fn unreadable(why: impl std::fmt::Display) -> Self {
+        Self::Unreadable(RemoteReply::local(
+            451,
+            (4, 3, 0),
+            format!("the message cannot be read on this server: {why}"),
+        ))
+    }
+
     /// Whether the site itself was at fault, and for now.
     pub(crate) fn is_about_site(&self) -> bool {
         match self {
@@ -198,6 +209,8 @@ pub enum Letter {
         /// The bytes.
         bytes: Option<Arc<Vec<u8>>>,
     },
+    /// The shard has stopped, and waits for nothing of the other's.
+    Over,
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub use ask::{Ask, Dane, Exchanger, Mode, MxAnswer, NameAnswer, Policy, Said};
 pub use backscatter::Backscatter;
 pub use event::{Course, Event, Origin, Pace, Proof, Result as DeliveryResult};
 pub use handover::{Forwarding, HandOver, Handed, Handover, How, UserRecord};
-pub use inspect::{Asked, ListedEnvelope, Order, ShardReport, ShownMessage, Why, listed, stopped};
+pub use inspect::{Asked, Concerned, ListedEnvelope, Order, ShardReport, ShownMessage, Why, listed, stopped};
 pub use letter::{Delays, Letter, Link, Outcome, Results, Security, Ticket};
 pub use local::{Addressee, Store, Target};
 pub use login::{Book, Guard, Login, Proceeding, Verdict, claimed};

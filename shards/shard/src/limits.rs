@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const ODD_BACKUPS: usize = 1000;
 /// A proxy says that fast whom it speaks for: the header is the first thing that it sends.
 pub const PROXY_HEADER: Duration = Duration::from_secs(5);
+/// A table says that fast whether somebody is a proxy: he has a session's place meanwhile, and may be anybody.
+pub const PROXY_LISTED: Duration = Duration::from_secs(5);
 /// Connections of strangers to a listener for proxies are told once in that time.
 pub const STRANGERS_TOLD: Duration = Duration::from_secs(60);
 /// Bytes taken from a socket in one read.
@@ -175,6 +177,10 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 pub const LAST_RESULTS: Duration = Duration::from_millis(200);
 /// How often it looks for them without being woken.
 pub const LAST_RESULTS_LOOK: Duration = Duration::from_millis(10);
+/// How long a shard waits for what a warm-up allows: the ledger is written to disk first. It is asked again soon.
+pub const ALLOWED: Duration = Duration::from_secs(20);
+/// Then that it did not answer is told again.
+pub const SILENCE_TOLD: Duration = Duration::from_secs(60);
 /// How long a shard that ends waits until what warm-ups have allowed to it is given back: a busy coordinator needs less.
 pub const GIVE_BACK: Duration = Duration::from_secs(2);
 /// Pause of a listener that cannot accept, out of descriptors for one.

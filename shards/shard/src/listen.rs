@@ -42,18 +42,23 @@ fn arrive<W: World>(shard: &Rc<Shard<W>>, mut stream: <W::R as Runtime>::Stream,
     let is_proxy = proxied::is_proxy(proxies, address.ip());
     if is_proxy == Some(false) || shard.sessions.get() >= settings.sessions_max {
         shard.counters.add(Counter::ConnectionsRefused, 1);
-        return proxied::turn_away(shard, peer, session);
+        return proxied::turn_away(shard, peer, session, proxied::NO_PROXY);
     }
     shard.sessions.set(shard.sessions.get() + 1);
     let (task_shard, proxies) = (shard.clone(), is_proxy.is_none().then(|| proxies.clone()));
     shard.spawn_counted(Class::Session, async move {
-        let client = match proxies {
+        let is_listed = match proxies {
             // Boxed: most proxies are in no table that must be asked.
-            Some(proxies) if !Box::pin(proxied::is_listed(&task_shard, &settings, &proxies, address.ip())).await => {
-                proxied::turn_away(&task_shard, peer, session);
+            Some(proxies) => Box::pin(proxied::is_listed(&task_shard, &settings, &proxies, address.ip())).await,
+            None => Some(true),
+        };
+        let client = match is_listed {
+            Some(true) => proxied::client(&task_shard, &mut stream, peer, session).await,
+            told => {
+                let why = if told.is_none() { proxied::NOT_KNOWN } else { proxied::NO_PROXY };
+                proxied::turn_away(&task_shard, peer, session, why);
                 None
             }
-            _ => proxied::client(&task_shard, &mut stream, peer, session).await,
         };
         task_shard.sessions.set(task_shard.sessions.get() - 1);
         match client {

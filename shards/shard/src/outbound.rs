@@ -4,12 +4,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use futures_lite::future::or;
-use ringpost_conf::{Direction, Shaping};
+use ringpost_conf::Direction;
 use ringpost_io::{Class, Runtime, Stream};
 use ringpost_perf::{Counter, Stage};
 use ringpost_queue::MessageId;
@@ -18,6 +17,7 @@ use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event as Said, RecipientResult, RemoteReply, Requests, Session};
 use ringpost_smtp::dsn::{OfMessage, OfRecipient};
 
+use crate::inspect::Concerned;
 use crate::letter::{Delays, Letter, Link, Outcome, Results, Ticket};
 use crate::pieces::Piece;
 use crate::reason::Carrier;
@@ -122,9 +122,10 @@ pub(crate) async fn sweep<W: World>(shard: &Rc<Shard<W>>) {
     }
 }
 
-/// Sends tickets home that one of these limits is for: another route may be theirs now, or another shape.
-pub(crate) async fn recall<W: World>(shard: &Rc<Shard<W>>, changed: &[Arc<Shaping>]) {
+/// Sends tickets home that are concerned: another route may be theirs now, or another shape.
+pub(crate) async fn recall<W: World>(shard: &Rc<Shard<W>>, concerned: &Concerned) {
     let is_for = |ticket: &Ticket| {
+        let Concerned::Of(changed) = concerned else { return true };
         let names = best_names(&ticket.hosts);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         ticket.recipients.iter().any(|(_, recipient)| {
@@ -293,19 +294,22 @@ async fn connection<W: World>(shard: &Rc<Shard<W>>, route: RouteId, site: &Site,
     let began = shard.runtime.now();
     let mut connection = match reach::reach(shard, route, site, hosts).await {
         Ok(connection) => connection,
-        Err(reach::Unreached { attempt: Attempt::Full, .. }) => {
-            shard.routes.borrow_mut().attempted(route, Attempt::Full, shard.runtime.now(), "");
-            return open_connections(shard);
-        }
         Err(reach::Unreached { attempt, why, last, reply }) => {
-            shard.counters.add(Counter::OutboundFailures, 1);
+            // Of an attempt that has met only hosts that are full there is nothing to tell.
+            if attempt != Attempt::Full || last.is_some() {
+                shard.counters.add(Counter::OutboundFailures, 1);
+            }
             if let Some((reply, source)) = &reply {
                 feedback::unopened(shard, route, site, (reply, *source), began);
             }
             let now = shard.runtime.now();
             let back = shard.routes.borrow_mut().attempted(route, attempt, now, &why);
             if let Some(last) = last {
-                faults::tell(shard, &site.name, &last, &what_follows(shard, route, back.len()));
+                let next = match attempt {
+                    Attempt::Full => "mail waits for room at the others".to_owned(),
+                    _ => what_follows(shard, route, back.len()),
+                };
+                faults::tell(shard, &site.name, &last, &next);
             }
             let outcome = Outcome::Transient(unreachable(&why));
             back.into_iter().for_each(|ticket| give_back(shard, *ticket, &outcome));
@@ -544,7 +548,12 @@ async fn deliver<W: World>(
             }
             Ended::Stale(reply) | Ended::Broken(reply) => same(&ticket, &RecipientResult::Transient(reply)),
             Ended::NoBody => {
-                give_back(shard, ticket, &Outcome::Untried);
+                // One that stops may have had no answer from home.
+                let outcome = match shard.stopping.get() {
+                    true => Outcome::Untried,
+                    false => Outcome::unreadable("the log says why"),
+                };
+                give_back(shard, ticket, &outcome);
                 return false;
             }
         };

@@ -152,6 +152,7 @@ fn host_row<W: World>(shard: &Shard<W>, host: &Host, place: &Place, health: Opti
     };
     let until = health.as_ref().and_then(|health| health.broken_until).filter(|until| *until > now);
     let since = health.as_ref().and_then(|health| health.since);
+    let outdone = health.as_ref().and_then(|health| health.outdone_until);
     HostRow {
         host: host.name.clone(),
         address: place.address,
@@ -163,6 +164,7 @@ fn host_row<W: World>(shard: &Shard<W>, host: &Host, place: &Place, health: Opti
         failures: health.as_ref().map_or(0, |health| health.failures),
         fault: health.filter(|health| health.failures > 0).map(|health| health.why.to_string()),
         since_ms: since.map(|since| reason::at_ms(shard, since)),
+        outdone_until_ms: outdone.map(|until| reason::at_ms(shard, until)),
         shard: shard.me(),
     }
 }

@@ -29,22 +29,25 @@ pub(crate) fn is_proxy(proxies: &Proxies, address: IpAddr) -> Option<bool> {
 }
 
 /// The same of a table that must be asked. While it fails what it has said last counts; of whom it has said nothing is turned
-/// away, and comes again.
+/// away, and comes again. `None`: there is no answer in time.
 pub(crate) async fn is_listed<W: World>(
     shard: &Rc<Shard<W>>,
     settings: &Settings,
     proxies: &Proxies,
     address: IpAddr,
-) -> bool {
-    let Proxies::Listed(Among::Remote { table, service }) = proxies else { return false };
+) -> Option<bool> {
+    let Proxies::Listed(Among::Remote { table, service }) = proxies else { return Some(false) };
     let key = address.to_canonical().to_string();
     let question = Question::Lookup(Lookup::Table { table: *table, service: *service, key });
     let told = match lookups::begin(shard, &settings.config, &question) {
         Awaited::Now(told) => told,
-        Awaited::Later(wait) => wait.await.unwrap_or_else(|_| Told::Failed("the lookup was lost".into())),
+        Awaited::Later(wait) => {
+            let told = shard.runtime.timeout(limits::PROXY_LISTED, wait).await?;
+            told.unwrap_or_else(|_| Told::Failed("the lookup was lost".into()))
+        }
     };
     // Of a table that fails the coordinator tells.
-    matches!(told, Told::Found(_))
+    Some(matches!(told, Told::Found(_)))
 }
 
 /// Loopback and networks that are nobody's on the internet (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6).
@@ -90,12 +93,17 @@ pub(crate) async fn client<W: World>(
     }
 }
 
-/// Somebody connects who is no proxy: told once, and then not for a while, however many come.
-pub(crate) fn turn_away<W: World>(shard: &Shard<W>, peer: Peer, session: u64) {
+/// Said of somebody who connects and is no proxy.
+pub(crate) const NO_PROXY: &str = "only proxies may connect here (`proxy-v2`); further ones are not told for a minute";
+/// Said of somebody of whom that is not known in time.
+pub(crate) const NOT_KNOWN: &str =
+    "the table of proxies (`proxy-v2`) does not answer in time; further ones are not told for a minute";
+
+/// Somebody connects who is no proxy, or of whom it is not known: told once, and then not for a while, however many come.
+pub(crate) fn turn_away<W: World>(shard: &Shard<W>, peer: Peer, session: u64, why: &'static str) {
     let now = shard.runtime.now();
     if shard.stranger_told.get().is_none_or(|told| now >= told + limits::STRANGERS_TOLD) {
         shard.stranger_told.set(Some(now));
-        let why = "only proxies may connect here (`proxy-v2`); further ones are not told for a minute";
         shard.event(&Event::Refused { session, from: Origin::of(peer), why });
     }
 }

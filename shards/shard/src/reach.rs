@@ -29,13 +29,6 @@ pub(crate) struct Unreached {
     pub(crate) reply: Option<(RemoteReply, Option<IpAddr>)>,
 }
 
-impl Unreached {
-    /// The hosts that may be used now have as many connections as they may have.
-    fn full() -> Self {
-        Self { attempt: Attempt::Full, why: String::new(), last: None, reply: None }
-    }
-}
-
 /// Whose turn it is.
 enum Turn {
     /// This candidate's.
@@ -90,7 +83,7 @@ pub(crate) async fn reach<W: World>(
     loop {
         let number = match search.next(shard) {
             Turn::Of(number) => number,
-            Turn::Full => return Err(Unreached::full()),
+            Turn::Full => return Err(search.full()),
             Turn::Nobodys => return Err(search.over(shard)),
         };
         let Candidate { host, address, ref place, .. } = search.candidates[number];
@@ -296,9 +289,6 @@ impl<'a> Search<'a> {
 
     /// Who is tried next. A host that has as many connections as it may have is no reason to go to those of a worse preference.
     fn next<W: World>(&mut self, shard: &Shard<W>) -> Turn {
-        if self.tried >= limits::ADDRESSES_PER_ATTEMPT {
-            return Turn::Nobodys;
-        }
         let (mut best, mut last_resort, mut best_full) = (None, None, None);
         for (number, candidate) in self.candidates.iter().enumerate().filter(|(_, candidate)| !candidate.over) {
             let has_room = shard.routes.borrow().has_room_at(self.route, &candidate.host.name);
@@ -320,11 +310,14 @@ impl<'a> Search<'a> {
             }
         }
         match (best, best_full, last_resort) {
-            (Some(((preference, ..), number)), full, _) if full.is_none_or(|full| preference <= full) => {
+            (Some(((preference, ..), number)), full, _)
+                if full.is_none_or(|full| preference <= full) && self.tried < limits::ADDRESSES_PER_ATTEMPT =>
+            {
                 Turn::Of(number)
             }
-            // Who has failed before says more than who has enough to do.
-            (_, Some(_), _) if self.tried == 0 => Turn::Full,
+            // Others may have failed, but mail goes to this one, and its turn comes. Who is refused for its password is not to
+            // try it again soon.
+            (_, Some(_), _) if self.attempt != Attempt::LoginRefused => Turn::Full,
             // Mail that has nowhere else to go may find out whether a host is back.
             (None, None, Some((_, number))) if self.tried == 0 => Turn::Of(number),
             _ => Turn::Nobodys,
@@ -370,6 +363,11 @@ impl<'a> Search<'a> {
         let source = connection.link?.source.to_canonical();
         let theirs = self.site.pinned.iter().find(|pinned| pinned.is_ipv4() == source.is_ipv4())?;
         (*theirs != source).then(|| shard.runtime.now() + SOURCE_PAUSE)
+    }
+
+    /// The hosts that may be used now have as many connections as they may have; what was tried before may have failed.
+    fn full(self) -> Unreached {
+        Unreached { attempt: Attempt::Full, why: String::new(), last: self.last, reply: self.reply }
     }
 
     /// None of them was of use.

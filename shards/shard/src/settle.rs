@@ -68,12 +68,18 @@ pub(crate) fn settle<W: World>(shard: &Rc<Shard<W>>, results: Results) {
                 }
             }
             Verdict::Keep => {}
-            Verdict::GiveUp { reply, expired, output } => endings.push(Ending {
-                reply: reply.into_owned(),
-                output: output.to_owned(),
-                returns_to: returns_to(flight, envelope),
-                ..Ending::new(envelope, outcome, &results, if expired { Fate::Expired } else { Fate::Failed })
-            }),
+            Verdict::GiveUp { reply, expired, output } => {
+                if let Outcome::Unreadable(why) = outcome {
+                    let (to, why) = (&envelope.recipient, why.text());
+                    shard.warn(&format!("queue: MAIL IS LOST: message {id} to <{to}> is given up; {why}"));
+                }
+                endings.push(Ending {
+                    reply: reply.into_owned(),
+                    output: output.to_owned(),
+                    returns_to: returns_to(flight, envelope),
+                    ..Ending::new(envelope, outcome, &results, if expired { Fate::Expired } else { Fate::Failed })
+                });
+            }
         }
         let ending = endings.last().filter(|ending| ending.index == *index);
         tell(shard, flight, id, envelope, outcome, class, &results, ending);
@@ -197,7 +203,10 @@ fn judge<'a, W: World>(shard: &Shard<W>, flight: &Flight, envelope: &Envelope, o
         Outcome::Suspended { suspension, .. } if attempts > 0 && now_ms < expiry_ms => {
             Verdict::Release { until_ms: over_ms(shard, suspension).min(expiry_ms) }
         }
-        Outcome::Transient(reply) | Outcome::Paused { reply, .. } | Outcome::Suspended { reply, .. } => {
+        Outcome::Transient(reply)
+        | Outcome::Unreadable(reply)
+        | Outcome::Paused { reply, .. }
+        | Outcome::Suspended { reply, .. } => {
             if now_ms >= expiry_ms {
                 return Verdict::GiveUp { reply: Cow::Borrowed(reply), expired: true, output: "" };
             }
@@ -247,9 +256,13 @@ fn tell<W: World>(
             (Result::PermFail, &with_output, Counter::Failed)
         }
         (Outcome::Permanent(reply) | Outcome::Refused { reply, .. }, _) => (Result::PermFail, reply, Counter::Failed),
-        (Outcome::Transient(reply) | Outcome::Paused { reply, .. } | Outcome::Suspended { reply, .. }, _) => {
-            (Result::TempFail, reply, Counter::Deferred)
-        }
+        (
+            Outcome::Transient(reply)
+            | Outcome::Unreadable(reply)
+            | Outcome::Paused { reply, .. }
+            | Outcome::Suspended { reply, .. },
+            _,
+        ) => (Result::TempFail, reply, Counter::Deferred),
     };
     shard.counters.add(counter, 1);
     let said = class.filter(|_| !reply.is_ours());

@@ -199,8 +199,12 @@ pub(crate) struct Shard<W: World> {
     pub(crate) by_origin: RefCell<HashMap<Origin, usize>>,
     /// When it was last told that a stranger came to a listener for proxies.
     pub(crate) stranger_told: Cell<Option<Instant>>,
+    /// When it was last told that the ledger of warm-ups does not answer.
+    pub(crate) silence_told: Cell<Option<Instant>>,
     /// Connections, deliveries and other tasks that must end before the queue may be closed.
     pub(crate) running: Cell<usize>,
+    /// Shards that have stopped and wait for nothing of this one's.
+    over: RefCell<BTreeSet<usize>>,
     pub(crate) ended: Signal,
     pub(crate) stopping: Cell<bool>,
     pub(crate) stop: Signal,
@@ -272,6 +276,10 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         Ok(opened) => opened,
         Err(error) => {
             ready(Err(error.to_string()));
+            for peer in (0..peers).filter(|peer| *peer != me) {
+                // The others stop, too, and need not wait for this one.
+                let _ = mesh.send(peer, Letter::Over).await;
+            }
             return Err(ShardError::Queue(error.to_string()));
         }
     };
@@ -314,7 +322,9 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         odd_backups: RefCell::default(),
         by_origin: RefCell::default(),
         stranger_told: Cell::new(None),
+        silence_told: Cell::new(None),
         running: Cell::new(0),
+        over: RefCell::default(),
         ended: Signal::new(),
         stopping: Cell::new(false),
         stop: Signal::new(),
@@ -376,6 +386,10 @@ impl<W: World> Shard<W> {
                 Letter::Ticket(ticket) => outbound::take_ticket(&shard, ticket),
                 Letter::Results(results) => settle::settle(&shard, *results),
                 Letter::Awake(site) => settle::wake(&shard, &site),
+                Letter::Over => {
+                    shard.over.borrow_mut().insert(from);
+                    shard.landed.raise();
+                }
                 Letter::Fetch { message, at, len, question } => {
                     outbound::answer_fetch(&shard, from, MessageId(message), at, len, question);
                 }
@@ -422,7 +436,7 @@ impl<W: World> Shard<W> {
     async fn obey(self: &Rc<Self>, orders: Mailbox<Order>) {
         while let Some(order) = orders.receive().await {
             match order {
-                Order::Reload(config, servers) => {
+                Order::Reload(config, servers, answer) => {
                     let settings = Settings::new(config, &servers, &self.hostname, self.peers());
                     settings.limit(self.settings().overrides());
                     self.stock.allow(settings.flights_max);
@@ -437,6 +451,8 @@ impl<W: World> Shard<W> {
                     self.locals.follow(&self.settings().config.machinery);
                     // What nothing was tried of may be tried now.
                     self.release_parked();
+                    // The coordinator need not wait for it.
+                    let _ = answer.send(());
                 }
                 Order::Limit(overrides, answer) => {
                     self.settings().limit(overrides);
@@ -444,7 +460,7 @@ impl<W: World> Shard<W> {
                     // The coordinator may have waited long enough.
                     let _ = answer.send(());
                 }
-                Order::Recall(changed) => outbound::recall(self, &changed).await,
+                Order::Recall(concerned) => outbound::recall(self, &concerned).await,
                 Order::Trust(connector) => *self.connector.borrow_mut() = connector,
                 Order::ForgetTable(name) => {
                     self.lookups.forget_table(&name);
@@ -542,8 +558,26 @@ impl<W: World> Shard<W> {
         while !self.flights.borrow().is_empty() && self.runtime.now() < deadline {
             self.runtime.timeout(limits::LAST_RESULTS_LOOK, self.landed.raised()).await;
         }
+        self.be_over(deadline).await;
         warmup::end(self).await;
+        // Another shard may have been told to stop after this one, or have sent a ticket a moment before: until it waits for
+        // nothing more, somebody must be here to give that back.
+        while self.over.borrow().len() + 1 < self.peers() && self.runtime.now() < deadline {
+            self.runtime.timeout(limits::LAST_RESULTS_LOOK, self.landed.raised()).await;
+        }
         self.queue.flush().await;
+    }
+
+    /// Tells the other shards that this one waits for nothing of theirs.
+    async fn be_over(&self, deadline: Instant) {
+        for peer in (0..self.peers()).filter(|peer| *peer != self.me()) {
+            let left = deadline.saturating_duration_since(self.runtime.now());
+            let sent = self.runtime.timeout(left, self.mesh.send(peer, Letter::Over)).await;
+            if matches!(sent, Some(Err(_))) {
+                // It has ended.
+                self.over.borrow_mut().insert(peer);
+            }
+        }
     }
 
     /// Runs a task that `drain` waits for.

@@ -19,13 +19,28 @@ pub(crate) fn ask<W: World>(shard: &Rc<Shard<W>>) {
     for asking in shard.routes.borrow_mut().take_asked() {
         let task_shard = shard.clone();
         shard.spawn_counted(Class::Delivery, async move {
-            let allowed = task_shard.ask.allow(asking.clone()).await;
+            let answer = task_shard.runtime.timeout(limits::ALLOWED, task_shard.ask.allow(asking.clone())).await;
+            let allowed = answer.unwrap_or_else(|| {
+                tell(&task_shard);
+                Allowed::Unknown("the ledger does not answer".into())
+            });
             let now = task_shard.runtime.now();
             let until = until(&task_shard, &allowed, now);
             let woken = task_shard.routes.borrow_mut().allow(&asking, &allowed, until, now);
             woken.into_iter().for_each(|route| task_shard.idle.wake_all(route));
             outbound::open_connections(&task_shard);
         });
+    }
+}
+
+/// The ledger does not answer: told once, and then not for a while, however many sites wait for it.
+fn tell<W: World>(shard: &Shard<W>) {
+    let now = shard.runtime.now();
+    if shard.silence_told.get().is_none_or(|told| now >= told + limits::SILENCE_TOLD) {
+        shard.silence_told.set(Some(now));
+        shard.warn(
+            "the ledger of warm-ups does not answer (is the disk of the state directory slow?); what warms up waits",
+        );
     }
 }
 

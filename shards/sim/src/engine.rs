@@ -14,7 +14,9 @@ use ringpost_io::sim::{SimMesh, SimRuntime, SimWorld};
 use ringpost_io::{Class, Mailbox, Runtime, Sender};
 use ringpost_perf::Counters;
 use ringpost_queue::MessageId;
-use ringpost_shard::{Backscatter, Event, Letter, Onward, Order, Overrides, Plant, Selector, Start, Why, World};
+use ringpost_shard::{
+    Backscatter, Concerned, Event, Letter, Onward, Order, Overrides, Plant, Selector, Start, Why, World,
+};
 
 use crate::coordinator::{ENGINE, LISTS, MEMBERS, Mood, Names, PROGRAMS};
 use crate::limits;
@@ -161,7 +163,7 @@ impl Engine {
         self.ask(world, |_, answer| Order::Limit(limits.clone(), answer));
         for orders in &self.orders {
             // As above.
-            let _ = orders.try_send(Order::Recall(changed.clone()));
+            let _ = orders.try_send(Order::Recall(Concerned::Of(changed.clone())));
         }
     }
 

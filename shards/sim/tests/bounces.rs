@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use ringpost_conf::Config;
-use ringpost_io::sim::{SimStream, SimWorld};
+use ringpost_io::sim::{DiskFaults, SimStream, SimWorld};
 use ringpost_io::{Class, Listener, Mailbox, Runtime, Sender, Stream};
 use ringpost_perf::{Counter, Counters};
-use ringpost_shard::{Order, Start};
+use ringpost_shard::{Event, Order, Start};
 
 /// Hosts by name; the position gives the address.
 const HOSTS: [&str; 6] = ["a.sim", "b.sim", "refuses.sim", "defers.sim", "takes.sim", "slow.sim"];
@@ -34,6 +34,7 @@ fn address(name: &str) -> Option<IpAddr> {
 struct Engine {
     orders: Sender<Order>,
     counters: Arc<Counters>,
+    warnings: Rc<RefCell<Vec<String>>>,
 }
 
 impl Engine {
@@ -43,19 +44,27 @@ impl Engine {
         let runtime = world.node_at(name, at);
         let (orders, mailbox) = Mailbox::new(8);
         let counters = Arc::new(Counters::default());
+        let warnings = Rc::<RefCell<Vec<String>>>::default();
+        let told = warnings.clone();
         let start = Start {
             hostname: name.into(),
+            events: Rc::new(move |event| {
+                if let Event::Warning(text) = event {
+                    told.borrow_mut().push((*text).to_owned());
+                }
+            }),
             counters: counters.clone(),
             ..support::start(world, &runtime, at, address, config, mailbox)
         };
         runtime.spawn(Class::Session, async move { drop(ringpost_shard::run(start).await) });
         world.run_for(Duration::from_secs(1));
-        Self { orders, counters }
+        Self { orders, counters, warnings }
     }
 
     /// Follows other rules from now on.
     fn reload(&self, rules: &str) {
-        let order = Order::Reload(config(address(HOSTS[0]).expect("a host"), rules), Default::default());
+        let (answer, _) = oneshot::channel();
+        let order = Order::Reload(config(address(HOSTS[0]).expect("a host"), rules), Default::default(), answer);
         self.orders.try_send(order).unwrap_or_else(|_| panic!("the engine has ended"));
     }
 
@@ -425,4 +434,53 @@ fn s101_a_flood_of_strangers_sends_others_a_bounded_number_of_reports() {
     (0..3).for_each(|_| submit(&world, "other@sender.sim", "r@late.sim"));
     world.run_for(HOUR * 2);
     assert_eq!((counts(), reported(&taken, "delayed", Duration::ZERO).len()), ([10, 32], 1));
+}
+
+/// A report that the disk did not take counts for nothing, and is sent when it can be.
+#[test]
+fn s101_a_report_that_could_not_be_queued_does_not_count_against_its_limit() {
+    let world = Rc::new(SimWorld::new(108));
+    let refuses = Rc::new(Cell::new("550 5.1.1 no such user\r\n"));
+    serve_with(&world, "refuses.sim", &refuses, Duration::from_secs(2));
+    let taken = serve(&world, "takes.sim", "250 ok\r\n");
+    let engine = Engine::start(&world, "a.sim", &rules("refuses.sim", "bounce limit per-sender 1/h\n"));
+    submit(&world, "victim@sender.sim", "r@late.sim");
+    let disk = world.disk("a.sim");
+    disk.set_faults(DiskFaults { fail_write: 1.0, ..DiskFaults::default() });
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(taken.borrow().len(), 0, "it cannot be made");
+    disk.set_faults(DiskFaults::default());
+    world.run_for(HOUR / 2);
+    let counts = [Counter::Bounced, Counter::BouncesWithheld].map(|of| engine.counters.get(of));
+    assert_eq!((counts, taken.borrow().len(), engine.queued(&world)), ([1, 0], 1, 0));
+}
+
+/// What a disk does not give back any more expires as all mail does. Who sent it is told, unless that cannot be read either: then
+/// the log says what is lost. Nothing stays for ever, and nothing goes without a word.
+#[test]
+fn s98_mail_that_cannot_be_read_is_given_up_at_its_time_and_told_of() {
+    let mut without_text = 0;
+    for (seed, fail_read) in [(109, 1.0), (110, 0.6), (111, 0.4)] {
+        let world = Rc::new(SimWorld::new(seed));
+        serve(&world, "defers.sim", "451 4.3.0 not now\r\n");
+        let taken = serve(&world, "takes.sim", "250 ok\r\n");
+        let engine = Engine::start(&world, "a.sim", &rules("defers.sim", "queue ttl 2h\n"));
+        (0..20).for_each(|number| submit(&world, &format!("s{number}@sender.sim"), "r@late.sim"));
+        world.disk("a.sim").set_faults(DiskFaults { fail_read, ..DiskFaults::default() });
+        world.run_for(HOUR * 2 - Duration::from_secs(60));
+        assert_eq!(engine.queued(&world), 20, "{fail_read}: their time is not over");
+        world.run_for(HOUR / 4);
+        let lost = engine.warnings.borrow().iter().filter(|text| text.contains("nobody can be told")).count();
+        let taken = taken.borrow();
+        let reports = || taken.iter().filter(|(_, text)| text.contains("\r\nAction: failed\r\n"));
+        assert_eq!((reports().count() + lost, engine.queued(&world)), (20, 0), "{fail_read}");
+        assert_eq!(lost == 20, fail_read == 1.0, "{lost}");
+        assert_eq!([Counter::Failed, Counter::BouncesDropped].map(|of| engine.counters.get(of)), [20, lost as u64]);
+        for (_, text) in reports() {
+            let is_lost = text.contains("The text of your message is lost on this server");
+            assert_ne!(is_lost, text.contains("\r\nSubject: what was sent\r\n"), "{text}");
+            without_text += usize::from(is_lost);
+        }
+    }
+    assert!(without_text > 0, "some could not be read when they were reported");
 }

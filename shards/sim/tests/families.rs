@@ -185,7 +185,7 @@ fn limits_count_two_attempts_as_one_connection() {
     let sources = format!("src {{ {ENGINE}, {} }}", sixth(ENGINE));
     for (settings, most) in [("connections 1", 1), ("connections-per-source 1", 2), ("connections-per-source 2", 4)] {
         let settings = format!("shaping default {{ {settings}, messages-per-connection 1 }}\n");
-        let told = Told { relay: &sources, settings: &settings, may_defer: false };
+        let told = Told { relay: &sources, settings: &settings, ..Told::default() };
         let mut site = Site::start(told, |world| {
             world.set_far("engine", SIX, Duration::from_millis(200));
             // So that no farewell is overtaken by the next greeting.

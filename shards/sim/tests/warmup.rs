@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringpost_io::sim::SimWorld;
-use support::relay::{Engine, Message, serve};
+use support::relay::{Engine, Message, Told, serve};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -39,4 +39,18 @@ fn s78_each_day_of_a_warm_up_sends_what_it_may_and_the_rest_waits_for_the_next()
     assert_eq!(delivered("s0.sim"), 31);
     world.run_for(DAY);
     assert_eq!(delivered("s0.sim"), 40, "there is nothing left");
+}
+
+#[test]
+fn a_ledger_that_does_not_answer_is_asked_again() {
+    let world = Rc::new(SimWorld::new(18));
+    serve(&world, 0);
+    let settings = "warmup slow { 5/d }\nshaping default { warmup slow, idle 1s }\n";
+    let engine = Engine::start_as(&world, Told { settings, silent: 2, ..Told::default() });
+    let message = Message { at: Duration::ZERO, sender: String::new(), recipient: "r0@d0.s0.sim".into() };
+    engine.submit(&world, &[message], 1);
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(engine.ends.borrow().len(), 0, "it is waited for");
+    world.run_for(Duration::from_secs(120));
+    assert_eq!(engine.ends.borrow().len(), 1);
 }

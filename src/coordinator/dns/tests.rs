@@ -98,3 +98,22 @@ fn a_failed_exchanger_is_not_a_missing_one() {
     let there = Some((Found::Records(vec![IpAddr::from([192, 0, 2, 1])], LOOKUP), Dane::Absent));
     assert_eq!(hosts(gather("d", records, vec![failed(), there], LOOKUP)), [(20, "b".into(), 1)]);
 }
+
+#[test]
+fn of_a_host_with_very_many_addresses_some_of_each_family_are_kept() {
+    let mut zone = "many.test MX 10 mx.many.test\n".to_owned();
+    for number in 0..1000 {
+        zone += &format!("mx.many.test A 192.0.{}.{}\n", number / 250, number % 250);
+        zone += &format!("mx.many.test AAAA 2001:db8::{number:x}\n");
+    }
+    let names = Arc::new(Names::Zone(Zone::parse(&zone).unwrap()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for answer in [
+        runtime.block_on(exchangers(&names, "many.test", None)),
+        runtime.block_on(addresses(&names, "mx.many.test", None)),
+    ] {
+        let MxAnswer::Hosts { hosts, .. } = answer else { panic!("{answer:?}") };
+        let count = |is_ipv4| hosts[0].addresses.iter().filter(|address| address.is_ipv4() == is_ipv4).count();
+        assert_eq!((count(true), count(false)), (HOST_ADDRESSES, HOST_ADDRESSES));
+    }
+}

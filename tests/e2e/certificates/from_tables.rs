@@ -10,7 +10,7 @@ use crate::support::database::sqlite;
 use crate::support::memory::{copies, count_in_memory};
 use crate::support::server::SMALL;
 use crate::support::tls::{Encrypted, pair};
-use crate::support::{Setup, ports, wait_until};
+use crate::support::{Setup, cli, ports, wait_until};
 
 #[test]
 fn s46_certificates_come_from_a_table_by_the_name_that_is_asked_for() {
@@ -134,4 +134,68 @@ fn s46_certificates_come_from_a_list_and_from_a_text_file() {
     let text = [row("a.example", "a", " "), row("c.example", "c", " ")].join("\n");
     std::fs::write(server.dir().join("certs"), text + "\n").expect("written");
     wait_until("the third is shown", Duration::from_secs(20), || shown(server.smtp, "c.example") == c.der);
+}
+
+#[test]
+fn s46_a_broken_entry_of_a_list_leaves_the_others_in_use_and_is_named() {
+    let setup = Setup::whole("");
+    let dir = setup.dir().display().to_string();
+    let [a, b, c] = ["a", "b", "c"]
+        .map(|name| pair(setup.dir(), name, &[&format!("{name}.inside.example")], &PKCS_ECDSA_P256_SHA256));
+    let row = |key: &str, cert: &str, of: &str| format!("{key}.example file:{dir}/{cert}.crt file:{dir}/{of}.key\n");
+    // One whose file is missing, one with another's key; the first of all is among them, and so no default.
+    let text = [row("gone", "gone", "gone"), row("a", "a", "a"), row("mixed", "b", "a"), row("c", "c", "c")].concat();
+    std::fs::write(setup.dir().join("certs"), &text).expect("written");
+    let check = |lines: &str| {
+        let text = format!("listen on lo0 port 2526 # ok W0808\naction d discard\nmatch for any action d\n{lines}\n");
+        std::fs::write(setup.dir().join("c.conf"), text).expect("written");
+        let output = cli::run(&["check", &setup.dir().join("c.conf").display().to_string()]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let list = format!("table certs \"{dir}/certs\"\npki list from <certs>");
+    let (code, said) = check(&list);
+    assert_eq!(code, Some(0), "{said}");
+    for told in [
+        "warning: ",
+        "c.conf:5: pki list: entry gone.example: certificate ",
+        "gone.crt: No such file",
+        "pki list: entry mixed.example: key ",
+        "a.key does not belong to certificate ",
+        "mend the files, and it is taken up by itself",
+    ] {
+        assert!(said.contains(told), "no {told} in:\n{said}");
+    }
+    assert!(!said.contains("error: "), "{said}");
+    // What the configuration names itself is needed, and a list of which nothing is left is of no use.
+    let (code, said) = check(&format!("pki one cert \"{dir}/b.crt\" key \"{dir}/a.key\""));
+    assert_eq!((code, said.contains("error: ")), (Some(78), true), "{said}");
+    let (code, said) = check(&format!(
+        "table certs {{ x.example = \"file:{dir}/gone.crt\", \"file:{dir}/gone.key\" }}\npki list from <certs>"
+    ));
+    assert_eq!((code, said.contains("error: ")), (Some(78), true), "{said}");
+
+    let lines = format!(
+        "{SMALL}table certs \"@DIR@/certs\"\npki list from <certs>\nlisten on 127.0.0.1 port @SMTP@ tls pki list\n{REST}"
+    );
+    let server = setup.config(lines).start();
+    let shown = |name: &str| Encrypted::start(server.smtp, name).map(|met| met.shown()).expect("a handshake");
+    assert_eq!(shown("c.example"), c.der);
+    for name in ["a.example", "gone.example", "mixed.example"] {
+        assert_eq!(shown(name), a.der, "{name}: the first that can be used is the default");
+    }
+    let told = |words: &str| wait_until(words, Duration::from_secs(20), || server.printed().contains(words));
+    told("pki list: entry gone.example: certificate ");
+    told("pki list: entry mixed.example: key ");
+    // One is mended and another breaks: the first is taken up, and of the second what was in use stays.
+    std::fs::write(server.dir().join("c.key"), "no key").expect("written");
+    std::fs::write(server.dir().join("certs"), text.replace(&row("mixed", "b", "a"), &row("mixed", "b", "b")))
+        .expect("written");
+    wait_until("the mended one is shown", Duration::from_secs(20), || shown("mixed.example") == b.der);
+    told("pki list: entry c.example: key ");
+    assert_eq!(shown("c.example"), c.der);
+    // Also in the hands of another keyholder.
+    kill_process(server.keyholder(), Signal::KILL).expect("it runs");
+    wait_until("a handshake", Duration::from_secs(20), || {
+        Encrypted::start(server.smtp, "c.example").is_ok_and(|met| met.shown() == c.der)
+    });
 }

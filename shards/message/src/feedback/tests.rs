@@ -184,6 +184,7 @@ fn our_own_reports_are_read() {
         smtputf8: false,
         envelope_id: "run 7",
         returns_all: true,
+        is_lost: false,
         recipients: &[recipient],
         original: b"Message-ID: <7@a.example>\r\n\r\nhello\r\n",
     });
@@ -277,4 +278,90 @@ fn what_it_keeps_is_bounded_whatever_it_is_fed() {
     let mut endless = Reader::new();
     (0..10_000).for_each(|_| endless.feed(&[b'a'; 1000]));
     assert!(kept(&endless) <= 4 * 1024, "{}", kept(&endless));
+}
+
+/// Base64 in lines of so many characters.
+fn base64(text: &str, width: usize) -> String {
+    let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*b"+/").collect();
+    let mut written = Vec::new();
+    for three in text.as_bytes().chunks(3) {
+        let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let digits = (0..4).map(|at| alphabet[(bits >> (18 - 6 * at)) as usize & 63]);
+        written.extend(digits.enumerate().map(|(at, digit)| if at <= three.len() { digit } else { b'=' }));
+    }
+    let lines = written.chunks(width).map(|line| String::from_utf8_lossy(line).into_owned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Quoted-printable, with every `every`th character as digits, and soft ends.
+fn quoted(text: &str, every: usize) -> String {
+    let mut written = String::new();
+    for (at, c) in text.chars().enumerate() {
+        match c {
+            '\n' => written.push('\n'),
+            c if c == '=' || at.is_multiple_of(every) => written += &format!("={:02X}", c as u32),
+            c => written.push(c),
+        }
+        if at % 19 == 18 {
+            written += "=\n";
+        }
+    }
+    written
+}
+
+/// The same report with the part of this type encoded.
+fn encoded(report: &str, kind: &str, encoding: &str, encode: impl Fn(&str) -> String) -> String {
+    let header = format!("Content-Type: {kind}\n");
+    let at = report.find(&header).expect("it has such a part") + header.len();
+    let (head, rest) = report.split_at(at);
+    // Its last field, and an empty line.
+    let body = 1;
+    let end = rest.find("\n--5C6D").expect("a boundary follows");
+    format!("{head}Content-Transfer-Encoding: {encoding}\n\n{}\n{}", encode(&rest[body..end]), &rest[end..])
+}
+
+#[test]
+fn s101_encoded_parts_are_read_as_plain_ones_for_every_cut() {
+    let plain = delivery(BOUNCE);
+    for kind in ["message/delivery-status", "text/rfc822-headers"] {
+        for width in [4, 76] {
+            let crlf = |text: &str| base64(&text.replace('\n', "\r\n"), width);
+            assert_eq!(delivery(&encoded(BOUNCE, kind, "BASE64 (as it is)", crlf)), plain, "{kind} {width}");
+        }
+        for every in [1, 7] {
+            let soft = |text: &str| quoted(text, every);
+            assert_eq!(delivery(&encoded(BOUNCE, kind, "Quoted-Printable", soft)), plain, "{kind} {every}");
+        }
+    }
+    // A word that is no encoding is none.
+    assert_eq!(delivery(&encoded(BOUNCE, "message/delivery-status", "x-rot13", str::to_owned)), plain);
+}
+
+#[test]
+fn s101_hostile_encodings_are_read_as_far_as_they_go() {
+    let part = |encode: &dyn Fn(&str) -> String| encoded(BOUNCE, "message/delivery-status", "base64", encode);
+    // A boundary that is encoded is text, and ends nothing; what is behind the padding is nothing.
+    let inside = |text: &str| base64(&format!("--5C6D.1/mx.b.example--\n{text}"), 76);
+    assert_eq!(delivery(&part(&inside)).recipients, delivery(BOUNCE).recipients);
+    let padded = |text: &str| base64("Final-Recipient: rfc822; a@b.example", 76) + "==\n" + &base64(text, 76);
+    let all = delivery(&part(&padded)).recipients;
+    assert_eq!((all.len(), all[0].address.as_str()), (1, "a@b.example"));
+    // Neither is: nothing is made of it, and what is not encoded is still read.
+    assert_eq!(read_all(&part(&|_| "Final-Recipient: rfc822; a@b.example\n\0=\u{1b}".into())), None);
+    // Decoded texts are cleaned and cut as others.
+    let long = format!("Final-Recipient: rfc822; {}@b.example\nDiagnostic-Code: x; \u{1b}[2J\u{7}\n", "a".repeat(5000));
+    let message = part(&|_| base64(&long, 76)).replace('\n', "\r\n");
+    let Some(Feedback::Delivery(read)) = read(message.as_bytes(), 9) else { panic!("it is a report") };
+    assert!(read.recipients[0].address.len() <= FEEDBACK_ADDRESS_BYTES_MAX);
+    assert_eq!(read.recipients[0].diagnostic, "?[2J?");
+    // One that has no end is read up to a bound, with no more memory than any.
+    let mut reader = Reader::new();
+    let head = part(&|_| "HERE".into());
+    reader.feed(head[..head.find("HERE").expect("it is there")].replace('\n', "\r\n").as_bytes());
+    let line = base64("Final-Recipient: rfc822; aa@b.example\n\n", 76) + "\r\n";
+    (0..200_000).for_each(|_| reader.feed(line.as_bytes()));
+    assert!(reader.line.capacity() + reader.field.capacity() < 64 * 1024);
+    let Some(Feedback::Delivery(read)) = reader.finish() else { panic!("it is a report") };
+    let made = read.recipients.len() + read.more;
+    assert!(made > 20_000 && made < 40_000, "{made}: as many as a mebibyte has");
 }

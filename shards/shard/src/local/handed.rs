@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use ringpost_smtp::client::RemoteReply;
 
-use super::text::{Lines, Pieces, head};
+use super::text::{Lines, Pieces, head, unreadable};
 use super::{Delivery, is_junk};
 use crate::handover::{HandOver, Handed, Handover, How, UserRecord};
 use crate::letter::Outcome;
@@ -19,8 +19,8 @@ pub(super) async fn deliver<W: World>(shard: &Shard<W>, delivery: &Delivery, use
     let text = match text(shard, delivery).await {
         Ok(text) => text,
         Err(error) => {
-            let reply = RemoteReply::local(451, (4, 3, 0), format!("cannot hand over the message: {error}"));
-            return Outcome::Transient(reply);
+            let reply = || RemoteReply::local(451, (4, 3, 0), format!("cannot hand over the message: {error}"));
+            return unreadable(&error).unwrap_or_else(|| Outcome::Transient(reply()));
         }
     };
     let handover = Handover {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ringpost_io::{Disk, Runtime, Signal, Tree, Writer};
 use ringpost_smtp::client::RemoteReply;
 
-use super::text::{Lines, Pieces, head};
+use super::text::{Lines, Pieces, head, unreadable};
 use super::{Delivery, is_junk};
 use crate::letter::Outcome;
 use crate::limits;
@@ -30,6 +30,9 @@ pub(super) async fn deliver<W: World>(shard: &Shard<W>, delivery: &Delivery, dir
     match written {
         Ok(()) => Outcome::Delivered(RemoteReply::local(250, (2, 0, 0), "delivered to mailbox")),
         Err(error) => {
+            if let Some(outcome) = unreadable(&error) {
+                return outcome;
+            }
             // No room for anybody, or for this one (RFC 3463 §3.4, §3.3).
             let status = match error.kind() {
                 io::ErrorKind::StorageFull => (4, 3, 1),

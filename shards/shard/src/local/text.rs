@@ -2,7 +2,10 @@
 
 use std::io;
 
+use ringpost_queue::ReadError;
+
 use super::Delivery;
+use crate::letter::Outcome;
 use crate::limits;
 use crate::shard::{Shard, World};
 
@@ -53,6 +56,12 @@ impl<'d> Pieces<'d> {
     }
 }
 
+/// What becomes of a delivery whose text cannot be read, if that is what the error says.
+pub(super) fn unreadable(error: &io::Error) -> Option<Outcome> {
+    let of_queue = error.get_ref()?.downcast_ref::<ReadError>()?;
+    Some(Outcome::unreadable(of_queue))
+}
+
 /// CRLF becomes LF, across pieces; a CR alone stays.
 pub(super) struct Lines {
     pub(super) out: Vec<u8>,
@@ -96,6 +105,16 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_queue_cannot_read_is_told_apart_from_what_the_mailbox_cannot_write() {
+        let outcome = unreadable(&io::Error::other(ReadError::Damaged));
+        assert!(
+            matches!(&outcome, Some(Outcome::Unreadable(reply)) if reply.text().ends_with("its record is damaged"))
+        );
+        assert!(unreadable(&io::Error::other("something else")).is_none());
+        assert!(unreadable(&io::ErrorKind::StorageFull.into()).is_none());
+    }
 
     #[test]
     fn line_ends_are_the_same_however_the_text_is_cut() {

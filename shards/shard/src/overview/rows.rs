@@ -53,6 +53,10 @@ pub struct HostRow {
     /// When the first of them was, in milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// Until then an address of the host's that is of the other family is tried first, since that has answered first: in
+    /// milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outdone_until_ms: Option<u64>,
     /// The shard that knows this.
     pub shard: usize,
 }

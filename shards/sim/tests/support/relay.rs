@@ -51,6 +51,8 @@ pub struct Told<'a> {
     pub settings: &'a str,
     /// Mail may have to wait for another attempt.
     pub may_defer: bool,
+    /// So many questions to the ledger of warm-ups are never answered.
+    pub silent: u32,
 }
 
 impl Engine {
@@ -59,7 +61,7 @@ impl Engine {
     }
 
     pub fn start_as(world: &Rc<SimWorld>, told: Told<'_>) -> Self {
-        let Told { relay, settings, may_defer } = told;
+        let Told { relay, settings, may_defer, silent } = told;
         let text = format!(
             "listen on {ENGINE} port 25\naction out relay {relay}\nmatch from any for any action out\n\
              smtp limit max-mails 1000000\n{settings}"
@@ -71,6 +73,8 @@ impl Engine {
         let (since, noted, clock) = (submitted.clone(), ends.clone(), world.clone());
         let deferred = Rc::<Cell<usize>>::default();
         let put_off = deferred.clone();
+        let start = super::start(world, &runtime, ENGINE.into(), address, super::config(&text), mailbox);
+        start.ask.silent.set(silent);
         let start = Start {
             events: Rc::new(move |event| {
                 if let Event::Warning(text) = event {
@@ -86,7 +90,7 @@ impl Engine {
                     noted.borrow_mut().push((recipient, clock.elapsed() - began));
                 }
             }),
-            ..super::start(world, &runtime, ENGINE.into(), address, super::config(&text), mailbox)
+            ..start
         };
         runtime.spawn(Class::Session, async move { drop(ringpost_shard::run(start).await) });
         world.run_for(Duration::from_secs(1));
