@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::fair::Waiting;
 use crate::limits::{
     ANSWERS_MIN, BACK_OFF_MAX, BACK_OFF_MIN, CONNECTIONS_KEPT, DOUBLED_FOR, DOUBLED_IN, KEPT_AT_LEAST, KEPT_AT_MOST,
-    PRESSED_FOR, RATE_MIN, RATE_UNMEASURED, RISE_A_MINUTE, Rate, SUSPENDED_MAX,
+    PRESSED_FOR, RATE_MIN, RATE_UNMEASURED, REST_BELOW, RISE_A_MINUTE, Rate, SUSPENDED_MAX,
 };
 use crate::schedule::{RouteId, Routes};
 use crate::start::{Grown, Measure, Run};
@@ -205,7 +205,7 @@ impl Feedback {
         };
         let kept = f64::from(taken) / (f64::from(taken) + f64::from(refused));
         let to = from * kept.clamp(KEPT_AT_LEAST, KEPT_AT_MOST);
-        if kept < KEPT_AT_LEAST {
+        if kept < REST_BELOW {
             // It is far above what the site takes: what is under way is too much already.
             self.rest = Some((now + BACK_OFF_MIN, 0, reply.into()));
         }

@@ -147,6 +147,9 @@ pub const ANSWERS_MIN: u32 = 10;
 pub const KEPT_AT_LEAST: f64 = 0.5;
 /// … and at least to this one: what a site takes is then missed by half of the rest on average.
 pub const KEPT_AT_MOST: f64 = 0.85;
+/// A site that takes less than this part rests, too: what was offered until then is beyond what it takes in ten seconds and a fifth
+/// more.
+pub const REST_BELOW: f64 = 0.6;
 /// The same of connections, which are few and whole: of ten, nine are left.
 pub const CONNECTIONS_KEPT: f64 = 0.9;
 /// And rises again by this part a minute: who is at the bound asks for more than a site takes once in some hundred messages.
