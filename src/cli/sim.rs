@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "S")]
     ttl: Option<u64>,
     /// A provider instead, whose limits of messages a second or of connections change: judged is that the engine finds them
-    /// within a tenth, and never offers more than a fifth too much
+    /// within a tenth, and in no ten seconds, the first ones included, offers more than a fifth too much
     #[arg(long, conflicts_with_all = ["seconds", "faults", "ttl"])]
     provider: bool,
     /// Print every event of the engine on standard error

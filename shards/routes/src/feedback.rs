@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::fair::Waiting;
 use crate::limits::{
-    ANSWERS_MIN, BACK_OFF_MAX, BACK_OFF_MIN, CONNECTIONS_KEPT, KEPT_AT_LEAST, KEPT_AT_MOST, PRESSED_FOR, RATE_MIN,
-    RATE_UNMEASURED, RISE_A_MINUTE, Rate, SUSPENDED_MAX,
+    ANSWERS_MIN, BACK_OFF_MAX, BACK_OFF_MIN, CONNECTIONS_KEPT, DOUBLED_FOR, DOUBLED_IN, KEPT_AT_LEAST, KEPT_AT_MOST,
+    PRESSED_FOR, RATE_MIN, RATE_UNMEASURED, REST_BELOW, RISE_A_MINUTE, Rate, SUSPENDED_MAX,
 };
 use crate::schedule::{RouteId, Routes};
+use crate::start::{Grown, Measure, Run};
 
 /// What a route does otherwise since a reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,6 +67,9 @@ pub struct Slowed {
 pub(crate) struct Feedback {
     meter: Meter,
     answers: Answers,
+    run: Run,
+    /// The run until the last decision, if that was about its site as a new one: what was under way is still answered.
+    measured: Option<Measure>,
     /// What was begun before says nothing new: the rate was lowered then, or a rest began.
     since: Option<Instant>,
     rate: Option<Bound>,
@@ -89,27 +93,45 @@ struct Answers {
 struct Bound {
     /// What it was lowered to.
     to: f64,
-    a_minute: f64,
+    rise: Rise,
     lowered: Instant,
     /// When the last such reply came, whether it has lowered it or not.
     pressed: Instant,
     reply: Arc<str>,
 }
 
+/// How a bound rises.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rise {
+    /// By so much a minute, from what is known to be too much for now.
+    Step(f64),
+    /// Doubled in [`DOUBLED_IN`], from what a new site is thought to take.
+    Doubling,
+}
+
 impl Bound {
-    fn new(to: f64, a_minute: f64, reply: &str, now: Instant) -> Self {
-        Self { to, a_minute, lowered: now, pressed: now, reply: reply.into() }
+    fn new(to: f64, rise: Rise, reply: &str, now: Instant) -> Self {
+        Self { to, rise, lowered: now, pressed: now, reply: reply.into() }
     }
 
     fn at(&self, now: Instant) -> f64 {
-        self.to + self.a_minute * now.saturating_duration_since(self.lowered).as_secs_f64() / 60.0
+        let time = now.saturating_duration_since(self.lowered).as_secs_f64();
+        match self.rise {
+            Rise::Step(a_minute) => self.to + a_minute * time / 60.0,
+            Rise::Doubling => self.to * (time / DOUBLED_IN.as_secs_f64()).exp2(),
+        }
+    }
+
+    /// So long after it was pressed last it is forgotten.
+    fn lasts(&self) -> Duration {
+        if self.rise == Rise::Doubling { DOUBLED_FOR } else { PRESSED_FOR }
     }
 
     /// Where it stands; `None`: it has been reached by what there is without it, or has not been pressed for long.
     fn within(bound: &mut Option<Self>, top: Option<f64>, now: Instant) -> Option<f64> {
         let found = bound.as_ref()?;
         let value = found.at(now);
-        if top.is_some_and(|top| value >= top) || now.saturating_duration_since(found.pressed) >= PRESSED_FOR {
+        if top.is_some_and(|top| value >= top) || now.saturating_duration_since(found.pressed) >= found.lasts() {
             *bound = None;
             return None;
         }
@@ -123,10 +145,31 @@ impl Feedback {
         self.meter.count(now);
         if self.is_old(began) {
             self.answers.late = self.answers.late.saturating_add(1);
-            return;
+            return self.taken_late(now);
         }
+        self.run.answered(true, began, now);
         self.answers.taken = self.answers.taken.saturating_add(1);
         self.rest = None;
+    }
+
+    /// There is much more for the site than there was until now, at a pace that it has not borne yet: it is as if it were new.
+    pub(crate) fn more_to_do(&mut self, now: Instant) {
+        if self.rate.is_none() && !self.run.is_young(now) {
+            self.run = Run::default();
+        }
+    }
+
+    /// What a new site has taken since it was found to refuse some is a part of what it takes, too: it refuses at once, and
+    /// takes its time for what it takes.
+    fn taken_late(&mut self, now: Instant) {
+        let Some(measure) = &mut self.measured else { return };
+        measure.taken();
+        let Some(to) = measure.rate() else { return };
+        match (&mut self.rate, &self.rest) {
+            (Some(bound), _) if bound.rise == Rise::Doubling => bound.to = bound.to.max(to),
+            (None, Some((_, _, reply))) => self.rate = Some(Bound::new(to, Rise::Doubling, reply, now)),
+            _ => {}
+        }
     }
 
     /// It has refused one, saying that it has too many of them. `top`: as many a second as the route's shape allows.
@@ -138,6 +181,7 @@ impl Feedback {
         if self.is_old(began) {
             return None;
         }
+        self.run.answered(false, began, now);
         self.answers.refused = self.answers.refused.saturating_add(1);
         let Answers { taken, refused, late } = self.answers;
         if taken.saturating_add(refused) < ANSWERS_MIN {
@@ -148,17 +192,24 @@ impl Feedback {
             // How much less it would take cannot be told from that.
             return Some(self.begin_rest(reply, now));
         }
-        let from = match self.rate(top, now) {
+        let bound = self.rate(top, now);
+        let is_doubling = self.rate.as_ref().is_some_and(|bound| bound.rise == Rise::Doubling);
+        if self.run.is_young(now) && (bound.is_none() || is_doubling) {
+            return if self.run.is_refused() { self.begin_anew(reply, now, top) } else { None };
+        }
+        let from = match bound {
+            // It may have risen to more than anybody has asked for.
+            Some(rate) if is_doubling => rate.min(self.meter.rate(now)?),
             Some(rate) => rate,
             None => self.meter.rate(now)?.min(top.unwrap_or(f64::MAX)),
         };
         let kept = f64::from(taken) / (f64::from(taken) + f64::from(refused));
         let to = from * kept.clamp(KEPT_AT_LEAST, KEPT_AT_MOST);
-        if kept < KEPT_AT_LEAST {
+        if kept < REST_BELOW {
             // It is far above what the site takes: what is under way is too much already.
             self.rest = Some((now + BACK_OFF_MIN, 0, reply.into()));
         }
-        Some(self.lower(from, to, to * RISE_A_MINUTE, reply, now))
+        Some(self.lower(from, to, Rise::Step(to * RISE_A_MINUTE), reply, now))
     }
 
     /// The configuration says that a reply lowers the rate by so many percent.
@@ -180,21 +231,38 @@ impl Feedback {
         let measured = self.meter.rate(now).unwrap_or(RATE_UNMEASURED);
         let from = self.rate(top, now).or(top).unwrap_or(measured);
         let to = from * f64::from(100 - percent.min(100)) / 100.0;
-        Some(self.lower(from, to, from * RISE_A_MINUTE, reply, now))
+        Some(self.lower(from, to, Rise::Step(from * RISE_A_MINUTE), reply, now))
     }
 
-    fn lower(&mut self, from: f64, to: f64, a_minute: f64, reply: &str, now: Instant) -> Change {
+    /// A site of which little is known refuses a part of what it is sent: what it has taken says at once how much it takes. It
+    /// rests, since that much was too much.
+    fn begin_anew(&mut self, reply: &str, now: Instant, top: Option<f64>) -> Option<Change> {
+        let (measure, tried) = (self.run.measure(now), self.run.tried(now));
+        let to = measure.rate()?.min(top.map_or(f64::MAX, |top| top * KEPT_AT_MOST));
+        let change = self.lower(tried, to, Rise::Doubling, reply, now);
+        (self.rest, self.measured) = (Some((now + BACK_OFF_MIN, 0, reply.into())), Some(measure));
+        Some(change)
+    }
+
+    fn lower(&mut self, from: f64, to: f64, rise: Rise, reply: &str, now: Instant) -> Change {
         let to = to.max(RATE_MIN);
-        self.rate = Some(Bound::new(to, a_minute.max(RATE_MIN), reply, now));
-        (self.answers, self.since) = (Answers::default(), Some(now));
+        let rise = if let Rise::Step(a_minute) = rise { Rise::Step(a_minute.max(RATE_MIN)) } else { rise };
+        self.rate = Some(Bound::new(to, rise, reply, now));
+        self.decided(now);
         Change::Rate { from, to }
+    }
+
+    fn decided(&mut self, now: Instant) {
+        (self.answers, self.run, self.measured, self.since) = (Answers::default(), Run::default(), None, Some(now));
     }
 
     fn begin_rest(&mut self, reply: &str, now: Instant) -> Change {
         let times = self.rest.as_ref().map_or(0, |(_, times, _)| *times);
         let pause = (BACK_OFF_MIN * (1 << times.min(8))).min(BACK_OFF_MAX);
         self.rest = Some((now + pause, times + 1, reply.into()));
-        (self.answers, self.since) = (Answers::default(), Some(now));
+        let measure = self.run.is_young(now).then(|| self.run.measure(now));
+        self.decided(now);
+        self.measured = measure;
         Change::Rest(pause)
     }
 
@@ -218,7 +286,7 @@ impl Feedback {
             return None;
         }
         let to = (from as f64 * CONNECTIONS_KEPT).max(1.0);
-        self.connections = Some(Bound::new(to, to * RISE_A_MINUTE, reply, now));
+        self.connections = Some(Bound::new(to, Rise::Step(to * RISE_A_MINUTE), reply, now));
         Some(Change::Connections { from, to: to as usize })
     }
 
@@ -350,7 +418,18 @@ impl Rate {
 impl<T: Waiting> Routes<T> {
     /// The site of the route has taken a message that was begun then.
     pub fn taken(&mut self, id: RouteId, began: Instant, now: Instant) {
-        self.route(id).feedback.taken(began, now);
+        let route = self.route(id);
+        route.feedback.taken(began, now);
+        if route.ready.is_empty() {
+            return;
+        }
+        let grown = route.start.taken(route.opening + route.open);
+        if grown == Some(Grown::First) {
+            route.feedback.more_to_do(now);
+        }
+        if grown.is_some() {
+            self.want(id.0, now);
+        }
     }
 
     /// It has refused a message that was begun then: it has too many of them.

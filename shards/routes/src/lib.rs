@@ -18,6 +18,7 @@ mod route;
 mod schedule;
 mod site;
 mod sources;
+mod start;
 mod warmup;
 
 pub use breaker::{Breaker, Chance, Health, Left, Patience};

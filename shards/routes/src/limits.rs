@@ -147,10 +147,28 @@ pub const ANSWERS_MIN: u32 = 10;
 pub const KEPT_AT_LEAST: f64 = 0.5;
 /// … and at least to this one: what a site takes is then missed by half of the rest on average.
 pub const KEPT_AT_MOST: f64 = 0.85;
+/// A site that takes less than this part rests, too: what was offered until then is beyond what it takes in ten seconds and a fifth
+/// more.
+pub const REST_BELOW: f64 = 0.6;
 /// The same of connections, which are few and whole: of ten, nine are left.
 pub const CONNECTIONS_KEPT: f64 = 0.9;
 /// And rises again by this part a minute: who is at the bound asks for more than a site takes once in some hundred messages.
 pub const RISE_A_MINUTE: f64 = 0.1;
+/// Connections that a route begins with to a site of which nothing is known (Postfix: 5); one more for each message that is taken.
+pub const START_CONNECTIONS: usize = 5;
+/// And one more after this time without, so that some that hang hold up nobody: twenty take a quarter of a minute.
+pub const START_PATIENCE: Duration = Duration::from_secs(1);
+/// So long a site is new to a route, and again when it has had nothing for so long: what is taken at first is what it has let save
+/// up.
+pub const START_TIME: Duration = Duration::from_secs(10);
+/// One of so many refused is a reason to slow down at a new site: less may be by chance, and is not much more than it takes.
+pub const START_REFUSED: u64 = 20;
+/// What a site takes in this time it is thought to have let save up: of what it has taken at first, so much is not its rate.
+pub const SAVED_UP: Duration = Duration::from_secs(2);
+/// The rate that was found so is doubled in this time, until it is refused: it may be far too low, and must not be too high soon.
+pub const DOUBLED_IN: Duration = Duration::from_secs(40);
+/// And is forgotten when it was not refused for so long: nobody has asked for as much.
+pub const DOUBLED_FOR: Duration = Duration::from_secs(600);
 /// A route of which nothing is known is not taken for a slower one than that: messages a second.
 pub const RATE_UNMEASURED: f64 = 10.0;
 /// However often it is lowered, no rate is below one message a minute.

@@ -12,6 +12,7 @@ use crate::feedback::Feedback;
 use crate::limits::{BACK_OFF_MAX, BACK_OFF_MIN, LOGIN_PAUSE_MAX, LOGIN_PAUSE_MIN, Rate, Shape};
 use crate::site::{Host, Site};
 use crate::sources::{Addresses, Turns};
+use crate::start::Opening;
 
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub(crate) struct Route<T> {
     /// It is looked at again then, since its rates allow no connection before.
     pub(crate) later: Option<Instant>,
     pub(crate) ready: FairQueue<T>,
+    /// How fast connections may become more.
+    pub(crate) start: Opening,
     /// Connections that are being opened.
     pub(crate) opening: usize,
     /// Connections that carry a message or wait for one.
@@ -105,6 +108,7 @@ impl<T: Waiting> Route<T> {
             shape,
             later: None,
             ready: FairQueue::default(),
+            start: Opening::default(),
             opening: 0,
             open: 0,
             fresh: 0,
@@ -166,6 +170,10 @@ impl<T: Waiting> Route<T> {
         if paused || unproven || connections >= most || self.ready.len() <= takers {
             return Wish::Nothing;
         }
+        match self.start.wait(connections, now) {
+            Duration::ZERO => {}
+            wait => return Wish::Later(wait),
+        }
         if let Some(wait) = self.busy.full_for(now) {
             return Wish::Later(wait);
         }
@@ -200,6 +208,7 @@ impl<T: Waiting> Route<T> {
     /// A connection is being opened.
     pub(crate) fn begin(&mut self, now: Instant) {
         self.opening += 1;
+        self.start.begun(self.opening + self.open, now);
         if let Some(rate) = &mut self.open_rate {
             // Its token was there when it was asked for.
             let _ = rate.take(now);

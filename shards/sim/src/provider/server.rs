@@ -151,6 +151,20 @@ impl Server {
         ((end - begin) as f64 / time.as_secs_f64(), taken as f64 / time.as_secs_f64())
     }
 
+    /// The most that was offered in so much time, a second, of all such pieces that begin in this one.
+    pub(super) fn most_offered(&self, (from, end): (Instant, Instant), window: Duration) -> f64 {
+        let offered = self.offered.borrow();
+        let [begin, end] = [from, end].map(|limit| offered.partition_point(|(at, _)| *at < limit));
+        let (mut most, mut last) = (0, begin);
+        for first in begin..end {
+            while last < end && offered[last].0 < offered[first].0 + window {
+                last += 1;
+            }
+            most = most.max(last - first);
+        }
+        most as f64 / window.as_secs_f64()
+    }
+
     /// How many connections there were in a piece of time: on average, and at most with those that were refused.
     pub(super) fn crowds(&self, from: Instant, time: Duration) -> (f64, usize) {
         let (mut sum, mut most, mut last) = (0.0, 0, (from, 0));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bucket::Bucket;
-use crate::limits::{IDLE_ROUTES_MAX, Limits, Shape};
+use crate::limits::{IDLE_ROUTES_MAX, Limits, START_CONNECTIONS, START_PATIENCE, START_TIME, Shape};
 use crate::route::{Attempt, Next};
 use crate::schedule::Refused;
 use crate::site::{Helo, Site};
@@ -70,9 +70,11 @@ fn what_a_site_takes_is_found_whether_it_is_much_or_little_and_however_late_it_a
 
 #[test]
 fn what_is_refused_together_counts_once_and_what_was_under_way_not_at_all() {
-    let (mut feedback, start) = (Feedback::default(), Instant::now());
+    let (mut feedback, start) = (Feedback::default(), Instant::now() + MINUTE);
     let at = |ms: u64| start + Duration::from_millis(ms);
-    (0..100).for_each(|n| feedback.taken(at(n * 10), at(n * 10 + 5)));
+    let (first, last) = (start - START_TIME, start + Duration::from_secs(1));
+    let pace = Duration::from_millis(10);
+    (0..).map(|n| first + n * pace).take_while(|at| *at < last).for_each(|at| feedback.taken(at, at + pace / 2));
     let Some(Change::Rate { from, to }) = feedback.refused(SLOW, at(999), at(1000), None) else { panic!("lowered") };
     assert!((99.0..103.0).contains(&from) && (to / from - KEPT_AT_MOST).abs() < 1e-9, "{from} {to}");
     (0..50).for_each(|n| assert_eq!(feedback.refused(SLOW, at(990 + n % 10), at(1001 + n), None), None));
@@ -107,6 +109,73 @@ fn a_site_that_takes_nothing_rests_longer_each_time_and_its_rate_stays() {
         now += Duration::from_millis(20);
     }
     assert!(matches!(again[..], [Change::Rate { .. }, Change::Rest(BACK_OFF_MIN), ..]), "it had taken one: {again:?}");
+}
+
+#[test]
+fn a_new_site_that_refuses_some_is_sent_what_it_has_taken_and_twice_as_much_each_time_after() {
+    let (mut feedback, start) = (Feedback::default(), Instant::now());
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    (0..6).for_each(|n| feedback.taken(at(0), at(200 + n)));
+    (0..3).for_each(|n| assert_eq!(feedback.refused(SLOW, at(300), at(310 + n), None), None, "too few to tell"));
+    let change = feedback.refused(SLOW, at(300), at(1000), None);
+    assert_eq!(change, Some(Change::Rate { from: 10.0, to: 2.0 }), "six in a second, and what two have let save up");
+    assert_eq!(feedback.rest(at(1000)), Some(BACK_OFF_MIN));
+    // What was under way is taken, too.
+    (0..3).for_each(|_| feedback.taken(at(400), at(1200)));
+    assert_eq!(feedback.refused(SLOW, at(400), at(1200), None), None);
+    assert_eq!(feedback.rate(None, at(1000)), Some(3.0));
+    assert_eq!(feedback.rate(None, at(1000) + 3 * DOUBLED_IN), Some(24.0));
+    // Refused again after a while, it has its place.
+    let later = at(1000) + 3 * DOUBLED_IN;
+    (0..300).for_each(|n| feedback.taken(later + Duration::from_millis(40 * n), later + Duration::from_millis(40 * n)));
+    let last = later + Duration::from_secs(12);
+    let Some(Change::Rate { from, to }) = feedback.refused(SLOW, last, last, None) else { panic!("lowered") };
+    assert!((24.0..27.0).contains(&from) && (to / from - KEPT_AT_MOST).abs() < 1e-9, "{from} {to}");
+    assert_eq!(feedback.rest(last), None);
+    assert!(feedback.rate(None, last + MINUTE).is_some_and(|rate| (rate / to - 1.1).abs() < 1e-9));
+}
+
+#[test]
+fn a_new_site_that_refuses_few_of_many_is_none_that_is_sent_too_much() {
+    let (mut feedback, now) = (Feedback::default(), Instant::now());
+    for n in 0..1000 {
+        let at = now + Duration::from_millis(n);
+        match n % 21 {
+            20 => assert_eq!(feedback.refused(SLOW, at, at, None), None),
+            _ => feedback.taken(at, at),
+        }
+    }
+    assert!(feedback.is_silent());
+}
+
+#[test]
+fn what_a_new_site_takes_after_it_has_refused_ten_is_its_rate() {
+    let (mut feedback, now) = (Feedback::default(), Instant::now());
+    let changes: Vec<Change> = (0..10).filter_map(|_| feedback.refused(SLOW, now, now, None)).collect();
+    assert_eq!(changes, [Change::Rest(BACK_OFF_MIN)]);
+    assert_eq!(feedback.rate(None, now), None);
+    feedback.taken(now - MINUTE, now + MINUTE / 60);
+    feedback.taken(now - MINUTE, now + MINUTE / 60);
+    assert_eq!(feedback.rate(None, now + MINUTE / 60), Some(1.0), "two, of what two seconds have let save up");
+    assert_eq!(feedback.rest(now), Some(BACK_OFF_MIN));
+    assert_eq!(feedback.rate(None, now + MINUTE + DOUBLED_FOR), None, "nobody has asked for more");
+}
+
+#[test]
+fn a_route_begins_with_few_connections_and_a_site_with_more_to_do_is_as_a_new_one() {
+    let now = Instant::now();
+    let (mut routes, id) = routes(&site(&[]), Shape::default(), 50, now);
+    let open = |routes: &mut Routes<u32>, at| std::iter::from_fn(|| routes.open_next(at)).count();
+    assert_eq!(1 + open(&mut routes, now), START_CONNECTIONS);
+    assert_eq!(routes.opens_at(), Some(now + START_PATIENCE));
+    // A minute with few messages, then many.
+    let at = |second: u32| now + second * Duration::from_secs(1);
+    (0..60).for_each(|second| routes.route(id).feedback.taken(at(second), at(second)));
+    let burst = at(60);
+    (0..8).for_each(|_| routes.taken(id, burst, burst));
+    assert_eq!(open(&mut routes, burst), 1, "there were five");
+    let changes: Vec<Change> = (0..8).filter_map(|_| routes.refused(id, SLOW, burst, burst)).collect();
+    assert!(matches!(changes[..], [Change::Rate { to, .. }] if to < 5.0), "{changes:?}");
 }
 
 #[test]
@@ -232,6 +301,7 @@ fn a_crowded_route_opens_fewer_connections() {
     (1..10).for_each(|_| {
         routes.open_next(now).expect("wanted");
         routes.attempted(id, Attempt::Connected, now, "");
+        routes.taken(id, now, now);
     });
     routes.open_next(now).expect("wanted");
     assert_eq!(routes.crowded(id, "421 too many", now, now), Some(Change::Connections { from: 11, to: 9 }));
