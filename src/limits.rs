@@ -257,6 +257,10 @@ pub const ARGON2_MEMORY_KIB: u32 = 256 << 10;
 pub const ARGON2_WORK_KIB: u64 = 2 << 20;
 /// Iterations of PBKDF2.
 pub const PBKDF2_ITERATIONS: u32 = 3_000_000;
+/// Logins of ours at other servers that wait for what SCRAM needs; beyond it the connection is given up, and its mail waits.
+pub const PROOFS_WAITING: usize = 256;
+/// Passwords of ours that are kept as SCRAM wants them, each some 100 bytes: a password at a server has one salt.
+pub const SALTED_KEPT: usize = 256;
 /// Users of the system that are looked up at once: a directory service that is slow for one of them holds up no other.
 pub const USER_LANES: usize = 4;
 /// Questions for users that wait; more fail at once, which is temporary.
