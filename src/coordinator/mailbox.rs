@@ -317,7 +317,8 @@ mod tests {
         let logins = Arc::new(Logins::start(1, None, |_| {}).unwrap());
         let names = Arc::new(Names::Zone(zone));
         let reports = Arc::new(Reports::new(root, "host.example", Arc::new(|_| {})));
-        let web = crate::coordinator::sts::Web::new(443, rustls::RootCertStore::empty());
+        let web = crate::coordinator::https::Web::new(443, rustls::RootCertStore::empty(), None);
+        let web = Arc::new(web);
         let policies = Policies::new(names.clone(), root.join("mta-sts"), web, reports, Arc::new(|_| {}));
         let policies = Arc::new(policies);
         let warmups = Arc::new(Warmups::new(root, Arc::new(|_| {})));

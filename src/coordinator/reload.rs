@@ -102,6 +102,7 @@ impl Coordinator {
         let servers = self.handshakes.servers(&config, &plan.identities, &plan.authorities)?;
         let page = self.handshakes.page(&config, &plan.identities)?;
         *self.page.write().expect("nobody panics with it") = page;
+        self.web.allow(super::inner(&config, &self.names));
         self.shards.reload(&config, &servers).await;
         self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
         self.shards.name_sites(config.metrics.sites_max);
@@ -117,7 +118,7 @@ impl Coordinator {
         if is_new {
             let (roots, none) = encryption::roots(&plan.roots);
             self.handshakes.trust(roots.clone());
-            self.policies.trust(roots.clone());
+            self.web.trust(roots.clone());
             let (connector, doubt) = encryption::connector(roots);
             none.iter().chain(&doubt).for_each(|doubt| self.log.warn(doubt));
             self.shards.trust(&connector).await;
