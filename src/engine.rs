@@ -25,7 +25,7 @@ use crate::coordinator::log::{self, Log};
 use crate::coordinator::mailbox::{self, Line};
 use crate::coordinator::overrides::Overrides;
 use crate::coordinator::users::Users;
-use crate::coordinator::{self, Errands, Handshakes, Logins, News, Reports, Session, Shards, Shelves, Signers};
+use crate::coordinator::{self, Errands, Handshakes, Logins, News, Prover, Reports, Session, Shards, Shelves, Signers};
 use crate::disk::Look;
 use crate::encryption;
 use crate::ipc::codec::{Channel, cut, from_memory};
@@ -112,7 +112,8 @@ fn start(channel: &Channel) -> Result<(), String> {
     let logins = Logins::start(checkers, given.passwords, move |line| complains.warn(&line))
         .map_err(|error| format!("cannot start the threads that check passwords: {error}"))?;
     let (line, questions) = mailbox::questions(signers.clone());
-    let line = line.with_shelves(shelves.clone()).with_names_of_strangers(zone.is_none());
+    let prover = Prover::start().map_err(no_thread)?;
+    let line = line.with_shelves(shelves.clone()).with_prover(prover).with_names_of_strangers(zone.is_none());
     let for_reports = log.clone();
     let say = Arc::new(move |what: &dyn std::fmt::Display| for_reports.warn(what));
     let reports = Arc::new(Reports::new(&given.plan.state, &config.names.server, say));

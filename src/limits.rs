@@ -49,7 +49,7 @@ pub const STS_FETCH: Duration = Duration::from_secs(10);
 /// Size of a policy (RFC 8461 §3.3 proposes as much).
 pub const STS_FILE_BYTES: u64 = 64 * 1024;
 /// Addresses of a web server that are tried.
-pub const STS_ADDRESSES: usize = 4;
+pub const WEB_ADDRESSES: usize = 4;
 /// Before a policy that could not be fetched is fetched again (RFC 8461 §3.3: five minutes or more).
 pub const STS_AGAIN: Duration = Duration::from_secs(300);
 /// A policy past half its time is fetched again, though not more often than this.
@@ -70,8 +70,24 @@ pub const TLSRPT_DAYS_WAITING: u64 = 2;
 pub const TLSRPT_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// How often it is looked whether a day is over, and what was counted is written down.
 pub const TLSRPT_LOOK: Duration = Duration::from_secs(60);
-/// Mailboxes that one report goes to.
+/// Mailboxes, and likewise web servers, that one report goes to.
 pub const TLSRPT_PLACES: usize = 8;
+/// How long posting a report to a web server may take, all addresses together.
+pub const TLSRPT_POST: Duration = Duration::from_secs(30);
+/// Reports that are posted at once, so that servers that hang keep few others waiting.
+pub const TLSRPT_POSTS_AT_ONCE: usize = 16;
+/// Reports that wait to be posted: those of a day, a place each. What is beyond is kept as a file, but not posted.
+pub const TLSRPT_POSTS: usize = TLSRPT_DOMAINS;
+/// Over so long the first attempts are spread when a day is over (RFC 8460 §4.1: up to four hours).
+pub const TLSRPT_SPREAD: Duration = Duration::from_secs(4 * 3600);
+/// The first pause before a report is posted again; doubled each time.
+pub const TLSRPT_POST_AGAIN: Duration = Duration::from_secs(300);
+/// The longest such pause.
+pub const TLSRPT_POST_AGAIN_MAX: Duration = Duration::from_secs(4 * 3600);
+/// How long it is tried, from the first attempt on (RFC 8460 §5.5).
+pub const TLSRPT_POST_FOR: Duration = Duration::from_secs(86_400);
+/// Longest URL that a report is posted to, in bytes.
+pub const TLSRPT_URL_BYTES: usize = 1024;
 /// Answers that the resolver keeps.
 pub const RESOLVER_CACHE: u64 = 32 * 1024;
 /// Log lines between shards and the writing thread; what comes beyond is counted instead.
@@ -275,6 +291,10 @@ pub const ARGON2_MEMORY_KIB: u32 = 256 << 10;
 pub const ARGON2_WORK_KIB: u64 = 2 << 20;
 /// Iterations of PBKDF2.
 pub const PBKDF2_ITERATIONS: u32 = 3_000_000;
+/// Logins of ours at other servers that wait for what SCRAM needs; beyond it the connection is given up, and its mail waits.
+pub const PROOFS_WAITING: usize = 256;
+/// Passwords of ours that are kept as SCRAM wants them, each some 100 bytes: a password at a server has one salt.
+pub const SALTED_KEPT: usize = 256;
 /// Users of the system that are looked up at once: a directory service that is slow for one of them holds up no other.
 pub const USER_LANES: usize = 4;
 /// Questions for users that wait; more fail at once, which is temporary.

@@ -11,12 +11,15 @@ use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_io::{Mailbox, Sender};
 use ringpost_shard::{Allowed, Ask, Asking, Login, MxAnswer, NameAnswer, Policy, Said, Verdict};
+use ringpost_smtp::client::{Challenge, Signed};
+use ringpost_smtp::limits::SCRAM_NONCE_BYTES;
 use ringpost_tls::{Channel, Flight, Rejected};
 use tokio::task::JoinSet;
 
 use super::dns::{self, Names};
 use super::list;
 use super::logins::Logins;
+use super::prover::Prover;
 use super::shelves::Shelves;
 use super::signing::Signers;
 use super::sts::Policies;
@@ -66,13 +69,14 @@ pub struct Line {
     sender: Sender<Asked>,
     signers: Signers,
     shelves: Option<Shelves>,
+    prover: Option<Prover>,
     names_are_strangers: bool,
 }
 
 /// The shards' end and the coordinator's.
 pub fn questions(signers: Signers) -> (Line, Mailbox<Asked>) {
     let (sender, mailbox) = Mailbox::new(QUESTIONS);
-    (Line { sender, signers, shelves: None, names_are_strangers: false }, mailbox)
+    (Line { sender, signers, shelves: None, prover: None, names_are_strangers: false }, mailbox)
 }
 
 /// Said when nobody is there to answer any more.
@@ -82,6 +86,11 @@ impl Line {
     /// With certificates of tables.
     pub fn with_shelves(self, shelves: Shelves) -> Self {
         Self { shelves: Some(shelves), ..self }
+    }
+
+    /// With somebody who computes what logins at other servers need.
+    pub fn with_prover(self, prover: Prover) -> Self {
+        Self { prover: Some(prover), ..self }
     }
 
     /// With names that come from the DNS, and not from a zone of the administrator's own.
@@ -183,6 +192,17 @@ impl Ask for Line {
         if self.sender.send(Asked(Kind::GiveBack(unused, answer))).await.is_ok() {
             // Without an answer it is lost for the day.
             let _ = wait.await;
+        }
+    }
+
+    fn nonce(&self) -> Option<[u8; SCRAM_NONCE_BYTES]> {
+        self.prover.as_ref().and_then(|_| Prover::nonce())
+    }
+
+    async fn prove(&self, challenge: Challenge) -> Result<Signed, String> {
+        match &self.prover {
+            Some(prover) => prover.prove(challenge).await,
+            None => Err("nobody proves passwords here".to_owned()),
         }
     }
 
@@ -297,7 +317,8 @@ mod tests {
         let logins = Arc::new(Logins::start(1, None, |_| {}).unwrap());
         let names = Arc::new(Names::Zone(zone));
         let reports = Arc::new(Reports::new(root, "host.example", Arc::new(|_| {})));
-        let web = crate::coordinator::sts::Web::new(443, rustls::RootCertStore::empty());
+        let web = crate::coordinator::https::Web::new(443, rustls::RootCertStore::empty(), None);
+        let web = Arc::new(web);
         let policies = Policies::new(names.clone(), root.join("mta-sts"), web, reports, Arc::new(|_| {}));
         let policies = Arc::new(policies);
         let warmups = Arc::new(Warmups::new(root, Arc::new(|_| {})));

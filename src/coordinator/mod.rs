@@ -8,12 +8,14 @@ mod expiry;
 mod handshakes;
 mod hlog;
 mod http;
+mod https;
 pub mod list;
 pub mod log;
 mod logins;
 pub mod mailbox;
 mod network;
 pub mod overrides;
+mod prover;
 mod reload;
 mod shards;
 mod shelves;
@@ -31,6 +33,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
+use ringpost_address::Network;
 use ringpost_conf::Config;
 use ringpost_io::Mailbox;
 use ringpost_shard::NameAnswer;
@@ -40,9 +43,11 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::dns::Names;
 pub use self::errands::Errands;
 pub use self::handshakes::Handshakes;
+use self::https::Web;
 use self::log::Log;
 pub use self::logins::Logins;
 use self::mailbox::{Asked, Line};
+pub use self::prover::Prover;
 pub use self::shards::Shards;
 pub use self::shelves::Shelves;
 pub use self::signing::Signers;
@@ -75,7 +80,7 @@ pub struct Coordinator {
     reports: Arc<Reports>,
     /// The system's authorities, as the shards have them.
     roots: std::sync::Mutex<Vec<Vec<u8>>>,
-    policies: Arc<sts::Policies>,
+    web: Arc<Web>,
     reloads: reload::Waiting,
     overrides: overrides::Overrides,
     warmups: Arc<warmup::Warmups>,
@@ -248,10 +253,11 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         log.warn(&format_args!("names cannot be resolved: {why}"));
     }
     let for_policies = log.clone();
+    let web = Arc::new(Web::new(config.https_port(), handshakes.roots(), inner(&config, &names)));
     let policies = sts::Policies::new(
         names.clone(),
         state.join("mta-sts"),
-        sts::Web::new(config.https_port(), handshakes.roots()),
+        web.clone(),
         reports.clone(),
         Arc::new(move |what| for_policies.warn(what)),
     );
@@ -280,7 +286,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         handshakes,
         reports: reports.clone(),
         roots: std::sync::Mutex::new(roots),
-        policies: policies.clone(),
+        web: web.clone(),
         reloads,
         overrides,
         warmups: warmups.clone(),
@@ -290,7 +296,7 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
         admission: http::Admission::new(),
         hlog: hlog::Hlog::default(),
     });
-    tokio::spawn(reports.clone().run(names.clone()));
+    tokio::spawn(reports.clone().run(names.clone(), web.clone()));
     tokio::spawn(warmups.clone().run());
     let of_tables = coordinator.clone();
     let desk = mailbox::Desk {
@@ -316,6 +322,13 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     reports.keep();
     warmups.keep();
     Ok(())
+}
+
+/// Networks that are not public in which hosts may be that strangers name; `None`: they may be anywhere, since the names are an
+/// administrator's own.
+fn inner(config: &Config, names: &Names) -> Option<Vec<Network>> {
+    let told = config.machinery.exchangers.clone();
+    told.or_else(|| (!matches!(names, Names::Zone(_))).then(Vec::new))
 }
 
 async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {

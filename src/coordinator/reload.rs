@@ -103,6 +103,7 @@ impl Coordinator {
         let servers = self.handshakes.servers(&config, &plan.identities, &plan.authorities)?;
         let page = self.handshakes.page(&config, &plan.identities)?;
         *self.page.write().expect("nobody panics with it") = page;
+        self.web.allow(super::inner(&config, &self.names));
         let shapes = if config.shapes_as(&self.config()) { Shapes::Same } else { Shapes::Changed };
         self.shards.reload(&config, &servers, shapes).await;
         self.shards.certificates.follow(&plan.identities, std::time::SystemTime::now());
@@ -119,7 +120,7 @@ impl Coordinator {
         if is_new {
             let (roots, none) = encryption::roots(&plan.roots);
             self.handshakes.trust(roots.clone());
-            self.policies.trust(roots.clone());
+            self.web.trust(roots.clone());
             let (connector, doubt) = encryption::connector(roots);
             none.iter().chain(&doubt).for_each(|doubt| self.log.warn(doubt));
             self.shards.trust(&connector).await;

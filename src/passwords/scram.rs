@@ -1,10 +1,12 @@
-//! Keys of SCRAM-SHA-256 (RFC 5802, RFC 7677) in PostgreSQL's form: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`. With them
-//! a server can check a password, and somebody who steals them cannot log in.
+//! The arithmetic of SCRAM-SHA-256 (RFC 5802 §3, RFC 7677), of both sides. A server keeps [`Keys`], in PostgreSQL's form:
+//! `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`. With them it can check a password, and somebody who steals them cannot log in.
+//! Who logs in makes [`Salted`] of the password, which is as good as the password at every server with the same salt.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::{digest, hmac, pbkdf2};
+use zeroize::Zeroizing;
 
 use super::{decode, encode, is_same, random};
 use crate::limits::PBKDF2_ITERATIONS;
@@ -13,6 +15,28 @@ use crate::limits::PBKDF2_ITERATIONS;
 const NAME: &str = "SCRAM-SHA-256$";
 /// RFC 7677 asks for 4096 at least; a client has to do as much.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(16_384).expect("not zero");
+
+/// What a password and a salt become, after as many rounds as a server asks for. Wiped when it is no longer needed.
+pub struct Salted {
+    client: Zeroizing<[u8; 32]>,
+    server: Zeroizing<[u8; 32]>,
+}
+
+impl Salted {
+    /// Takes as long as `iterations` want.
+    pub fn derive(password: &str, iterations: NonZeroU32, salt: &[u8]) -> Self {
+        let mut salted = Zeroizing::new([0; 32]);
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password.as_bytes(), &mut *salted);
+        let key = |name| Zeroizing::new(mac(&*salted, name));
+        Self { client: key(b"Client Key"), server: key(b"Server Key") }
+    }
+
+    /// ClientProof and ServerSignature over the messages of a dialogue: what is said, and what must then be heard.
+    pub fn sign(&self, messages: &[u8]) -> ([u8; 32], [u8; 32]) {
+        let signature = mac(&hash(&*self.client), messages);
+        (std::array::from_fn(|at| self.client[at] ^ signature[at]), mac(&*self.server, messages))
+    }
+}
 
 /// What a server keeps of a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,10 +66,8 @@ impl Keys {
     }
 
     fn derive(password: &str, iterations: NonZeroU32, salt: Vec<u8>) -> Self {
-        let mut salted = [0; 32];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
-        let stored = hash(&mac(&salted, b"Client Key"));
-        Self { iterations, salt, stored, server: mac(&salted, b"Server Key") }
+        let Salted { client, server } = Salted::derive(password, iterations, &salt);
+        Self { iterations, salt, stored: hash(&*client), server: *server }
     }
 
     /// Whether they are this password's.
@@ -88,12 +110,8 @@ fn hash(text: &[u8]) -> [u8; 32] {
 pub fn client_last(password: &str, bare: &str, challenge: &str) -> String {
     let field = |name: &str| challenge.split(',').find_map(|part| part.strip_prefix(name)).expect("a field");
     let (nonce, salt) = (field("r="), decode(field("s=")).expect("base64"));
-    let iterations = field("i=").parse().expect("a number");
-    let mut salted = [0; 32];
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
-    let client = mac(&salted, b"Client Key");
-    let signature = mac(&hash(&client), format!("{bare},{challenge},c=biws,r={nonce}").as_bytes());
-    let proof: [u8; 32] = std::array::from_fn(|at| client[at] ^ signature[at]);
+    let salted = Salted::derive(password, field("i=").parse().expect("a number"), &salt);
+    let (proof, _) = salted.sign(format!("{bare},{challenge},c=biws,r={nonce}").as_bytes());
     format!("c=biws,r={nonce},p={}", encode(&proof))
 }
 
@@ -103,7 +121,7 @@ mod tests {
 
     /// The dialogue of RFC 7677 §3.
     #[test]
-    fn the_example_of_the_rfc_is_right() {
+    fn s63_the_example_of_rfc_7677_is_right_for_both_sides() {
         let salt = decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let keys = Keys::derive("pencil", NonZeroU32::new(4096).unwrap(), salt);
         let nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
@@ -113,6 +131,8 @@ mod tests {
         assert!(keys.accept(messages.as_bytes(), &proof));
         assert_eq!(encode(&keys.answer(messages.as_bytes())), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         assert!(!keys.accept(messages.replace("n=user", "n=eric").as_bytes(), &proof));
+        let salted = Salted::derive("pencil", keys.iterations, &keys.salt);
+        assert_eq!(salted.sign(messages.as_bytes()), (proof.try_into().unwrap(), keys.answer(messages.as_bytes())));
         assert_eq!(Keys::parse(&keys.to_string()).as_ref().map(Keys::to_string), Some(keys.to_string()));
     }
 }

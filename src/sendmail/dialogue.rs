@@ -184,7 +184,7 @@ impl Dialogue {
                 },
                 Ok(Event::Done(results)) => return results,
                 Ok(Event::Failed(reply) | Event::LoginRefused(reply)) => reply.to_string(),
-                Ok(Event::Ready | Event::NeedInput | Event::StartTls) => continue,
+                Ok(Event::Ready | Event::NeedInput | Event::StartTls | Event::Challenged) => continue,
                 Err(error) => error.to_string(),
             };
             let reply = RemoteReply::local(451, (4, 4, 2), failed);

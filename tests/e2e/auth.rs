@@ -15,12 +15,12 @@ use crate::support::tls::{Encrypted, pair};
 use crate::support::{Client, Server, Setup, cli, maildir, wait_until};
 
 /// What everybody here types.
-const PASSWORD: &str = "open sesame";
+pub const PASSWORD: &str = "open sesame";
 const IN: &str = "235 2.7.0 logged in\r\n";
 const WRONG: &str = "535 5.7.8 user or password is wrong\r\n";
 
 /// `ringpost hash`, given the password of everybody.
-fn hash(scheme: &str) -> String {
+pub fn hash(scheme: &str) -> String {
     let mut command = Command::new(PROGRAM);
     command.args(["hash", "--scheme", scheme]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");

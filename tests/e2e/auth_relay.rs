@@ -1,5 +1,7 @@
 //! AUTH at relays: whose credentials are sent, when, and what becomes of mail that has none.
 
+mod scram;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -80,7 +82,7 @@ fn address(number: usize, port: u16) -> SocketAddr {
 }
 
 fn logins(users: &[(&'static str, &'static str)]) -> Logins {
-    Logins { offered: "PLAIN LOGIN", users: users.to_vec(), reply: None }
+    Logins { offered: "PLAIN LOGIN", users: users.to_vec(), ..Logins::default() }
 }
 
 fn tried(user: &str, password: &str) -> Tried {

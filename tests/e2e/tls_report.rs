@@ -114,3 +114,98 @@ fn server_says(state: &std::path::Path, args: &[&str]) -> String {
     let state = state.display().to_string();
     crate::support::cli::succeed(&[&["tls-report", "--state", &state], args].concat())
 }
+
+/// Four domains with a policy, whose reports go to web servers; one that is good, one that sends elsewhere, one whose certificate
+/// nobody vouches for, and one in a network that is nobody's on the internet.
+#[test]
+fn reports_are_posted_to_web_servers_that_are_who_they_say_and_tried_again_for_a_day() {
+    let authority = Authority::new();
+    let domains = ["good", "moved", "forged", "inner"];
+    let mut zone = String::new();
+    for (number, name) in domains.iter().enumerate() {
+        zone +=
+            &format!("{name}.example MX 10 mx.{name}.example\nmx.{name}.example A {}\n", address(40 + number, 0).ip());
+        zone += &format!("mta-sts.{name}.example A {}\n", address(50 + number, 0).ip());
+        zone += &format!("_mta-sts.{name}.example TXT \"v=STSv1; id=1;\"\n");
+        let at = if *name == "inner" { "127.6.0.1".to_owned() } else { address(60 + number, 0).ip().to_string() };
+        zone += &format!("web.{name}.example A {at}\n");
+        let rua = format!("mailto:nobody, https://web.{name}.example/v1/reports?of={name}");
+        zone += &format!("_smtp._tls.{name}.example TXT \"v=TLSRPTv1; rua={rua}\"\n");
+    }
+    let rules = "mta allow-exchangers { 127.5.0.0/16 }\naction \"out\" relay\nmatch for any action \"out\"\n";
+    let (setup, port) = Setup::new(rules).zone(&zone);
+    let file = setup.dir().join("authority.pem");
+    fs::write(&file, authority.pem()).expect("written");
+    let setup = setup.environment("SSL_CERT_FILE", &file.display().to_string());
+    let (mut sinks, mut policies, mut webs) = (vec![], vec![], vec![]);
+    for (number, name) in domains.iter().enumerate() {
+        let config = authority.server(&format!("mx.{name}.example"), Kind::Good);
+        sinks.push(SecureSink::open(address(40 + number, port), Offer::StartTls, config));
+        let config = authority.server(&format!("mta-sts.{name}.example"), Kind::Good);
+        let policy = format!("version: STSv1\nmode: enforce\nmx: mx.{name}.example\nmax_age: 86400\n");
+        policies.push(Web::open(address(50 + number, port + 443 - 25), config, &policy));
+        let kind = if *name == "forged" { Kind::SelfSigned } else { Kind::Good };
+        let config = authority.server(&format!("web.{name}.example"), kind);
+        let mut at = address(60 + number, port + 443 - 25);
+        if *name == "inner" {
+            at.set_ip(Ipv4Addr::new(127, 6, 0, 1).into());
+        }
+        webs.push(Web::open(at, config, ""));
+    }
+    let [good, moved, forged, inner] = &webs[..] else { panic!("four") };
+    good.say("503 Later\r\nRetry-After: 60", "");
+    moved.say("307 Elsewhere\r\nLocation: https://web.good.example/v1/reports", "");
+    let mut server = setup.start();
+    for name in &domains {
+        let reply =
+            server.client().submit("s@source.example", &[&format!("r@{name}.example")], b"Subject: x\r\n\r\nhello\r\n");
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+    let state = server.state.clone();
+    let shown = |args: &[&str]| server_says(&state, args);
+    wait_until("all are counted", SOON, || shown(&["--json"]).lines().count() == domains.len());
+    assert_eq!(shown(&["--end-day"]), "4 reports are written\n");
+    let waits = |name: &str, why: &str| {
+        let (line, log) =
+            (format!("the TLS report to {name}.example is not taken at https://web.{name}.example/"), server.printed());
+        log.lines().any(|one| one.contains(&line) && one.contains(why))
+    };
+    wait_until("each is tried once, and told", SOON, || {
+        waits("good", "503")
+            && waits("moved", "307")
+            && waits("forged", "certificate")
+            && waits("inner", "no public address")
+    });
+    assert_eq!((forged.posted().len(), inner.posted().len(), moved.posted().len(), good.posted().len()), (0, 0, 1, 1));
+
+    // What waits outlives a restart; its time is let come.
+    server.stop();
+    let file = state.join("tlsrpt/current.json");
+    let mut kept: Value = serde_json::from_str(&fs::read_to_string(&file).expect("kept")).expect("JSON");
+    let posts = kept["posts"].as_array_mut().expect("a list");
+    assert_eq!(posts.len(), domains.len());
+    posts.iter_mut().for_each(|post| post["due"] = 1000.into());
+    fs::write(&file, kept.to_string()).expect("written");
+    good.say("201 Taken\r\nContent-Type: text/html", &"<p>".repeat(100_000));
+    server.start();
+    wait_until("it is posted again", SOON, || good.posted().len() == 2 && moved.posted().len() == 2);
+    let posted = good.posted().remove(1);
+    for part in [
+        "POST /v1/reports?of=good HTTP/1.1\r\n",
+        "\r\ncontent-type: application/tlsrpt+gzip\r\n",
+        "\r\nhost: web.good.example\r\n",
+    ] {
+        assert!(posted.head.contains(part), "{part}: {}", posted.head);
+    }
+    let mut text = String::new();
+    GzDecoder::new(&posted.body[..]).read_to_string(&mut text).expect("gzip");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(report["policies"][0]["policy"]["policy-domain"], "good.example");
+    // What has arrived does not wait any more, and what has not does.
+    wait_until("it is kept so", SOON, || {
+        let kept: Value = serde_json::from_str(&fs::read_to_string(&file).expect("kept")).expect("JSON");
+        let posts = kept["posts"].as_array().expect("a list");
+        posts.len() == 3 && posts.iter().all(|post| post["domain"] != "good.example" && post["attempts"] == 2)
+    });
+    assert_eq!((forged.posted().len(), inner.posted().len()), (0, 0));
+}

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use ringpost_conf::expand::Told;
 use ringpost_conf::tables::ServiceKind;
 use ringpost_routes::{Allowed, Asking};
+use ringpost_smtp::client::{Challenge, Signed};
+use ringpost_smtp::limits::SCRAM_NONCE_BYTES;
 use ringpost_tls::{Channel, Failure, Flight, Rejected};
 
 use crate::limits;
@@ -166,6 +168,16 @@ pub trait Ask: 'static {
     async fn sign(&self, flight: Flight) -> Result<Channel, Rejected> {
         drop(flight);
         Err(Rejected::silently(Failure::key("there are no private keys here")))
+    }
+    /// Bytes that nobody can foresee, for a login at another server; `None`: nobody can [prove](Ask::prove) anything.
+    fn nonce(&self) -> Option<[u8; SCRAM_NONCE_BYTES]> {
+        None
+    }
+    /// Computes what another server wants as a proof of a password, where it keeps nobody that this takes as long as the server
+    /// likes.
+    async fn prove(&self, challenge: Challenge) -> Result<Signed, String> {
+        drop(challenge);
+        Err("nobody proves passwords here".to_owned())
     }
     /// Judges a login, where it keeps nobody that a password is slow to check on purpose.
     async fn judge(&self, login: Login) -> Verdict {

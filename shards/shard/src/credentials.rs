@@ -7,6 +7,7 @@ use ringpost_conf::ActionKind;
 use ringpost_conf::expand::Question;
 use ringpost_io::Runtime;
 use ringpost_routes::{Host, Site};
+use ringpost_smtp::Secret;
 use ringpost_smtp::client::Login;
 
 use crate::shard::{Shard, World};
@@ -34,5 +35,6 @@ pub(crate) async fn at<W: World>(shard: &Rc<Shard<W>>, site: &Site, host: &Host)
         }
     };
     let login = relay.login(&settings.config, label, told)?;
-    Ok(Some(Login { user: login.user.into(), password: login.password.reveal().into() }))
+    let password = Secret::new(login.password.reveal().to_owned());
+    Ok(Some(Login { user: login.user.into(), password, nonce: None }))
 }

@@ -108,6 +108,15 @@ pub enum Event<'a> {
         /// What its certificate proves.
         proof: Proof<'a>,
     },
+    /// We have logged in at another server.
+    LoggedInAt {
+        /// The server.
+        remote: &'a str,
+        /// Whose credentials were used.
+        label: &'a str,
+        /// How.
+        mechanism: &'a str,
+    },
     /// A host that mail is sent to was of no use.
     Outbound {
         /// Its name.
@@ -380,6 +389,9 @@ impl Display for Event<'_> {
                     Proof::Dane => f.write_str("dane"),
                     Proof::Nothing(why) => write!(f, "failed reason=\"{}\"", why.replace('"', "'")),
                 }
+            }
+            Event::LoggedInAt { remote, label, mechanism } => {
+                write!(f, "login  to={remote} label={} mechanism={mechanism}", label.escape_debug())
             }
             Event::Outbound { host, address, source, route, stage, why, pause, next, more } => {
                 let (ip, port) = (address.ip(), address.port());

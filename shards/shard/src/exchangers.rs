@@ -80,7 +80,7 @@ impl Ground<'_> {
 
     fn without_inner(&self, mut hosts: Vec<Exchanger>) -> Result<Vec<Exchanger>, Unfit> {
         let Some(inner) = self.inner else { return Ok(hosts) };
-        let may = |address: &IpAddr| is_public(*address) || inner.iter().any(|network| network.contains(*address));
+        let may = |address: &IpAddr| is_reachable(*address, inner);
         let mut first = None;
         for host in &mut hosts {
             let name = &host.name;
@@ -116,6 +116,12 @@ impl Ground<'_> {
             Where::Socket => false,
         })
     }
+}
+
+/// Whether a server that a stranger has named may be asked at this address: at one that everybody can reach, or in one of these
+/// networks.
+pub fn is_reachable(address: IpAddr, inner: &[Network]) -> bool {
+    is_public(address) || inner.iter().any(|network| network.contains(address))
 }
 
 /// Whether an address is one that everybody can reach, by the registries of RFC 6890.

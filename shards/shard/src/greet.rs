@@ -13,6 +13,7 @@ use ringpost_routes::{Encryption, Held, Helo, Hold, Host, Origin, RouteId, Site,
 use ringpost_smtp::client::{Event as Said, Login, RemoteReply, Session, StartTls};
 use ringpost_tls::Connector;
 
+use crate::ask::Ask;
 use crate::event::{Event, Proof};
 use crate::faults::{self, Fault};
 use crate::letter::{Link, Security};
@@ -331,8 +332,10 @@ async fn greet<W: World>(
     if shard.overtaxed.has(goal.address.ip(), shard.runtime.now()) {
         session = session.one_by_one();
     }
-    if let Some(Login { user, password }) = login {
-        session = session.logging_in(Login { user: user.clone(), password: password.clone() });
+    if let Some(Login { user, password, .. }) = login {
+        // What is new for each connection.
+        let nonce = shard.ask.nonce();
+        session = session.logging_in(Login { user: user.clone(), password: password.clone(), nonce });
     }
     let mut connection = Connection::new(stream, session, goal.named());
     connection.server = Some(goal.address.ip()).filter(|_| !matches!(host.speech, Speech::LmtpAt(_)));
@@ -343,7 +346,15 @@ async fn greet<W: World>(
     }
     loop {
         match converse(shard, &mut connection).await {
-            Ok(Said::Ready) => return Ok(connection),
+            Ok(Said::Ready) => {
+                if let (Some(mechanism), Some(label)) = (connection.session.mechanism(), host.speech.label()) {
+                    let (remote, mechanism) = (&connection.remote[..], mechanism.name());
+                    (shard.events)(&Event::LoggedInAt { remote, label, mechanism });
+                }
+                return Ok(connection);
+            }
+            // Boxed: most servers are not logged in at.
+            Ok(Said::Challenged) => Box::pin(prove(shard, &mut connection)).await?,
             Ok(Said::StartTls) => {
                 secure(shard, site, host, &mut connection).await?;
                 connection.session.secured(&mut connection.out);
@@ -363,6 +374,16 @@ async fn greet<W: World>(
             }
         }
     }
+}
+
+/// Answers a server that wants a proof of the password. What goes wrong is not its fault.
+async fn prove<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>) -> Result<(), Unopened> {
+    let challenge = connection.session.take_challenge();
+    let signed = shard.runtime.timeout(limits::PROOF, shard.ask.prove(challenge)).await;
+    let late = || Err(format!("the proof of the password is not computed after {} s", limits::PROOF.as_secs()));
+    let signed = signed.unwrap_or_else(late).map_err(|why| Unopened::new(Whose::Ours, "login", why))?;
+    connection.session.on_signed(&signed, &mut connection.out);
+    Ok(())
 }
 
 /// A refusal to speak to us at all may be meant for the address that we come from.
@@ -407,6 +428,9 @@ async fn secure<W: World>(
         true => None,
         false => connector.judge(channel, &host.name).err().map(|refused| refused.0),
     };
+    if let Some(binding) = channel.binding() {
+        connection.session.on_bindable(binding);
+    }
     let (version, cipher) = (secured.version, &secured.cipher);
     let security = Some(Security { version, verified: doubt.is_none() });
     connection.link = connection.link.map(|link| Link { security, ..link });

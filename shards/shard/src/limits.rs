@@ -20,6 +20,8 @@ pub const WIRE_READ_BYTES: usize = 17 * 1024;
 pub const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a login may take: it may have to wait its turn, then a table's time, then a hash that is slow on purpose.
 pub const LOGIN: Duration = Duration::from_secs(45);
+/// How long it may take to compute what another server wants as a proof: others may be in front, and it hashes as often as they say.
+pub const PROOF: Duration = Duration::from_secs(60);
 /// Usual room for the trace fields of a message.
 pub const TRACE_BYTES: usize = 384;
 /// Messages up to this size travel with their ticket to the owner of the route; larger ones are fetched in pieces. As much as

@@ -661,7 +661,7 @@ async fn transact<W: World>(shard: &Rc<Shard<W>>, connection: &mut Connection<W>
             }
             Said::Done(results) => return Ended::Done(results),
             Said::Failed(reply) | Said::LoginRefused(reply) => return Ended::Broken(reply),
-            Said::Ready | Said::NeedInput | Said::StartTls => {}
+            Said::Ready | Said::NeedInput | Said::StartTls | Said::Challenged => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The client's side, the mirror image of `server`. `session.rs` holds state and dispatch; `incoming.rs` gathers replies;
-//! `hello.rs` opens, `starttls.rs` asks for encryption, `auth.rs` logs in; `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient; `lmtp.rs` is the
+//! `hello.rs` opens, `starttls.rs` asks for encryption, `auth.rs` logs in, `scram.rs` without saying the password;
+//! `envelope.rs` speaks MAIL, RCPT, DATA and keeps what was answered to each recipient; `lmtp.rs` is the
 //! variant with a reply for each of them; `patience.rs` says how long is waited for what.
 
 mod auth;
@@ -8,6 +9,7 @@ mod hello;
 mod incoming;
 mod lmtp;
 mod patience;
+mod scram;
 mod session;
 mod starttls;
 
@@ -15,6 +17,7 @@ pub use auth::Login;
 pub use envelope::{Envelope, RecipientResult, Requests};
 pub use incoming::RemoteReply;
 pub use patience::Patience;
+pub use scram::{Challenge, Signed};
 pub use session::{Event, Session};
 pub use starttls::StartTls;
 

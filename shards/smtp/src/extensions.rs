@@ -1,9 +1,10 @@
 //! Extensions: what the server announces, what a remote server's EHLO reply offers. One line here per extension and side.
 
 use crate::command;
+use crate::mechanism::{Mechanism, Mechanisms};
 use crate::release;
 use crate::reply::push_number;
-use crate::server::{Mechanisms, Policy};
+use crate::server::Policy;
 
 /// Appends the reply to EHLO (RFC 5321 §4.1.1.1): PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152),
 /// SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), ENHANCEDSTATUSCODES (RFC 2034), DSN (RFC 3461), LIMITS (RFC 9422); STARTTLS (RFC 3207) and
@@ -54,15 +55,6 @@ pub(crate) fn announce(
     out.extend_from_slice(b"\r\n250 HELP\r\n");
 }
 
-/// The ways to log in that a remote server offers, of those that are known here (RFC 4954 §3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Logins {
-    /// RFC 4616.
-    pub plain: bool,
-    /// The older way, one answer at a time.
-    pub login: bool,
-}
-
 /// What a remote server offers. Nothing until its reply to EHLO was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offered {
@@ -71,7 +63,7 @@ pub struct Offered {
     /// RFC 3207: the connection may be encrypted.
     pub starttls: bool,
     /// RFC 4954: one may log in.
-    pub auth: Logins,
+    pub auth: Mechanisms,
     /// RFC 6152.
     pub eightbitmime: bool,
     /// RFC 6531.
@@ -104,9 +96,8 @@ impl Offered {
         } else if keyword.eq_ignore_ascii_case(b"STARTTLS") {
             self.starttls = true;
         } else if keyword.eq_ignore_ascii_case(b"AUTH") {
-            for mechanism in words {
-                self.auth.plain |= mechanism.eq_ignore_ascii_case(b"PLAIN");
-                self.auth.login |= mechanism.eq_ignore_ascii_case(b"LOGIN");
+            for mechanism in words.filter_map(Mechanism::named) {
+                self.auth = self.auth.with(mechanism);
             }
         } else if keyword.eq_ignore_ascii_case(b"8BITMIME") {
             self.eightbitmime = true;
@@ -163,7 +154,7 @@ mod tests {
         let expected = Offered {
             pipelining: true,
             starttls: false,
-            auth: Logins::default(),
+            auth: Mechanisms::default(),
             eightbitmime: true,
             smtputf8: true,
             dsn: true,

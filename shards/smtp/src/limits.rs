@@ -69,6 +69,14 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(300);
 pub const STARTTLS_TIMEOUT: Duration = Duration::from_secs(300);
 /// … for a reply in a login: a server may have to ask others.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(300);
+/// Bytes of the nonce that we bring to SCRAM (RFC 5802 §5.1): 120 bits, 20 characters of base64.
+pub const SCRAM_NONCE_BYTES: usize = 15;
+/// Fewer rounds of a hash are refused (RFC 7677 §4): whoever is not the server could try passwords too fast.
+pub const SCRAM_ROUNDS_MIN: u32 = 4096;
+/// So are more: they are ours to do, some 0.1 s of a processor's time where it knows SHA-256, and more elsewhere.
+pub const SCRAM_ROUNDS_MAX: u32 = 1_000_000;
+/// Longest salt of a server; usual are 16 bytes.
+pub const SCRAM_SALT_BYTES_MAX: usize = 256;
 /// … for the reply to MAIL (§4.5.3.2.2).
 pub const MAIL_TIMEOUT: Duration = Duration::from_secs(300);
 /// … for the reply to a RCPT (§4.5.3.2.3).

@@ -245,7 +245,10 @@ pub(crate) const LOCAL_NO_XVERP: &str =
 pub(crate) const LOCAL_NO_SMTPUTF8: &str = "the next server does not take internationalised addresses";
 pub(crate) const LOCAL_TOO_MANY_RECIPIENTS: &str = "the next server takes fewer recipients at a time";
 pub(crate) const LOCAL_NO_STARTTLS: &str = "encryption is required, and the next server does not offer STARTTLS";
-pub(crate) const LOCAL_NO_AUTH: &str = "the next server offers no way to log in that is known here (PLAIN, LOGIN)";
+pub(crate) const LOCAL_NO_AUTH: &str =
+    "the next server offers no way to log in that is known here (SCRAM-SHA-256, PLAIN, LOGIN)";
+pub(crate) const LOCAL_NOT_PROVEN: &str =
+    "the next server has not proven that it knows the password, and is not trusted with mail";
 pub(crate) const LOCAL_LOGIN_IN_CLEAR: &str = "a password is not sent without encryption";
 pub(crate) const LOCAL_INJECTED: &str = "the next server, or somebody between, said more before the encryption began";
 pub(crate) const LOCAL_UNEXPECTED: &str = "the next server replied out of order";

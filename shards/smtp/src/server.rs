@@ -8,6 +8,9 @@ mod rcpt;
 mod session;
 mod starttls;
 
-pub use auth::{Authentication, Judgement, Logins, Mechanism, Mechanisms, Proof, Secret};
+pub use auth::{Authentication, Judgement, Logins, Proof};
 pub use session::{Policy, Protocol, Session, Step};
 pub use starttls::Encryption;
+
+pub use crate::mechanism::{Mechanism, Mechanisms};
+pub use crate::secret::Secret;

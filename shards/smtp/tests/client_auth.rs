@@ -3,11 +3,23 @@
 #[path = "support/client.rs"]
 mod client;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use client::Client;
-use ringpost_smtp::client::{Event, Login, RemoteReply, Session, StartTls};
+use proptest::prelude::*;
+use ringpost_smtp::client::{Event, Login, RemoteReply, Session, Signed, StartTls};
+use ringpost_smtp::{Mechanism, Secret};
 
 fn login() -> Login {
-    Login { user: "gilles".into(), password: "se:cret".into() }
+    Login { user: "gilles".into(), password: Secret::new("se:cret".into()), nonce: None }
+}
+
+fn coded(text: &str) -> String {
+    STANDARD.encode(text)
+}
+
+fn bytes<const N: usize>(coded: &str) -> [u8; N] {
+    STANDARD.decode(coded).unwrap().try_into().unwrap()
 }
 
 /// Past EHLO on an encrypted connection.
@@ -116,4 +128,159 @@ fn nothing_prints_the_password() {
     let (client, _) = asked("250 mx\r\n");
     let printed = format!("{:?} {:?}", client.session, login());
     assert!(!printed.contains("cret") && !printed.contains("gilles"), "{printed}");
+}
+
+/// The dialogue of RFC 7677 §3.
+const CLIENT: &str = "rOprNGfwEbeRWgbNEkqO";
+const CHALLENGE: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+const PROOF: &str = "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+const SIGNATURE: &str = "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
+
+/// One that can prove that it knows the password, past the EHLO of a server that offers these.
+fn proving(offered: &str, binding: Option<[u8; 32]>) -> Client {
+    let login = Login { user: "user".into(), password: Secret::new("pencil".into()), nonce: Some(bytes(CLIENT)) };
+    let mut client = Client::new(Session::new("c.example").encrypted().logging_in(login));
+    binding.into_iter().for_each(|binding| client.session.on_bindable(binding));
+    client.hears("220 mx\r\n");
+    client.said();
+    assert_eq!(client.hears(&format!("250-mx\r\n250 AUTH {offered}\r\n")), Event::NeedInput);
+    client
+}
+
+/// The same, when it has proven it.
+fn proven() -> Client {
+    let mut client = proving("SCRAM-SHA-256", None);
+    client.said();
+    assert_eq!(client.hears(&format!("334 {}\r\n", coded(CHALLENGE))), Event::Challenged);
+    client.session.take_challenge();
+    client.session.on_signed(&Signed { proof: bytes(PROOF), server: bytes(SIGNATURE) }, &mut client.out);
+    client
+}
+
+#[test]
+fn s63_the_example_of_rfc_7677_is_said_and_heard() {
+    let mut client = proving("PLAIN scram-sha-256 LOGIN", None);
+    assert_eq!(client.said(), format!("AUTH SCRAM-SHA-256 {}\r\n", coded(&format!("n,,n=user,r={CLIENT}"))));
+    assert_eq!(client.hears(&format!("334 {}\r\n", coded(CHALLENGE))), Event::Challenged);
+    assert_eq!((client.said().as_str(), client.session.is_ready()), ("", false));
+    let challenge = client.session.take_challenge();
+    let nonce = CHALLENGE.split(',').next().unwrap();
+    assert_eq!(challenge.messages, format!("n=user,r={CLIENT},{CHALLENGE},c=biws,{nonce}"));
+    assert_eq!((challenge.password.reveal(), challenge.rounds.get()), ("pencil", 4096));
+    assert_eq!(challenge.salt, bytes::<16>("W22ZaJ0SNY7soEsUEjb6gQ=="));
+    client.session.on_signed(&Signed { proof: bytes(PROOF), server: bytes(SIGNATURE) }, &mut client.out);
+    assert_eq!(client.said(), format!("{}\r\n", coded(&format!("c=biws,{nonce},p={PROOF}"))));
+    assert_eq!(client.hears(&format!("334 {}\r\n", coded(&format!("v={SIGNATURE}")))), Event::NeedInput);
+    assert_eq!(client.said(), "\r\n");
+    assert_eq!(client.hears("235 2.7.0 welcome\r\n"), Event::Ready);
+    assert_eq!(client.session.mechanism(), Some(Mechanism::ScramSha256));
+}
+
+#[test]
+fn s63_the_strongest_of_what_is_offered_is_chosen() {
+    let begins = |offered: &str, binding: Option<[u8; 32]>| {
+        let said = proving(offered, binding).said();
+        let (mechanism, first) = said.trim_end().strip_prefix("AUTH ").unwrap().split_once(' ').unwrap_or_default();
+        let first = String::from_utf8(STANDARD.decode(first).unwrap()).unwrap();
+        format!("{mechanism} {}", first.split(",n=").next().unwrap())
+    };
+    let all = "LOGIN PLAIN XOAUTH2 SCRAM-SHA-256 SCRAM-SHA-256-PLUS";
+    assert_eq!(begins(all, Some([7; 32])), "SCRAM-SHA-256-PLUS p=tls-exporter,");
+    assert_eq!(begins(all, None), "SCRAM-SHA-256 n,");
+    // The server, or somebody between, does not know that we could: the real one will notice.
+    assert_eq!(begins("PLAIN SCRAM-SHA-256", Some([7; 32])), "SCRAM-SHA-256 y,");
+    assert_eq!(begins("SCRAM-SHA-256-PLUS PLAIN", None), "PLAIN \0user\0pencil");
+    assert_eq!(begins("SCRAM-SHA-1 CRAM-MD5 PLAIN", Some([7; 32])), "PLAIN \0user\0pencil");
+}
+
+#[test]
+fn s63_a_server_that_does_not_know_the_password_is_not_trusted() {
+    for reply in [
+        // Nobody was asked for a proof, or it is another one, or none.
+        "235 2.7.0 welcome",
+        &format!("334 {}", coded("v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")),
+        &format!("334 {}", coded("v=")),
+        "334 !!!",
+        "334",
+    ] {
+        let mut client = proven();
+        client.said();
+        let event = client.hears(&format!("{reply}\r\n"));
+        assert!(failed(&event).text().contains("has not proven that it knows the password"), "{reply}: {event:?}");
+        assert_eq!((client.said().as_str(), client.session.is_closing()), ("", true), "{reply}");
+    }
+    let mut client = proving("SCRAM-SHA-256", None);
+    assert!(failed(&client.hears("235 2.7.0 welcome\r\n")).text().contains("has not proven"));
+    let refused = coded("e=invalid-proof");
+    for (reply, heard) in [("535 5.7.8 no", "535 5.7.8 no"), (&format!("334 {refused}"), "invalid-proof")] {
+        let mut client = proven();
+        match client.hears(&format!("{reply}\r\n")) {
+            Event::LoginRefused(reply) => assert!(reply.to_string().contains(heard), "{reply}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut client = proven();
+    assert!(matches!(client.hears("454 4.7.0 later\r\n"), Event::Failed(reply) if reply.code() == 454));
+}
+
+#[test]
+fn s63_a_challenge_that_makes_no_sense_is_not_answered() {
+    let salt = "s=W22ZaJ0SNY7soEsUEjb6gQ==";
+    for (challenge, why) in [
+        ("r=another,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".to_owned(), "nonce"),
+        (format!("r={CLIENT},{salt},i=4096"), "nonce"),
+        (format!("r={CLIENT}x,s=,i=4096"), "salt"),
+        (format!("r={CLIENT}x,{salt},i=4000000000"), "4000000000 rounds"),
+        (format!("r={CLIENT}x,{salt},i=1"), "1 rounds"),
+    ] {
+        let mut client = proving("SCRAM-SHA-256", None);
+        client.said();
+        let event = client.hears(&format!("334 {}\r\n", coded(&challenge)));
+        let text = failed(&event).text();
+        assert!(text.contains("challenge of SCRAM makes no sense") && text.contains(why), "{challenge}: {text}");
+        assert_eq!(client.said(), "");
+    }
+    // Its end is beyond what is kept of a line, or what follows was said before it was asked for.
+    let long = coded(&format!("r={CLIENT}x,s={},i=4096", "A".repeat(4000)));
+    for reply in [format!("334 {long}\r\n"), "334 ***\r\n".to_owned(), "334\r\n".to_owned()] {
+        let mut client = proving("SCRAM-SHA-256", None);
+        assert!(failed(&client.hears(&reply)).text().contains("makes no sense"));
+    }
+    let mut client = proving("SCRAM-SHA-256", None);
+    client.said();
+    let early = format!("334 {}\r\n334 {}\r\n", coded(CHALLENGE), coded(&format!("v={SIGNATURE}")));
+    let (_, event) = client.session.on_input(early.as_bytes(), &mut client.out);
+    assert!(failed(&event).text().contains("out of order"));
+    // A long nonce of a server is not cut as other texts are.
+    let mut client = proving("SCRAM-SHA-256", None);
+    let long = format!("r={CLIENT}{},{salt},i=4096", "n".repeat(900));
+    assert_eq!(client.hears(&format!("334 {}\r\n", coded(&long))), Event::Challenged);
+}
+
+proptest! {
+    /// Whatever a server says: nothing is sent behind a challenge that was not answered, and nobody is let in without a proof.
+    #[test]
+    fn nothing_but_the_right_signature_lets_us_go_on(
+        replies in prop::collection::vec((prop::sample::select(vec![235u16, 334, 454, 535]), ".{0,40}", any::<bool>()), 1..6),
+    ) {
+        let mut client = proving("SCRAM-SHA-256", None);
+        for (code, text, is_coded) in replies {
+            let text = if is_coded { coded(&text) } else { text.replace(['\r', '\n'], " ") };
+            let event = client.hears(&format!("{code} {text}\r\n"));
+            prop_assert!(event != Event::Ready);
+            if event == Event::Challenged || client.session.is_closing() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_prints_what_scram_knows() {
+    let mut client = proving("SCRAM-SHA-256", None);
+    client.hears(&format!("334 {}\r\n", coded(CHALLENGE)));
+    let challenge = client.session.take_challenge();
+    let signed = Signed { proof: [65; 32], server: [65; 32] };
+    let printed = format!("{challenge:?} {signed:?} {:?}", client.session);
+    assert!(!printed.contains("pencil") && !printed.contains("65"), "{printed}");
 }

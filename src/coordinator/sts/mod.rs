@@ -12,12 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringpost_shard::{Mode, Policy, PolicyKind};
-use rustls::RootCertStore;
 use serde::{Deserialize, Serialize};
 
-pub use self::fetch::Web;
 use self::text::Text;
 use super::dns::{Names, Texts, texts};
+use super::https::Web;
 use super::network::Say;
 use super::tlsrpt::{Reports, Session};
 use crate::durable;
@@ -26,7 +25,7 @@ use crate::limits::{STS_AGAIN, STS_FETCH, STS_FILE_BYTES, STS_POLICIES, STS_REFR
 /// The policies that are known.
 pub struct Policies {
     names: Arc<Names>,
-    web: Web,
+    web: Arc<Web>,
     dir: PathBuf,
     known: Mutex<HashMap<String, Kept>>,
     /// Domains whose policy could not be fetched, and when.
@@ -58,8 +57,8 @@ impl Kept {
 }
 
 impl Policies {
-    /// Those that were kept in this directory, which is made when there is one to keep. Web servers are at `port`.
-    pub fn new(names: Arc<Names>, dir: PathBuf, web: Web, reports: Arc<Reports>, say: Say) -> Self {
+    /// Those that were kept in this directory, which is made when there is one to keep.
+    pub fn new(names: Arc<Names>, dir: PathBuf, web: Arc<Web>, reports: Arc<Reports>, say: Say) -> Self {
         let mut known = HashMap::new();
         let now = unix();
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten().take(STS_POLICIES * 2) {
@@ -77,11 +76,6 @@ impl Policies {
             }
         }
         Self { names, web, dir, known: Mutex::new(known), failed: Mutex::default(), reports, say }
-    }
-
-    /// These authorities vouch for web servers from now on.
-    pub fn trust(&self, roots: RootCertStore) {
-        self.web.trust(roots);
     }
 
     /// What a domain demands. The caller asks once for a domain at a time.
@@ -116,7 +110,7 @@ impl Policies {
         if self.failed.lock().expect("nobody panics with it").get(domain).is_some_and(lately) {
             return None;
         }
-        let fetched = tokio::time::timeout(STS_FETCH, self.web.fetch(&self.names, domain)).await;
+        let fetched = tokio::time::timeout(STS_FETCH, fetch::fetch(&self.web, &self.names, domain)).await;
         let late = || Err(format!("there is no answer within {} s", STS_FETCH.as_secs()));
         let fetched = fetched.unwrap_or_else(|_| late());
         let fault = if fetched.is_ok() { "sts-policy-invalid" } else { "sts-policy-fetch-error" };

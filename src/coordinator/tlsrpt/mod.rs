@@ -1,8 +1,10 @@
 //! What became of encryption to domains that have a policy about it, counted by day and told to those that ask (RFC 8460).
 //!
 //! Shards note each session as it begins or fails to. What was counted is kept in `tlsrpt/` of the state directory; when a
-//! day is over, each domain that says in the DNS where it wants its report gets one there, and by mail.
+//! day is over, each domain that says in the DNS where it wants its report gets one there, and by mail (`send.rs`) or from a
+//! web client (`post.rs`).
 
+mod post;
 mod report;
 mod send;
 
@@ -16,12 +18,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringpost_shard::PolicyKind;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
+use self::post::{Fate, Posts};
 use self::report::Report;
 use super::dns::{Names, Texts, texts};
+use super::https::Web;
 use super::network::Say;
 use crate::durable;
-use crate::limits::{TLSRPT_DAYS_WAITING, TLSRPT_DOMAINS, TLSRPT_FAILURES, TLSRPT_KEPT, TLSRPT_LOOK};
+use crate::limits::{TLSRPT_DAYS_WAITING, TLSRPT_DOMAINS, TLSRPT_FAILURES, TLSRPT_KEPT, TLSRPT_LOOK, TLSRPT_SPREAD};
 
 const DAY: u64 = 86_400;
 
@@ -30,6 +36,8 @@ pub struct Reports {
     days: Mutex<Days>,
     dir: PathBuf,
     hostname: String,
+    /// There is something new to be posted.
+    posts_came: Notify,
     say: Say,
 }
 
@@ -53,6 +61,9 @@ struct Days {
     today: Day,
     /// Days that are over, with what is still to be told of them.
     over: Vec<Day>,
+    /// Reports that web servers are still to have.
+    #[serde(default)]
+    posts: Posts,
 }
 
 /// What happened on a day.
@@ -141,7 +152,8 @@ impl Reports {
         let read = fs::read(dir.join(CURRENT)).ok();
         let mut days: Days = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         days.turn(today());
-        Self { days: Mutex::new(days), dir, hostname: hostname.to_owned(), say }
+        let (hostname, posts_came) = (hostname.to_owned(), Notify::new());
+        Self { days: Mutex::new(days), dir, hostname, posts_came, say }
     }
 
     /// Counts a session.
@@ -166,15 +178,57 @@ impl Reports {
             let day = std::mem::replace(&mut days.today, Day { number, ..Day::default() });
             days.over.push(day);
         }
-        self.tell(names).await
+        let told = self.tell(names, Duration::ZERO).await;
+        self.keep();
+        told
     }
 
     /// Keeps what was counted, and tells of days that are over, as long as the engine runs.
-    pub async fn run(self: Arc<Self>, names: Arc<Names>) {
+    pub async fn run(self: Arc<Self>, names: Arc<Names>, web: Arc<Web>) {
+        // Servers that hang are to keep nothing else waiting.
+        tokio::spawn(self.clone().post(names.clone(), web));
         loop {
             tokio::time::sleep(TLSRPT_LOOK).await;
             self.days.lock().expect("nobody panics with it").turn(today());
-            self.tell(&names).await;
+            self.tell(&names, TLSRPT_SPREAD).await;
+            self.keep();
+        }
+    }
+
+    /// Posts reports as their time comes.
+    async fn post(self: Arc<Self>, names: Arc<Names>, web: Arc<Web>) {
+        loop {
+            let due = self.days.lock().expect("nobody panics with it").posts.due(unix());
+            if due.is_empty() {
+                // Nothing hurries, but for what an administrator has asked for.
+                let _ = tokio::time::timeout(TLSRPT_LOOK, self.posts_came.notified()).await;
+                continue;
+            }
+            let mut posting = JoinSet::new();
+            for one in due {
+                let (dir, names, web) = (self.dir.clone(), names.clone(), web.clone());
+                posting.spawn(async move { (post::post(&dir, &names, &web, &one).await, one) });
+            }
+            while let Some(Ok((outcome, one))) = posting.join_next().await {
+                let (domain, url) = (&one.domain, &one.url);
+                let mut days = self.days.lock().expect("nobody panics with it");
+                let Err(why) = outcome else {
+                    days.posts.remove(&one);
+                    continue;
+                };
+                let fate = days.posts.put_off(&one, unix());
+                drop(days);
+                match fate {
+                    Fate::FirstDelay => (self.say)(&format_args!(
+                        "the TLS report to {domain} is not taken at {url}, and tried again for a day: {why}"
+                    )),
+                    Fate::Later => {}
+                    Fate::GivenUp => {
+                        (self.say)(&format_args!("the TLS report to {domain} is given up at {url}: {why}"));
+                    }
+                }
+            }
+            // What has arrived is not posted again after a crash.
             self.keep();
         }
     }
@@ -183,7 +237,7 @@ impl Reports {
     pub fn keep(&self) {
         let bytes = {
             let days = self.days.lock().expect("nobody panics with it");
-            if days.today.domains.is_empty() && days.over.is_empty() && !self.dir.exists() {
+            if days.today.domains.is_empty() && days.over.is_empty() && days.posts.is_empty() && !self.dir.exists() {
                 return;
             }
             serde_json::to_vec(&*days).expect("text and numbers")
@@ -201,8 +255,8 @@ impl Reports {
         durable::replace(&self.dir.join(name), 0o600, bytes)
     }
 
-    /// Reports of the days that are over, to those domains that want one; how many.
-    async fn tell(&self, names: &Names) -> usize {
+    /// Reports of the days that are over, to those domains that want one; how many. What is posted is so within that time.
+    async fn tell(&self, names: &Names, spread: Duration) -> usize {
         let over = std::mem::take(&mut self.days.lock().expect("nobody panics with it").over);
         let (mut told, mut later) = (0, Vec::new());
         for day in over {
@@ -211,7 +265,7 @@ impl Reports {
                 match texts(names, &format!("_smtp._tls.{domain}")).await {
                     Texts::Found(texts) => {
                         if let Some(wanted) = report::wanted(&texts) {
-                            self.report(day.number, &domain, &policies, &wanted);
+                            self.report(day.number, &domain, &policies, &wanted, spread);
                             told += 1;
                         }
                     }
@@ -225,16 +279,21 @@ impl Reports {
         }
         self.days.lock().expect("nobody panics with it").over.extend(later);
         if told > 0 {
+            self.posts_came.notify_one();
             self.forget_old();
         }
         told
     }
 
-    fn report(&self, day: u64, domain: &str, policies: &[Counts], wanted: &[String]) {
+    fn report(&self, day: u64, domain: &str, policies: &[Counts], wanted: &[String], spread: Duration) {
         let report = Report { hostname: &self.hostname, domain, day, policies };
         let (name, packed) = (report.file_name(), report.packed());
         if let Err(error) = self.write(&name, &packed) {
             return (self.say)(&format_args!("{}: a TLS report is not kept: {error}", self.dir.display()));
+        }
+        let due = unix() + random() % (spread.as_secs() + 1);
+        if !self.days.lock().expect("nobody panics with it").posts.add(domain, &name, wanted, due) {
+            (self.say)(&format_args!("the TLS report to {domain} is not posted: too many wait for that"));
         }
         let Some(state) = self.dir.parent() else { return };
         if let Err(error) = send::send(state, &report, &name, &packed, wanted) {
@@ -269,7 +328,18 @@ impl Days {
 }
 
 fn today() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() / DAY
+    unix() / DAY
+}
+
+fn unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without, nothing is spread.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! A web server that says one thing to everybody, encrypted, and counts who asks.
+//! A web server that says one thing to everybody, encrypted, counts who asks, and keeps what it is sent.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,9 +16,18 @@ pub struct Web {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What was posted.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    /// First line and fields.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
 struct Shared {
     closing: AtomicBool,
     asked: AtomicUsize,
+    posted: Mutex<Vec<Posted>>,
     /// First line and fields, and the text.
     answer: Mutex<(String, String)>,
 }
@@ -28,7 +37,8 @@ impl Web {
     pub fn open(address: SocketAddr, config: Arc<ServerConfig>, text: &str) -> Self {
         let listener = TcpListener::bind(address).expect("the address is free");
         let answer = Mutex::new(("200 OK\r\nContent-Type: text/plain".to_owned(), text.to_owned()));
-        let shared = Arc::new(Shared { closing: AtomicBool::default(), asked: AtomicUsize::default(), answer });
+        let (closing, asked) = (AtomicBool::default(), AtomicUsize::default());
+        let shared = Arc::new(Shared { closing, asked, posted: Mutex::default(), answer });
         let for_thread = shared.clone();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -45,6 +55,11 @@ impl Web {
     /// From now on it says this: first line and fields, and the text.
     pub fn say(&self, head: &str, text: &str) {
         *self.shared.answer.lock().expect("no panic") = (head.to_owned(), text.to_owned());
+    }
+
+    /// What was posted so far, to whatever it was answered.
+    pub fn posted(&self) -> Vec<Posted> {
+        self.shared.posted.lock().expect("no panic").clone()
     }
 
     /// How often it was asked for the policy.
@@ -74,8 +89,16 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared) -> std::
             return Ok(());
         }
     }
-    assert!(request.starts_with("GET /.well-known/mta-sts.txt HTTP/1.1\r\n"), "{request}");
-    shared.asked.fetch_add(1, Ordering::SeqCst);
+    if request.starts_with("POST ") {
+        let length =
+            request.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.expect("a length")];
+        stream.read_exact(&mut body)?;
+        shared.posted.lock().expect("no panic").push(Posted { head: request, body });
+    } else {
+        assert!(request.starts_with("GET /.well-known/mta-sts.txt HTTP/1.1\r\n"), "{request}");
+        shared.asked.fetch_add(1, Ordering::SeqCst);
+    }
     let (head, text) = shared.answer.lock().expect("no panic").clone();
     let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
     let stream = stream.get_mut();

@@ -235,7 +235,7 @@ async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Connection<W>, message
             Ok(Event::Failed(reply) | Event::LoginRefused(reply)) => {
                 return Some(vec![Outcome::Transient(reply); message.len()]);
             }
-            Ok(Event::Ready | Event::NeedInput | Event::StartTls) => {}
+            Ok(Event::Ready | Event::NeedInput | Event::StartTls | Event::Challenged) => {}
             Err(Broken(_)) if !open.session.has_answered() => return None,
             Err(Broken(why)) => return outcomes(abandon(open, &why, message.len())),
         }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::auth::{Login, Turn};
+use super::auth::{Attempt, Turn};
 use super::envelope::{self, Envelope, RecipientResult, Recipients};
 use super::incoming::{Gathered, Gathering, RemoteReply};
 use super::patience::Patience;
 use super::starttls::StartTls;
 use crate::extensions::Offered;
+use crate::mechanism::Mechanism;
 use crate::reply;
 
 /// What the caller must do next.
@@ -19,6 +20,8 @@ pub enum Event {
     Ready,
     /// The server waits for a TLS handshake. When it is done, call [`Session::secured`]; when it fails, close the connection.
     StartTls,
+    /// The server wants a proof by SCRAM: compute what [`Session::take_challenge`] says, and call [`Session::on_signed`].
+    Challenged,
     /// 354: write `out`, then the message made by `Stuffer`, then call [`Session::body_sent`].
     SendBody,
     /// The transaction is over: one result per recipient, in order. Write `out` if there is something in it. Then the session
@@ -78,7 +81,11 @@ pub struct Session {
     pub(super) starttls: StartTls,
     pub(super) is_encrypted: bool,
     /// Who must log in before anything is sent.
-    pub(super) login: Option<Box<Login>>,
+    pub(super) login: Option<Box<Attempt>>,
+    /// What binds that to the encrypted channel.
+    pub(super) binding: Option<[u8; 32]>,
+    /// How it is done, or was.
+    pub(super) mechanism: Option<Mechanism>,
     patience: Patience,
     /// Commands leave one by one, whatever the server offers.
     one_by_one: bool,
@@ -119,6 +126,8 @@ impl Session {
             starttls: StartTls::Never,
             is_encrypted: false,
             login: None,
+            binding: None,
+            mechanism: None,
             patience: Patience::default(),
             one_by_one: false,
             gathering: Gathering::default(),
@@ -213,6 +222,9 @@ impl Session {
             if let Some(event) = event {
                 if event == Event::StartTls && consumed < input.len() {
                     return (input.len(), self.fail(RemoteReply::local(451, (4, 7, 0), reply::LOCAL_INJECTED)));
+                }
+                if event == Event::Challenged && consumed < input.len() {
+                    return (input.len(), self.lose_step());
                 }
                 return (consumed, event);
             }
@@ -316,10 +328,13 @@ impl Session {
         &self.offered
     }
 
-    /// The lines of the EHLO reply name extensions (RFC 5321 §4.1.1.1); the host name in the first looks like none.
+    /// The lines of the EHLO reply name extensions (RFC 5321 §4.1.1.1); the host name in the first looks like none. What a
+    /// login is answered may be longer than what is kept of other replies.
     fn note(&mut self, line: &[u8]) {
-        if self.state == State::Ehlo {
-            self.offered.note(line);
+        match self.state {
+            State::Ehlo => self.offered.note(line),
+            State::Auth(_) => self.hear(line),
+            _ => {}
         }
     }
 

@@ -1,10 +1,10 @@
 //! MAIL (RFC 5321 §4.1.1.2) with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), AUTH (RFC 4954 §5), REQUIRETLS
 //! (RFC 8689), RET and ENVID (RFC 3461), HOLDFOR and HOLDUNTIL (RFC 4865), MT-PRIORITY (RFC 6710), XVERP (Postfix).
 
-use super::auth::Mechanisms;
 use super::session::{Phase, Protocol, Question, Session, State, Step};
 use crate::command;
 use crate::dsn::{self, Ret};
+use crate::mechanism::Mechanisms;
 use crate::path::{self, Path};
 use crate::priority;
 use crate::release::Release;

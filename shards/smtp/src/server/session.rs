@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::auth::{Account, Authentication, Mechanisms};
+use super::auth::{Account, Authentication};
 use super::starttls::Encryption;
 use crate::command::{self, Chunk, Verb};
 use crate::input::{self, Line};
 use crate::limits;
+use crate::mechanism::Mechanisms;
 use crate::reply::{self, Reply};
 use crate::transaction::Transaction;
 
