@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ringpost_conf::Config;
 use ringpost_io::sys::{self, Calls, Degree, Power, Room};
+use rustix::fs::{Access, access};
 
 use crate::coordinator::tables::Backend;
+use crate::owners::Owner;
 use crate::plan::Plan;
 
 /// What libraries read of the system: how names are resolved and users are found, processors and disks, chance.
@@ -44,7 +46,7 @@ pub fn room(plan: &Plan, config: &Config) -> Result<Room, String> {
             let (table, program) = (&table.name, program.display());
             return Err(format!("it starts {program} itself, which answers for table <{table}>"));
         }
-        read.extend(table.backend.directories(plan.root.as_deref()));
+        read.extend(table.backend.file(plan.root.as_deref()).and_then(|file| Some(file.parent()?.to_owned())));
     }
     let write: Vec<PathBuf> = std::iter::once(plan.state.clone()).chain(places.write).map(absolute).collect();
     // A new Maildir is durable when the directory that it is in has been synced.
@@ -78,6 +80,34 @@ pub fn confine(room: &Room) -> Vec<String> {
         lacking.push(format!("system calls are not limited: {error}"));
     }
     lacking
+}
+
+/// What the engine's own user does not get to, a line each: root got everywhere, and so did the engine while it was root's.
+pub fn out_of_reach(owner: &Owner, plan: &Plan, config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    for place in config.places().own.into_iter().map(absolute) {
+        if let Err(error) = access(&place, Access::WRITE_OK | Access::EXEC_OK) {
+            lines.push(format!("{}: {error} for the user {}: mail for it waits", place.display(), owner.name));
+        }
+    }
+    for (table, file) in databases(plan, config) {
+        if let Err(error) = access(&file, Access::READ_OK) {
+            let file = file.display();
+            lines.push(format!("{file}: {error} for the user {}: table <{table}> fails", owner.name));
+        }
+    }
+    lines
+}
+
+/// Files that the engine opens to answer for tables.
+fn databases<'p>(plan: &'p Plan, config: &'p Config) -> impl Iterator<Item = (&'p str, PathBuf)> {
+    let in_place = config.tables.iter().filter_map(|table| match &table.backend {
+        ringpost_conf::Backend::Db { path } => Some((table.name.as_str(), path.clone())),
+        _ => None,
+    });
+    let asked = plan.tables.iter().filter(|table| !matches!(table.backend, Backend::Db(_)));
+    let asked = asked.filter_map(|table| Some((table.name.as_str(), table.backend.file(plan.root.as_deref())?)));
+    in_place.chain(asked)
 }
 
 fn absolute(path: PathBuf) -> PathBuf {

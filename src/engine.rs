@@ -17,6 +17,7 @@ use ringpost_io::{Mailbox, Sender};
 use ringpost_perf::Counters;
 use ringpost_shard::{Backscatter, Event, Letter, Order, Servers, World};
 use ringpost_tls::Connector;
+use rustix::fs::{Access, access};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::confinement;
@@ -32,6 +33,7 @@ use crate::ipc::codec::{Channel, cut, from_memory};
 use crate::ipc::control::Door;
 use crate::ipc::engine::{FromEngine, Purpose, Ready, ToEngine};
 use crate::limits::{ORDERS, QUEUE_LOCK};
+use crate::owners::Owner;
 use crate::plan::{self, Plan};
 
 /// The real world: io_uring, and this process's coordinator.
@@ -66,6 +68,8 @@ struct Given {
     near: Option<Arc<[PathBuf]>>,
     /// Why it is not, or not fully.
     lacking: Vec<String>,
+    /// What the configuration names and its user does not get to.
+    closed: Vec<String>,
     /// Listener number, shard, socket.
     smtp: Vec<(usize, usize, OwnedFd)>,
 }
@@ -95,6 +99,7 @@ fn start(channel: &Channel) -> Result<(), String> {
     let (log, writing) = Log::start(given.plan.quiet).map_err(|error| format!("cannot start the log: {error}"))?;
     log::catch_libraries(&log);
     given.lacking.iter().for_each(|why| log.warn(&format_args!("the engine is not fully confined: {why}")));
+    given.closed.iter().for_each(|line| log.warn(line));
     let (roots, no_roots) = encryption::roots(&given.plan.roots);
     let (connector, doubt) = encryption::connector(roots.clone());
     no_roots.iter().chain(&doubt).for_each(|doubt| log.warn(doubt));
@@ -237,9 +242,13 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                 Purpose::Certificates => certificates.push(Channel::of(descriptor)),
                 Purpose::Smtp { listener, shard } => smtp.push((listener.into(), shard.into(), descriptor)),
             },
-            Some((ToEngine::Start { parent }, _)) => {
-                sys::die_with_parent(parent).map_err(broken)?;
+            Some((ToEngine::Start { parent, owner }, _)) => {
                 let plan: Plan = plan.ok_or("the supervisor sent no plan")?;
+                if let Some(owner) = &owner {
+                    settle_in(owner, &plan.state)?;
+                }
+                // A change of identity would undo it.
+                sys::die_with_parent(parent).map_err(broken)?;
                 let config = Arc::new(plan.config()?.0);
                 let own = own_user(plan.root.as_deref());
                 // Before there are threads: what they may not open, they are born without.
@@ -250,6 +259,7 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                     }
                     Err(why) => (None, vec![why]),
                 };
+                let closed = owner.map(|owner| confinement::out_of_reach(&owner, &plan, &config)).unwrap_or_default();
                 let lanes = deliveries.zip(forwards).ok_or("the supervisor sent no lanes for errands")?;
                 let errands = Errands::start(lanes.0, lanes.1).map_err(broken)?;
                 let users = Users::start(users).map_err(broken)?;
@@ -266,6 +276,7 @@ fn receive(channel: &Channel) -> Result<Given, String> {
                     own,
                     near,
                     lacking,
+                    closed,
                     smtp,
                 });
             }
@@ -273,6 +284,19 @@ fn receive(channel: &Channel) -> Result<Given, String> {
             None => return Err("the supervisor is gone".into()),
         }
     }
+}
+
+/// Becomes the engine's own user, and tries whether that gets to its state.
+fn settle_in(owner: &Owner, state: &Path) -> Result<(), String> {
+    owner.groups().and_then(|groups| owner.take_over(&groups)).map_err(|error| error.to_string())?;
+    access(state, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        format!(
+            "the user {} does not get to the state directory {}: {error}\n  let everybody pass through the directories that it \
+             is in, or choose another with --state DIR",
+            owner.name,
+            state.display()
+        )
+    })
 }
 
 /// The queue is of one engine at a time: one that was killed with its supervisor may still be ending.

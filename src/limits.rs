@@ -26,6 +26,13 @@ pub const END: Duration = Duration::from_secs(3);
 pub const PORT_RELEASE: Duration = Duration::from_secs(2);
 /// How long a new engine waits for the queue that a killed one may still hold.
 pub const QUEUE_LOCK: Duration = Duration::from_secs(5);
+/// Files of a state directory that are handed over to an engine that is a user of its own: some seconds' worth. Segments are
+/// hundreds; what may be more are messages in the Maildir of the quick start.
+pub const HANDED_OVER: u64 = 1_000_000;
+/// How deep they may be: a Maildir with folders is three.
+pub const HANDED_OVER_DEEP: usize = 8;
+/// Directories in one another that are made for the engine where the configuration names one that is missing.
+pub const PLACE_DEEP: usize = 32;
 /// Orders that wait for one shard.
 pub const ORDERS: usize = 256;
 /// Questions of all shards that the coordinator has not yet looked at.

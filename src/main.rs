@@ -17,6 +17,7 @@ mod kept;
 mod keyholder;
 mod limits;
 mod lookup;
+mod owners;
 mod passwords;
 mod plan;
 mod reading;

@@ -16,6 +16,8 @@ pub struct Places {
     /// Of Maildirs, as far as their paths are the same for everybody, and of logs of latencies. Those in home directories are
     /// not among them.
     pub write: BTreeSet<PathBuf>,
+    /// Those of them that are the server's own to write: where mail is nobody's in particular, and of the logs.
+    pub own: BTreeSet<PathBuf>,
 }
 
 impl Config {
@@ -34,10 +36,13 @@ impl Config {
                     .filter_map(|list| Some(Path::new(&self.below_root(list.to_str()?)).parent()?.to_owned())),
             );
             if let ActionKind::Maildir(maildir) = &action.kind {
-                places.write.extend(common(&maildir.path).map(|path| self.below_root(path).into()));
+                let place = common(&maildir.path).map(|path| PathBuf::from(self.below_root(path)));
+                places.own.extend(place.clone().filter(|_| !action.needs_user()));
+                places.write.extend(place);
             }
         }
         places.write.extend(self.metrics.hlog.clone());
+        places.own.extend(self.metrics.hlog.clone());
         places
     }
 }
@@ -75,6 +80,7 @@ mod tests {
         let text = "table a file:/etc/mail/aliases\ntable b db:/etc/other/b.db\n\
             action one maildir \"/var/vmail/%{dest.domain}/%{dest.user}\" virtual <b>\n\
             action two maildir \"/srv/one\" alias { x => \":include:/srv/lists/all\" }\n\
+            action five maildir \"/srv/users/%{user.username}\" alias <a>\nmatch for domain d.example action five\n\
             action three maildir alias <a>\naction four maildir \"%{user.directory}/x\" alias <a>\n\
             listen on lo0\nmatch for domain a.example action one\nmatch for domain b.example action two\n\
             match for domain c.example action four\nmatch for any action three\n";
@@ -84,6 +90,7 @@ mod tests {
         let all = |places: &BTreeSet<PathBuf>| places.iter().map(|one| one.display().to_string()).collect::<Vec<_>>();
         let places = config.places();
         assert_eq!(all(&places.read), ["/etc/other", "/srv/lists"]);
-        assert_eq!(all(&places.write), ["/srv/one", "/var/vmail"]);
+        assert_eq!(all(&places.write), ["/srv/one", "/srv/users", "/var/vmail"]);
+        assert_eq!(all(&places.own), ["/srv/one", "/var/vmail"]);
     }
 }

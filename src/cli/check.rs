@@ -10,6 +10,7 @@ use super::client::print;
 use super::{Seams, below};
 use crate::certificates::{self, Finding};
 use crate::exit::{Code, Failure};
+use crate::owners::Owners;
 use crate::reading::{Reading, look};
 
 /// Where an installed server's configuration is.
@@ -55,6 +56,9 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
     };
     let findings = config.as_ref().map(|config| certificates::examine(config, SystemTime::now())).unwrap_or_default();
     report(options, config.as_ref(), &reports, &findings)?;
+    if path == installed(seams) {
+        tell_owners(seams);
+    }
     let wrong = findings.iter().any(|finding| finding.is_error);
     let broken = config.is_none() || wrong || (options.strict && !(reports.is_empty() && findings.is_empty()));
     if broken { Err(Failure::new(Code::Configuration, "")) } else { Ok(()) }
@@ -62,10 +66,23 @@ pub fn run(options: &Options, seams: &Seams) -> Result<(), Failure> {
 
 /// The configuration that is meant.
 pub fn path(file: Option<&PathBuf>, seams: &Seams) -> PathBuf {
-    file.cloned().unwrap_or_else(|| match &seams.root {
+    file.cloned().unwrap_or_else(|| installed(seams))
+}
+
+fn installed(seams: &Seams) -> PathBuf {
+    match &seams.root {
         Some(root) => below(root, Path::new(CONFIG_DEFAULT)),
         None => CONFIG_DEFAULT.into(),
-    })
+    }
+}
+
+/// Whose the processes of the installed server would be, as far as that is not as it should be. Of root alone, for that is who
+/// starts it.
+fn tell_owners(seams: &Seams) {
+    match Owners::find(seams.root.as_deref()) {
+        Ok(owners) => owners.note().into_iter().for_each(|why| eprintln!("note: {why}; docs/confinement.md says more")),
+        Err(error) => eprintln!("note: whose engine and keyholder would be: {error}"),
+    }
 }
 
 fn report(options: &Options, config: Option<&Config>, reports: &Reports, findings: &[Finding]) -> Result<(), Failure> {

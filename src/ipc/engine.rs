@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Look;
+use crate::owners::Owner;
 
 /// From the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,8 @@ pub enum ToEngine {
     Start {
         /// Process number of the supervisor, with which the engine ends.
         parent: u32,
+        /// Whom it becomes; `None`: it stays who it is.
+        owner: Option<Owner>,
     },
     /// The plan that came last is to be followed from now on.
     Reload {

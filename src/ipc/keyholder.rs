@@ -2,13 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::owners::Owner;
+
 /// From the supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToKeyholder {
     /// First letter.
     Start {
         /// Process number of the supervisor, with which the keyholder ends.
         parent: u32,
+        /// Whom it becomes; `None`: it stays who it is.
+        owner: Option<Owner>,
     },
     /// Are you there?
     Ping(u64),

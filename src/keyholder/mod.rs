@@ -1,5 +1,6 @@
 //! The process that alone has private keys (architecture promise 5). It has no network and no ring, opens no files, and its
-//! memory cannot be read by the engine's user; it ends with its supervisor. Keys come in as open files (`keys.rs`), each
+//! memory cannot be read by the engine's user; it ends with its supervisor. Where root has started that, it is a user of its
+//! own. Keys come in as open files (`keys.rs`), each
 //! connection has a thread of its own, and all that the engine's get is signatures of handshakes (`sign.rs`).
 
 pub mod keys;
@@ -19,19 +20,24 @@ use crate::ipc::keyholder::{Custody, FromKeyholder, Kept, Lane, SignRequests, Si
 
 /// Runs until the supervisor closes the channel.
 pub fn run(channel: &Channel) -> io::Result<()> {
+    let Some((first, _)) = channel.receive::<ToKeyholder>()? else { return Ok(()) };
+    let ToKeyholder::Start { parent, owner } = first else { return Err(out_of_turn()) };
+    if let Some(owner) = owner {
+        owner.take_over(&[owner.gid])?;
+    }
+    // A change of identity would undo both.
+    sys::die_with_parent(parent)?;
     sys::hide_memory()?;
     sys::no_new_privileges()?;
     let lacking = sandbox::confine();
     if !lacking.is_empty() {
         eprintln!("ringpost: the keyholder is not fully confined: {}", lacking.join("; "));
     }
+    channel.send(&FromKeyholder::Ready)?;
     let keys = Arc::new(Keys::default());
     while let Some((letter, descriptor)) = channel.receive::<ToKeyholder>()? {
         match letter {
-            ToKeyholder::Start { parent } => {
-                sys::die_with_parent(parent)?;
-                channel.send(&FromKeyholder::Ready)?;
-            }
+            ToKeyholder::Start { .. } => return Err(out_of_turn()),
             ToKeyholder::Ping(number) => channel.send(&FromKeyholder::Pong(number))?,
             ToKeyholder::Lane(lane) => {
                 let end =
@@ -41,6 +47,10 @@ pub fn run(channel: &Channel) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn out_of_turn() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the first letter, and no other, says whose this process is")
 }
 
 /// A thread for each lane, which ends with it.

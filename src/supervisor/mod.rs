@@ -2,6 +2,7 @@
 //! when they die, reads the configuration, and obeys signals. It never parses mail and never talks to the network.
 
 mod banner;
+mod belongings;
 pub mod control;
 mod custody;
 pub mod delivery;
@@ -45,6 +46,7 @@ use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
 use crate::ipc::keyholder::{self, FromKeyholder, ToKeyholder};
 use crate::limits::{LOOKUP_LANES, NOTES, PING, SETTLE, STOP, USER_LANES};
+use crate::owners::Owners;
 use crate::plan::{self, Plan, Wish};
 
 /// What happens to the supervisor.
@@ -62,6 +64,8 @@ struct Supervisor {
     config: Config,
     /// Held as long as this process lives.
     _state: StateDir,
+    /// Whose engine and keyholder are.
+    owners: Owners,
     sockets: Sockets,
     shards: usize,
     notes: Vec<String>,
@@ -103,9 +107,12 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     for warning in warnings {
         eprintln!("{warning}");
     }
-    let state = StateDir::open(&plan.state)?;
+    let owners = Owners::find(plan.root.as_deref())
+        .map_err(|error| Failure::new(Code::TryLater, format!("whose engine and keyholder are to be: {error}")))?;
+    let state = StateDir::open(&plan.state, &owners)?;
     let shards = plan::shards(&config, ringpost_io::ring::available_cpus().len());
-    let notes = resources::raise(shards)?;
+    let mut notes = resources::raise(shards)?;
+    notes.extend(owners.note().map(|why| format!("{why}; docs/confinement.md says more")));
     let sockets = Sockets::bind(&plan, &config, shards)?;
     let (sender, news) = unbounded();
     watch_signals(sender.clone())?;
@@ -124,6 +131,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         plan,
         config,
         _state: state,
+        owners,
         sockets,
         shards,
         notes,
@@ -248,7 +256,8 @@ impl Supervisor {
     fn start_keyholder(&mut self) -> Result<(), Failure> {
         self.keyholder.start()?;
         (self.pinged, self.ping_answered) = (0, 0);
-        self.keyholder.tell(&ToKeyholder::Start { parent: std::process::id() });
+        self.keyholder
+            .tell(&ToKeyholder::Start { parent: std::process::id(), owner: self.owners.keyholder().cloned() });
         for problem in self.custody.connect(&self.keyholder) {
             eprintln!("ringpost: {problem}");
         }
@@ -316,7 +325,10 @@ impl Supervisor {
         }
         self.room = confinement::room(&self.plan, &self.config).ok();
         self.link_engine_and_keyholder()?;
-        self.engine.tell(&ToEngine::Start { parent: std::process::id() });
+        if let Some(engine) = self.owners.engine() {
+            belongings::make_places(&self.config, engine);
+        }
+        self.engine.tell(&ToEngine::Start { parent: std::process::id(), owner: self.owners.engine().cloned() });
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The state directory: made if need be, readable by its owner alone, and of one server at a time. Where that is root, other
-//! users may pass through it, to the local socket and to the drop directory; nothing else in there is for them.
+//! users may pass through it, to the local socket and to the drop directory; nothing else in there is for them, but what is
+//! the engine's for that, where it is a user of its own (`belongings.rs`).
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 use ringpost_io::sys::{Lock, LockError};
 use rustix::fs::Mode;
 
+use super::belongings;
 use crate::exit::{Code, Failure};
+use crate::owners::Owners;
 use crate::sendmail::drop;
 
 /// An open state directory, held by this process.
@@ -34,11 +37,11 @@ pub fn control_path(state: &Path) -> PathBuf {
 }
 
 impl StateDir {
-    /// Makes and locks it.
+    /// Makes and locks it, for processes of these owners.
     ///
     /// # Errors
     /// When it cannot be written, or another server has it; the text says which and what to do.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
+    pub fn open(path: &Path, owners: &Owners) -> Result<Self, Failure> {
         let refuse = |error: std::io::Error| {
             let code = match error.kind() {
                 ErrorKind::PermissionDenied => Code::NotPermitted,
@@ -66,8 +69,17 @@ impl StateDir {
                 let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700));
             }
         }
-        if rustix::process::geteuid().is_root() {
-            open_to_users(path).map_err(refuse)?;
+        match owners {
+            Owners::Caller => {}
+            Owners::Root { once, .. } => {
+                open_to_users(path)
+                    .and_then(|()| once.map_or(Ok(()), |once| belongings::take_back(path, once)))
+                    .map_err(refuse)?;
+            }
+            Owners::Apart { engine, .. } => belongings::share(path, engine).map_err(|error| {
+                let text = format!("cannot use the state directory {}: {error}", path.display());
+                Failure::new(Code::CannotCreate, text)
+            })?,
         }
         Ok(Self { _lock: lock })
     }
@@ -114,20 +126,24 @@ mod tests {
     fn the_second_is_refused_by_name_and_a_file_in_the_way_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/state");
-        let first = StateDir::open(&path).unwrap();
+        let owners = match rustix::process::geteuid().is_root() {
+            true => Owners::Root { why: String::new(), once: None },
+            false => Owners::Caller,
+        };
+        let first = StateDir::open(&path, &owners).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         match rustix::process::geteuid().is_root() {
             true => assert_eq!((mode(&path), mode(&path.join("drop"))), (0o711, 0o1733)),
             false => assert_eq!(mode(&path), 0o700),
         }
         assert_eq!(mode(&lock_path(&path)), 0o600);
-        let second = StateDir::open(&path).unwrap_err();
+        let second = StateDir::open(&path, &owners).unwrap_err();
         assert_eq!(second.code, Code::TryLater);
         assert!(second.text.contains(&format!("(pid {})", std::process::id())), "{}", second.text);
         drop(first);
-        StateDir::open(&path).unwrap();
+        StateDir::open(&path, &owners).unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
-        let blocked = StateDir::open(&dir.path().join("file")).unwrap_err();
+        let blocked = StateDir::open(&dir.path().join("file"), &owners).unwrap_err();
         assert_eq!(blocked.code, Code::CannotCreate);
         assert!(blocked.text.contains("--state DIR"));
     }

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod apart;
 mod auth;
 mod auth_relay;
 mod backup;

@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// A held lock; dropping it gives it up.
@@ -31,7 +32,10 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock if it is free, and writes this process's number into the file.
     pub fn try_exclusive(path: &Path) -> Result<Self, LockError> {
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = File::options();
+        // A link of somebody's in its place would have another file written.
+        options.read(true).write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        let mut file = options.open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {

@@ -97,17 +97,16 @@ impl Backend {
 }
 
 impl Backend {
-    /// The directories of the files that are opened to answer, `root` in front.
-    pub fn directories(&self, root: Option<&Path>) -> Vec<PathBuf> {
-        let file = match self {
+    /// The file that is opened to answer, `root` in front.
+    pub fn file(&self, root: Option<&Path>) -> Option<PathBuf> {
+        match self {
             Self::Db(path) => Some(path.clone()),
             Self::Sqlite(file) => sqlite::database(file).map(|path| match root.filter(|_| path.is_absolute()) {
                 Some(root) => crate::cli::below(root, &path),
                 None => path,
             }),
             Self::Ldap(_) | Self::Redis(_) | Self::Helper { .. } | Self::System => None,
-        };
-        file.and_then(|file| Some(file.parent()?.to_owned())).into_iter().collect()
+        }
     }
 }
 
