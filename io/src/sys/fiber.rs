@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn one_within_another_comes_back_to_it() {
         let mut outer = Fiber::new(Stack::new().unwrap(), || {
-            let mut inner = Fiber::new(Stack::new().unwrap(), || pause());
+            let mut inner = Fiber::new(Stack::new().unwrap(), pause);
             assert!(inner.go_on().is_none());
             assert!(pause(), "the outer one again");
             inner.go_on().unwrap()

@@ -83,10 +83,8 @@ impl Envelope {
         }
     }
 
-    /// One that was read back.
-    ///
-    /// # Errors
-    /// The same, but how it is to be delivered cannot be read.
+    /// One that was read back. `Err`: how it is to be delivered cannot be read.
+    #[allow(clippy::result_large_err)]
     fn of_stored(stored: StoredEnvelope, settings: &Settings) -> Result<Self, Self> {
         let way = Way::parse(&stored.way);
         let is_clear = way.is_some();
