@@ -260,7 +260,13 @@ pub const LOGINS: usize = 1024;
 pub const CORES_PER_CHECKER: usize = 4;
 /// How long the supervisor may take to check the password of one of the system's users.
 pub const SYSTEM_LOGIN: Duration = Duration::from_secs(10);
+/// How long PAM's modules may take for one.
+#[cfg(feature = "pam")]
+pub const PAM_PROCESS: Duration = Duration::from_secs(8);
+#[cfg(feature = "pam")]
+const _: () = assert!(PAM_PROCESS.as_secs() < SYSTEM_LOGIN.as_secs(), "the supervisor answers in time");
 /// Size of /etc/shadow.
+#[cfg(not(feature = "pam"))]
 pub const SHADOW_BYTES: u64 = 16 << 20;
 /// Wrong passwords from one address before it is slowed down: as many as somebody types who has three in mind.
 pub const LOGIN_FAILURES_FREE: f64 = 5.0;

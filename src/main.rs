@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         Command::Keyholder => return cli::role::keyholder(),
         Command::Errand => return cli::role::errand(),
         Command::Lookup => return cli::role::lookup(),
+        #[cfg(feature = "pam")]
+        Command::Logon => return cli::role::logon(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

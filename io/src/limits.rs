@@ -53,6 +53,9 @@ pub const PASSWD_BUFFER_BYTES_FIRST: usize = 1024;
 pub const PASSWD_BUFFER_BYTES_MAX: usize = 1 << 20;
 /// The largest record of a group that is read: the names of tens of thousands of members.
 pub const GROUP_BUFFER_BYTES_MAX: usize = 4 << 20;
+/// Messages of a PAM module at once (PAM_MAX_NUM_MSG).
+#[cfg(feature = "pam")]
+pub const PAM_MESSAGES_MAX: usize = 32;
 /// Groups of one user; the kernel takes 65,536, people have some tens.
 pub const GROUPS_MAX: usize = 1024;
 

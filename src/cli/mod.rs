@@ -132,6 +132,9 @@ pub enum Command {
     Errand,
     #[command(hide = true)]
     Lookup,
+    #[cfg(feature = "pam")]
+    #[command(hide = true)]
+    Logon,
     #[command(hide = true)]
     Pickup,
 }

@@ -38,6 +38,14 @@ pub fn lookup() -> ExitCode {
     }
 }
 
+#[cfg(feature = "pam")]
+pub fn logon() -> ExitCode {
+    match channel("ringpost-logon").and_then(|channel| Ok(supervisor::modules::run(&channel)?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
 fn channel(name: &str) -> Result<Channel, Failure> {
     let channel = Channel::inherited()?;
     if !channel.is_packets() {

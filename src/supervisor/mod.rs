@@ -8,11 +8,15 @@ mod custody;
 pub mod delivery;
 pub mod forward;
 pub mod interfaces;
+#[cfg(feature = "pam")]
+pub mod modules;
 mod passwords;
 mod pickup;
 mod programs;
 mod resources;
 pub mod sealed;
+#[cfg(not(feature = "pam"))]
+mod shadow;
 mod shelf;
 mod sockets;
 mod spawn;

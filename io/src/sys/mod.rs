@@ -6,6 +6,8 @@ mod fiber;
 mod group;
 mod identity;
 mod lock;
+#[cfg(feature = "pam")]
+mod pam;
 mod passwd;
 mod peer;
 mod priority;
@@ -20,6 +22,8 @@ pub use fiber::{Fiber, Stack, pause};
 pub use group::{group, group_below};
 pub use identity::{die_with_parent, hide_memory, ignore_broken_pipes, no_new_privileges};
 pub use lock::{Lock, LockError};
+#[cfg(feature = "pam")]
+pub use pam::{Pam, pam};
 pub use passwd::{User, user, user_below};
 pub use peer::{Credentials, credentials, port_owner};
 pub use priority::{Step, step_back};

@@ -1,0 +1,89 @@
+//! Passwords of the system's users by PAM (the feature `pam`), under the name of `ringpost`: `/etc/pam.d/ringpost` says which
+//! modules are asked. They are foreign code, so each question has a process of its own, which is ended if it takes too long.
+
+use std::fmt;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ringpost_io::sys::{self, Pam};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::ipc::codec::Channel;
+use crate::ipc::passwords::Found;
+use crate::limits::PAM_PROCESS;
+
+/// The name of the service.
+const SERVICE: &str = "ringpost";
+/// Where services are described.
+const SERVICES: &str = "/etc/pam.d";
+
+/// To the process: the only letter.
+#[derive(Serialize, Deserialize)]
+struct Question {
+    parent: u32,
+    /// Where the service is described; `None`: where the system has it.
+    services: Option<PathBuf>,
+    user: String,
+    password: String,
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Question {:?}", self.user)
+    }
+}
+
+/// Has a process ask.
+pub fn ask(root: Option<&Path>, user: &str, password: &str) -> Found {
+    let mut question = Question {
+        parent: std::process::id(),
+        services: root.map(|root| crate::cli::below(root, Path::new(SERVICES))),
+        user: user.to_owned(),
+        password: password.to_owned(),
+    };
+    let found = put(&question);
+    question.password.zeroize();
+    found.unwrap_or_else(|error| Found::Failed(format!("PAM: {error}")))
+}
+
+fn put(question: &Question) -> io::Result<Found> {
+    let (ours, theirs) = Channel::pair()?;
+    set_socket_timeout(&ours, Timeout::Recv, Some(PAM_PROCESS))?;
+    let name = std::env::args_os().next().unwrap_or_else(|| "ringpost".into());
+    let mut child = Command::new("/proc/self/exe");
+    child.arg0(name).arg("logon").stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
+    let mut child = child.spawn()?;
+    let answer = ours.send(question).and_then(|()| ours.receive::<Found>());
+    if answer.is_err() {
+        // It may have ended by itself.
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+    match answer? {
+        Some((found, _)) => Ok(found),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process has ended without an answer")),
+    }
+}
+
+/// Asks the modules what the one letter wants to know.
+///
+/// # Errors
+/// There is nobody who wants to know it.
+pub fn run(channel: &Channel) -> io::Result<()> {
+    sys::hide_memory()?;
+    let Some((Question { parent, services, user, password }, _)) = channel.receive::<Question>()? else {
+        return Ok(());
+    };
+    sys::die_with_parent(parent)?;
+    let password = Zeroizing::new(password);
+    channel.send(&match sys::pam(SERVICE, services.as_deref(), &user, &password) {
+        Ok(Pam::Right) => Found::Right,
+        // A name that nobody can have.
+        Ok(Pam::Wrong) | Err(_) => Found::Wrong,
+        Ok(Pam::Failed(why)) => Found::Failed(why),
+    })
+}
