@@ -177,7 +177,9 @@ fn work(jobs: &Mailbox<Job>, together: usize, lanes: Arc<Lanes>) {
         // The way to the keyholder and back costs as much as a signature: one for all.
         while !round.asking.is_empty() {
             let (handshakes, requests): (Vec<_>, Vec<_>) = round.asking.drain(..).unzip();
-            for (handshake, signature) in handshakes.into_iter().zip(lane.sign(requests)) {
+            let signatures = lane.sign(requests);
+            debug_assert_eq!(handshakes.len(), signatures.len(), "each is brought to its end");
+            for (handshake, signature) in handshakes.into_iter().zip(signatures) {
                 SIGNED.set(Some(signature));
                 round.go_on(handshake);
             }

@@ -31,9 +31,11 @@ impl Stack {
     }
 }
 
-/// Work that may [`pause`].
-pub struct Fiber<R> {
-    coroutine: Coroutine<(), (), R>,
+/// Work that may [`pause`]. One that is dropped while it pauses gives up what it has by unwinding, which a program that aborts on
+/// panics cannot: there each has to be brought to its end.
+pub struct Fiber<R: 'static> {
+    /// `None`: it is being dropped, or its stack was taken.
+    coroutine: Option<Coroutine<(), (), R>>,
     place: Rc<Place>,
 }
 
@@ -47,22 +49,31 @@ impl<R: 'static> Fiber<R> {
             let _left = Leave(&own);
             work()
         });
-        Self { coroutine, place }
+        Self { coroutine: Some(coroutine), place }
     }
 
     /// Runs it until it has ended, and gives what came of it, or until it pauses. Not to be called after its end. A panic in it
     /// goes on here.
     pub fn go_on(&mut self) -> Option<R> {
         let _back = Back(RUNNING.replace(Rc::as_ptr(&self.place)));
-        match self.coroutine.resume(()) {
+        match self.coroutine.as_mut()?.resume(()) {
             CoroutineResult::Yield(()) => None,
             CoroutineResult::Return(result) => Some(result),
         }
     }
 
     /// Its stack, after its end.
-    pub fn into_stack(self) -> Option<Stack> {
-        self.coroutine.done().then(|| Stack(self.coroutine.into_stack()))
+    pub fn into_stack(mut self) -> Option<Stack> {
+        let ended = self.coroutine.take_if(|coroutine| coroutine.done())?;
+        Some(Stack(ended.into_stack()))
+    }
+}
+
+impl<R> Drop for Fiber<R> {
+    fn drop(&mut self) {
+        // What is taken back on its stack pauses nothing: the one that runs is another.
+        let _back = Back(RUNNING.replace(ptr::null()));
+        self.coroutine = None;
     }
 }
 
@@ -148,13 +159,22 @@ mod tests {
     #[test]
     fn one_that_is_given_up_takes_back_what_it_had() {
         let kept = Rc::new(());
-        let own = kept.clone();
-        let mut fiber = Fiber::new(Stack::new().unwrap(), move || {
-            pause();
-            drop(own);
+        struct Pauses(Rc<()>);
+        impl Drop for Pauses {
+            fn drop(&mut self) {
+                assert!(!pause() && Rc::strong_count(&self.0) == 2);
+            }
+        }
+        let own = Pauses(kept.clone());
+        let mut outer = Fiber::new(Stack::new().unwrap(), move || {
+            let mut inner = Fiber::new(Stack::new().unwrap(), move || {
+                let _own = own;
+                pause()
+            });
+            assert!(inner.go_on().is_none());
+            drop(inner);
         });
-        assert!(fiber.go_on().is_none());
-        drop(fiber);
+        assert_eq!(outer.go_on(), Some(()));
         assert_eq!(Rc::strong_count(&kept), 1);
     }
 }

@@ -168,6 +168,7 @@ extern "C" fn answer(
 ///
 /// # Safety
 /// `made` is an array of `calloc` with at least so many answers, whose texts are `strdup`'s or null.
+// SAFETY: as it says above.
 unsafe fn give_up(made: *mut Answer, count: usize) {
     for number in 0..count {
         // SAFETY: as the caller says.

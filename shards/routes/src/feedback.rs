@@ -195,7 +195,12 @@ impl Feedback {
         let bound = self.rate(top, now);
         let is_doubling = self.rate.as_ref().is_some_and(|bound| bound.rise == Rise::Doubling);
         if self.run.is_young(now) && (bound.is_none() || is_doubling) {
-            return if self.run.is_refused() { self.begin_anew(reply, now, top) } else { None };
+            return match self.run.answers() {
+                (_, 0..ANSWERS_MIN) => None,
+                (0, _) => Some(self.begin_rest(reply, now)),
+                _ if self.run.is_refused() => self.begin_anew(reply, now, top),
+                _ => None,
+            };
         }
         let from = match bound {
             // It may have risen to more than anybody has asked for.

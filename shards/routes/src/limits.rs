@@ -144,7 +144,7 @@ pub const SPARED_AT_ONCE: usize = 8;
 pub const ANSWERS_MIN: u32 = 10;
 /// A rate is lowered at most to this part of what it was: ten answers just after a rest, or just before, say little of how
 /// much less a site takes, and from far below it is a long way up …
-pub const KEPT_AT_LEAST: f64 = 0.5;
+pub const KEPT_AT_LEAST: f64 = 0.4;
 /// … and at least to this one: what a site takes is then missed by half of the rest on average.
 pub const KEPT_AT_MOST: f64 = 0.85;
 /// A site that takes less than this part rests, too: what was offered until then is beyond what it takes in ten seconds and a fifth

@@ -162,13 +162,17 @@ impl<T: Waiting> Route<T> {
         }
         self.keep_pace(now);
         let connections = self.opening + self.open;
-        let paused = connections > 0 && self.pause.as_ref().is_some_and(|(until, _)| *until > now);
+        let paused = self.pause.as_ref().map(|(until, _)| until.saturating_duration_since(now));
+        let paused = paused.filter(|left| connections > 0 && !left.is_zero());
         // One login shows whether the others are worth trying.
         let unproven = self.site.login.is_some() && self.open == 0 && self.opening > 0;
         let takers = self.opening + self.fresh + self.idle;
         let most = self.feedback.most(self.shape.connections, now).min(self.busy.most(&self.hosts));
-        if paused || unproven || connections >= most || self.ready.len() <= takers {
+        if unproven || connections >= most || self.ready.len() <= takers {
             return Wish::Nothing;
+        }
+        if let Some(left) = paused {
+            return Wish::Later(left);
         }
         match self.start.wait(connections, now) {
             Duration::ZERO => {}

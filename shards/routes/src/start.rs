@@ -87,6 +87,11 @@ impl Run {
         u64::from(self.refused) * START_REFUSED >= u64::from(self.taken) + u64::from(self.refused)
     }
 
+    /// How many were taken, and how many answered at all.
+    pub(crate) fn answers(&self) -> (u32, u32) {
+        (self.taken, self.taken.saturating_add(self.refused))
+    }
+
     /// As many a second as were tried.
     pub(crate) fn tried(&self, now: Instant) -> f64 {
         let time = self.lasts(now).max(Duration::from_secs(1));

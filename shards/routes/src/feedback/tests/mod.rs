@@ -347,3 +347,27 @@ fn a_suspended_route_is_not_forgotten_with_those_that_have_no_work() {
     assert!(matches!(refused, Err((9, Refused::Suspended(_)))), "{refused:?}");
     assert!(routes.totals().routes <= IDLE_ROUTES_MAX + 1);
 }
+
+#[test]
+fn one_refusal_among_few_is_chance_however_many_there_were_before_a_gap() {
+    let (mut feedback, start) = (Feedback::default(), Instant::now());
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    (0..40).for_each(|n| feedback.taken(at(15 * n), at(15 * n)));
+    feedback.taken(at(1000), at(1000));
+    assert_eq!(feedback.refused(SLOW, at(1000), at(1000), None), None);
+    (0..7).for_each(|_| feedback.taken(at(1000), at(1000)));
+    assert!(matches!(feedback.refused(SLOW, at(1000), at(1000), None), Some(Change::Rate { .. })), "two of ten are not");
+}
+
+#[test]
+fn a_site_that_takes_none_of_ten_after_its_first_estimate_rests() {
+    let (mut feedback, start) = (Feedback::default(), Instant::now());
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    (0..8).for_each(|_| feedback.taken(at(1), at(2)));
+    assert_eq!(feedback.refused(SLOW, at(1), at(2), None), None);
+    assert!(matches!(feedback.refused(SLOW, at(1), at(2), None), Some(Change::Rate { .. })));
+    // What was under way is taken; then nothing more is.
+    (0..3).for_each(|_| feedback.taken(at(1), at(3)));
+    let changes: Vec<_> = (0..10).filter_map(|_| feedback.refused(SLOW, at(7), at(7), None)).collect();
+    assert!(matches!(changes[..], [Change::Rest(_)]), "{changes:?}");
+}
