@@ -73,6 +73,8 @@ pub const TLSRPT_DOMAINS: usize = 10_000;
 pub const TLSRPT_FAILURES: usize = 100;
 /// How long a report waits for the DNS to say who wants it, in days.
 pub const TLSRPT_DAYS_WAITING: u64 = 2;
+/// When it is tried again to leave reports to be sent, after an error of the disk or the directory.
+pub const TLSRPT_SEND_AGAIN: Duration = Duration::from_secs(3600);
 /// How long reports stay where they were written.
 pub const TLSRPT_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// How often it is looked whether a day is over, and what was counted is written down.
@@ -184,7 +186,7 @@ pub const SIGNATURE: Duration = Duration::from_secs(5);
 /// once. Beyond it little is gained.
 pub const HANDSHAKES_TOGETHER: usize = 16;
 /// While there is mail: what comes back at once keeps it waiting.
-pub const HANDSHAKES_TOGETHER_BESIDE_MAIL: usize = 6;
+pub const HANDSHAKES_TOGETHER_BESIDE_MAIL: usize = 2;
 /// So long after a message there is mail.
 pub const MAIL_IS_THERE: Duration = Duration::from_secs(1);
 /// How often that is looked at, at most.

@@ -21,7 +21,7 @@ use crate::exit::{Code, Failure};
 use crate::ipc::codec::Channel;
 use crate::ipc::control::{Answer, Request};
 use crate::reading::{Reading, look};
-use crate::supervisor::delivery::{FOR_FORWARDS, Lane};
+use crate::supervisor::delivery::{FOR_FORWARDS, Lane, Trust};
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -170,7 +170,7 @@ impl World<'_> {
     /// Processes that become a user to read his files, as those of the server do.
     fn helpers(&mut self) -> Result<&Errands, Failure> {
         if self.helpers.is_none() {
-            let lane = || Lane::start(FOR_FORWARDS).map(|(_, end)| Channel::of(end));
+            let lane = || Lane::start(FOR_FORWARDS, Trust::default()).map(|(_, end)| Channel::of(end));
             self.helpers = Some(Errands::start(lane()?, lane()?)?);
         }
         Ok(self.helpers.as_ref().expect("made above"))

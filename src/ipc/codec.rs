@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use ringpost_io::sys;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::limits::{LETTER_BYTES, TEXT_BYTES};
 
@@ -72,6 +73,21 @@ impl Channel {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "letter too long"));
         }
         sys::send(&self.0, &bytes, descriptor.as_slice())
+    }
+
+    /// Sends a letter with a secret in it, of which nothing is left behind here but what the caller has.
+    pub fn send_secret<T: Serialize>(&self, letter: &T) -> io::Result<()> {
+        // Room for all of it at once: what grows leaves its beginnings behind.
+        let mut room = Zeroizing::new(vec![0; LETTER_BYTES]);
+        let bytes = postcard::to_slice(letter, &mut room).map_err(io::Error::other)?;
+        sys::send(&self.0, bytes, &[])
+    }
+
+    /// The next letter, which has a secret in it: nothing is left behind here but what the caller gets.
+    pub fn receive_secret<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        let letter = self.receive();
+        ROOM.with_borrow_mut(Zeroize::zeroize);
+        Ok(letter?.map(|(letter, _)| letter))
     }
 
     /// The next letter and the descriptor that came with it; `None` when the peer has ended.
@@ -154,5 +170,31 @@ mod tests {
         assert!(ours.send(&vec![0_u8; LETTER_BYTES + 1]).is_err());
         let text = cut("ä".repeat(TEXT_BYTES));
         assert!(text.len() < LETTER_BYTES && text.ends_with("ä…"));
+    }
+
+    #[test]
+    fn nothing_of_a_secret_is_left_behind() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let theirs = Channel(theirs);
+        let left = || {
+            ROOM.with_borrow_mut(|room| {
+                // What was there and is not counted any more.
+                room.resize(LETTER_BYTES, 0);
+                room.windows(6).any(|bytes| bytes == b"s3cret")
+            })
+        };
+        ours.send(&"s3cret").unwrap();
+        theirs.receive::<String>().unwrap();
+        assert!(left());
+        ours.send_secret(&"s3cret").unwrap();
+        assert_eq!(theirs.receive_secret::<String>().unwrap().unwrap(), "s3cret");
+        assert!(!left());
+        assert!(ours.send_secret(&"x".repeat(LETTER_BYTES)).is_err());
+        // Also where it makes no sense.
+        ours.send(&"s3cret").unwrap();
+        assert!(theirs.receive_secret::<(String, u64)>().is_err());
+        assert!(!left());
+        drop(ours);
+        assert!(theirs.receive_secret::<String>().unwrap().is_none());
     }
 }

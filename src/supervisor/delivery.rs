@@ -9,6 +9,7 @@ mod errand;
 mod maildir;
 mod mbox;
 mod refusal;
+mod trust;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use ringpost_shard::{Forwarding, How};
 use rustix::event::{PollFd, PollFlags, poll};
 
 pub use self::errand::run;
+pub use self::trust::Trust;
 use super::programs::timespec;
 use crate::ipc::codec::Channel;
 use crate::ipc::supervisor::{Answer, Errand, Report, Work};
@@ -78,18 +80,18 @@ pub const FOR_FORWARDS: Bounds = Bounds { at_once: FORWARDS, per_user: FORWARDS 
 pub struct Lane(JoinHandle<()>);
 
 impl Lane {
-    /// Starts one; the engine's end of its channel.
+    /// Starts one that does what may be done; the engine's end of its channel.
     ///
     /// # Errors
     /// Out of descriptors or threads.
-    pub fn start(bounds: impl Into<Bounded>) -> io::Result<(Self, OwnedFd)> {
-        Self::start_with(bounds.into(), Box::new(start_helper))
+    pub fn start(bounds: impl Into<Bounded>, trust: Trust) -> io::Result<(Self, OwnedFd)> {
+        Self::start_with(bounds.into(), trust, Box::new(start_helper))
     }
 
-    fn start_with(bounds: Bounded, start: Box<StartHelper>) -> io::Result<(Self, OwnedFd)> {
+    fn start_with(bounds: Bounded, trust: Trust, start: Box<StartHelper>) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = Channel::pair()?;
-        let errands =
-            Errands { engine: ours, open: true, waiting: VecDeque::new(), running: Vec::new(), bounds, start };
+        let (waiting, running) = (VecDeque::new(), Vec::new());
+        let errands = Errands { engine: ours, open: true, waiting, running, bounds, trust, start };
         let thread = std::thread::Builder::new().name("errands".into()).spawn(move || errands.run())?;
         Ok((Self(thread), theirs))
     }
@@ -124,6 +126,7 @@ struct Errands {
     waiting: VecDeque<(Errand, Option<OwnedFd>)>,
     running: Vec<Helper>,
     bounds: Bounded,
+    trust: Trust,
     start: Box<StartHelper>,
 }
 
@@ -175,7 +178,10 @@ impl Errands {
     /// The engine says something, or is gone.
     fn take(&mut self) {
         match self.engine.receive::<Errand>() {
-            Ok(Some(errand)) => self.waiting.push_back(errand),
+            Ok(Some((errand, text))) => match self.trust.refusal(&errand.work) {
+                Some(why) => self.tell(&errand, errand.work.failed(why), None),
+                None => self.waiting.push_back((errand, text)),
+            },
             gone => {
                 if let Err(error) = gone {
                     eprintln!("ringpost: errands: the engine makes no sense: {error}");

@@ -35,7 +35,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
 use self::custody::Custody;
-use self::delivery::{Bounded, Bounds, Lane};
+use self::delivery::{Bounded, Bounds, Lane, Trust};
 use self::pickup::Pickup;
 use self::shelf::Shelf;
 use self::sockets::Sockets;
@@ -314,7 +314,8 @@ impl Supervisor {
         self.lanes.retain(|lane| !lane.has_ended());
         let forwards = delivery::FOR_FORWARDS.into();
         for (purpose, bounds) in [(Purpose::Deliveries, self.deliveries.clone()), (Purpose::Forwards, forwards)] {
-            let (lane, end) = Lane::start(bounds)?;
+            let trust = Trust::new(self.config.mail_spool(), self.owners.keyholder());
+            let (lane, end) = Lane::start(bounds, trust)?;
             self.engine.give(purpose, end.as_fd());
             self.lanes.push(lane);
         }

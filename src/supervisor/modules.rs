@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use ringpost_io::sys::{self, Pam};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -57,12 +58,15 @@ fn put(question: &Question) -> io::Result<Found> {
     let mut child = Command::new("/proc/self/exe");
     child.arg0(name).arg("logon").stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
     let mut child = child.spawn()?;
-    let answer = ours.send(question).and_then(|()| ours.receive::<Found>());
-    if answer.is_err() {
-        // It may have ended by itself.
-        let _ = child.kill();
-    }
+    let answer = ours.send_secret(question).and_then(|()| ours.receive::<Found>());
+    // Whatever it has answered: a module may hang in its end, or have started others that do. Before it is buried, so that the
+    // number is still theirs. They may have ended by themselves.
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let _ = child.wait();
+    let answer = answer.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(error.kind(), "no answer within its time"),
+        _ => error,
+    });
     match answer? {
         Some((found, _)) => Ok(found),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process has ended without an answer")),
@@ -75,9 +79,7 @@ fn put(question: &Question) -> io::Result<Found> {
 /// There is nobody who wants to know it.
 pub fn run(channel: &Channel) -> io::Result<()> {
     sys::hide_memory()?;
-    let Some((Question { parent, services, user, password }, _)) = channel.receive::<Question>()? else {
-        return Ok(());
-    };
+    let Some(Question { parent, services, user, password }) = channel.receive_secret()? else { return Ok(()) };
     sys::die_with_parent(parent)?;
     let password = Zeroizing::new(password);
     channel.send(&match sys::pam(SERVICE, services.as_deref(), &user, &password) {

@@ -27,7 +27,7 @@ pub fn start(root: Option<&Path>) -> io::Result<OwnedFd> {
 }
 
 fn answer(channel: &Channel, root: Option<PathBuf>) {
-    while let Ok(Some((SystemLogin { number, user, password }, _))) = channel.receive::<SystemLogin>() {
+    while let Ok(Some(SystemLogin { number, user, password })) = channel.receive_secret() {
         let password = Zeroizing::new(password);
         let found = source::ask(root.as_deref(), &user, &password);
         if channel.send(&SystemVerdict { number, found }).is_err() {

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -190,8 +190,15 @@ fn bind_local(path: &Path) -> Result<OwnedFd, Failure> {
     bound.map_err(|error| socket_refused("local", path, &error))
 }
 
-/// Removes what a dead server has left.
+/// Removes what a dead server has left, or, where the engine's user may make files, somebody of that user's. A directory,
+/// which no server makes, is for a person to look into.
 pub(super) fn remove_dead(path: &Path) -> io::Result<()> {
+    if let Ok(about) = fs::symlink_metadata(path)
+        && about.is_dir()
+    {
+        let why = format!("there is a directory of that name, which belongs to user {}", about.uid());
+        return Err(io::Error::new(ErrorKind::IsADirectory, why));
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -202,8 +209,16 @@ pub(super) fn remove_dead(path: &Path) -> io::Result<()> {
 pub(super) fn socket_refused(which: &str, path: &Path, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
         // sun_path has 108 bytes; unix(7).
-        ErrorKind::InvalidInput => "\n  its path is too long for a socket (108 bytes): choose a shorter --state DIR",
-        _ => "",
+        ErrorKind::InvalidInput => {
+            "\n  its path is too long for a socket (108 bytes): choose a shorter --state DIR".to_owned()
+        }
+        ErrorKind::IsADirectory => format!(
+            "\n  no server makes one: end what that user still runs, remove it with `rm -r {}`, and start again",
+            path.display()
+        ),
+        // Somebody was faster than we between the two.
+        ErrorKind::AddrInUse => "\n  somebody else makes it at the same time: end what still runs there".to_owned(),
+        _ => String::new(),
     };
     Failure::new(Code::CannotCreate, format!("cannot make the {which} socket {}: {error}{remedy}", path.display()))
 }
@@ -246,6 +261,8 @@ fn refused(address: SocketAddr, error: &io::Error, plan: &Plan, option: &str) ->
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -265,6 +282,17 @@ mod tests {
         drop(bind_local(&path).unwrap());
         assert!(path.exists());
         bind_local(&path).unwrap();
+        // What else somebody may have put there goes, and what a link leads to stays.
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "private").unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink(&outside, &path).unwrap();
+        bind_local(&path).unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"private");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir_all(path.join("inner")).unwrap();
+        let said = bind_local(&path).unwrap_err().text;
+        assert!(said.contains("a directory of that name") && said.contains("rm -r"), "{said}");
         let long = dir.path().join("x".repeat(120));
         assert!(bind_local(&long).unwrap_err().text.contains("too long"));
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -50,7 +50,12 @@ fn users(dir: &Path, engine: bool, keyholder: bool) {
 }
 
 fn setup(rules: &str, sink: &Sink) -> Setup {
-    let setup = Setup::new(rules.replace("@SINK@", &sink.address.to_string())).with_users(&["gilles"]);
+    setup_to(rules, &sink.address.to_string())
+}
+
+/// Relaying to this host.
+fn setup_to(rules: &str, host: &str) -> Setup {
+    let setup = Setup::new(rules.replace("@SINK@", host)).with_users(&["gilles"]);
     users(setup.dir(), true, true);
     // As it is on a system: nobody but root makes directories there.
     mode(&setup.open("root/var"), 0o755);
@@ -273,6 +278,36 @@ fn s140_a_state_directory_that_cannot_be_shared_is_refused_with_the_reason() {
     chown(&server.state, Some(0), None).expect("we are root");
     server.start();
     are_apart(&server);
+}
+
+#[test]
+fn s140_tls_reports_are_sent_by_the_drop() {
+    if !only_root() {
+        return;
+    }
+    let zone = "_smtp._tls.wants.example TXT \"v=TLSRPTv1; rua=mailto:tls@reports.example\"\n";
+    let (setup, port) = setup_to(RULES, "127.5.0.90").zone(zone);
+    let sink = Sink::open_at(([127, 5, 0, 90], port).into());
+    let mut server = setup.prepare();
+    // What an engine of root's has counted.
+    let day = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs() / 86_400;
+    let counts = r#"[{"policy": "sts", "good": 1, "failed": 0, "failures": []}]"#;
+    let counted = format!(r#"{{"today": {{"number": {day}, "domains": {{"wants.example": {counts}}}}}, "over": []}}"#);
+    let place = server.state.join("tlsrpt");
+    fs::create_dir_all(&place).expect("made");
+    fs::write(place.join("current.json"), counted).expect("written");
+    server.start();
+    are_apart(&server);
+    let said = server.tell(&["tls-report", "--end-day"]);
+    assert!(said.contains("1 report is written"), "{said}");
+    // It is looked there now and then, and at the start.
+    server.stop();
+    server.start();
+    let mail = sink.wait_for(1, SOON).remove(0);
+    assert_eq!(mail.to, ["tls@reports.example"]);
+    assert!(mail.from.starts_with("postmaster@"), "{}", mail.from);
+    let printed = server.printed();
+    assert!(!printed.contains("the TLS report"), "{printed}");
 }
 
 #[test]

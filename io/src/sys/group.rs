@@ -38,6 +38,24 @@ pub fn group_below(root: &Path, name: &str) -> io::Result<Option<u32>> {
     Ok(text.lines().find_map(number))
 }
 
+/// The names that `etc/group` below a directory has for a number.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn group_names_below(root: &Path, gid: u32) -> io::Result<Vec<String>> {
+    let path = root.join("etc/group");
+    // One name that is not UTF-8 hides no other.
+    let text =
+        std::fs::read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let text = String::from_utf8_lossy(&text);
+    let of_number = text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(gid)).then(|| name.to_owned())
+    });
+    Ok(of_number.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +72,9 @@ mod tests {
         std::fs::write(dir.path().join("etc/group"), "root:x:0:\nstaff:x:50:a,b\nbroken:x:y:\n").unwrap();
         assert_eq!(group_below(dir.path(), "staff").unwrap(), Some(50));
         assert_eq!(group_below(dir.path(), "broken").unwrap(), None);
+        std::fs::write(dir.path().join("etc/group"), b"staff:x:50:a\n\xff:x:51:\nbroken:x:y:\nother:x:50:\n").unwrap();
+        assert_eq!(group_names_below(dir.path(), 50).unwrap(), ["staff", "other"]);
+        assert!(group_names_below(dir.path(), 7).unwrap().is_empty());
+        assert!(group_names_below(&dir.path().join("nowhere"), 7).is_err());
     }
 }

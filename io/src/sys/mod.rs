@@ -19,7 +19,7 @@ mod user;
 pub use calls::{Calls, keep_calls};
 pub use descriptors::{keep_descriptors, packet_pair, receive, send};
 pub use fiber::{Fiber, Stack, pause};
-pub use group::{group, group_below};
+pub use group::{group, group_below, group_names_below};
 pub use identity::{die_with_parent, hide_memory, ignore_broken_pipes, no_new_privileges};
 pub use lock::{Lock, LockError};
 #[cfg(feature = "pam")]

@@ -283,12 +283,8 @@ impl<T: Waiting> Routes<T> {
         }
         self.connections -= 1;
         route.fail(attempt, now, reason);
-        if route.open > 0 {
-            // The site takes no more connections for now, but those that it has go on, and after a pause there may be more.
-            self.want(id.0, now);
-            return Vec::new();
-        }
-        if route.opening > 0 {
+        if route.open + route.opening > 0 {
+            // The site takes no more for now, but those that it has go on, and after a pause there may be more.
             self.want(id.0, now);
             return Vec::new();
         }
@@ -655,23 +651,6 @@ mod tests {
         push(&mut routes, "single", 1);
         let opened: Vec<String> = (0..3).map(|_| routes.open_next(now).expect("wanted").1.name).collect();
         assert_eq!(opened, ["crowd", "single", "crowd"]);
-    }
-
-    #[test]
-    fn a_connection_that_fails_does_not_keep_a_route_small() {
-        let mut now = Instant::now();
-        let mut routes = Routes::new(Limits::default());
-        let id = shaped(&mut routes, "a", 200, Shape::default(), now);
-        let begun = std::iter::from_fn(|| routes.open_next(now)).count();
-        assert!(begun > 1);
-        assert!(routes.attempted(id, Attempt::Failed, now, "refused").is_empty());
-        for _ in 1..begun {
-            assert!(routes.attempted(id, Attempt::Connected, now, "").is_empty());
-        }
-        assert!(routes.open_next(now).is_none(), "the site has a pause");
-        // Nothing happens at the route meanwhile, but its time comes.
-        now = routes.opens_at().expect("it is looked at again");
-        assert!(routes.open_next(now).is_some());
     }
 
     #[test]

@@ -275,6 +275,115 @@ proptest! {
     }
 }
 
+/// What is done to a reply of the genuine dialogue.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Another code.
+    Code(u16),
+    /// Its text, before it is coded, has another byte there, or ends there, or has this in there.
+    Byte(prop::sample::Index, char),
+    Cut(prop::sample::Index),
+    Insert(prop::sample::Index, String),
+    /// Its text as it goes over the wire, likewise.
+    CodedByte(prop::sample::Index, char),
+    CodedCut(prop::sample::Index),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let index = any::<prop::sample::Index>;
+    let sign = || prop::sample::select("=,+/Aarsvim0 \0é".chars().collect::<Vec<_>>());
+    prop_oneof![
+        prop::sample::select(vec![235u16, 250, 334, 421, 454, 535]).prop_map(Change::Code),
+        (index(), sign()).prop_map(|(at, sign)| Change::Byte(at, sign)),
+        index().prop_map(Change::Cut),
+        (index(), "[a-z]?=?.{0,8},?").prop_map(|(at, text)| Change::Insert(at, text)),
+        (index(), sign()).prop_map(|(at, sign)| Change::CodedByte(at, sign)),
+        index().prop_map(Change::CodedCut),
+    ]
+}
+
+/// With this sign in place of the one there, or the end there.
+fn at(text: &str, index: &prop::sample::Index, sign: Option<char>) -> String {
+    let mut signs: Vec<char> = text.chars().collect();
+    match (signs.is_empty(), sign) {
+        (true, sign) => return sign.into_iter().collect(),
+        (false, Some(sign)) => *index.get_mut(&mut signs) = sign,
+        (false, None) => signs.truncate(index.index(signs.len())),
+    }
+    signs.into_iter().collect()
+}
+
+/// A reply, and what its text means.
+fn reply(code: u16, text: &str, change: Option<&Change>) -> (String, String) {
+    let (mut code, mut text) = (code, text.to_owned());
+    match change {
+        Some(Change::Code(other)) => code = *other,
+        Some(Change::Byte(place, sign)) => text = at(&text, place, Some(*sign)),
+        Some(Change::Cut(place)) => text = at(&text, place, None),
+        Some(Change::Insert(place, more)) => {
+            let place = text.char_indices().nth(place.index(text.len() + 1)).map_or(text.len(), |(place, _)| place);
+            text.insert_str(place, more);
+        }
+        Some(Change::CodedByte(..) | Change::CodedCut(_)) | None => {}
+    }
+    let mut wire = coded(&text);
+    match change {
+        Some(Change::CodedByte(place, sign)) => wire = at(&wire, place, Some(*sign)),
+        Some(Change::CodedCut(place)) => wire = at(&wire, place, None),
+        _ => {}
+    }
+    let means = STANDARD.decode(&wire).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    (format!("{code} {wire}\r\n"), means)
+}
+
+/// Plays the dialogue with one reply changed: whether we were let in, and whether the server had proven that it may.
+fn play(changed: Option<(usize, Change)>) -> (bool, bool) {
+    let mut client = proving("SCRAM-SHA-256", None);
+    client.said();
+    let (mut answered, mut proven) = (false, false);
+    let signature = format!("v={SIGNATURE}");
+    for (turn, (code, text)) in [(334, CHALLENGE), (334, &*signature), (235, "welcome")].into_iter().enumerate() {
+        let change = changed.as_ref().filter(|(at, _)| *at == turn).map(|(_, change)| change);
+        let (line, means) = reply(code, text, change);
+        let event = client.hears(&line);
+        let is_signature = means.strip_prefix(&signature).is_some_and(|rest| rest.is_empty() || rest.starts_with(','));
+        proven |= answered && is_signature;
+        match event {
+            Event::Challenged => {
+                assert!(!answered, "{line:?}");
+                client.session.take_challenge();
+                client.session.on_signed(&Signed { proof: bytes(PROOF), server: bytes(SIGNATURE) }, &mut client.out);
+                answered = true;
+                assert!(client.said().ends_with("\r\n"));
+            }
+            Event::NeedInput if !client.session.is_closing() => assert!(["", "\r\n"].contains(&&*client.said())),
+            Event::Ready => return (true, proven),
+            // Refused, or given up: nothing more is said.
+            _ => {
+                assert_eq!(client.said(), "", "{line:?}");
+                break;
+            }
+        }
+    }
+    (false, proven)
+}
+
+#[test]
+fn s63_the_dialogue_that_is_changed_below_is_a_good_one() {
+    assert_eq!(play(None), (true, true));
+    let last = |change| play(Some((2, change)));
+    assert_eq!((last(Change::Code(454)), last(Change::Code(250)).0), ((false, true), false));
+}
+
+proptest! {
+    /// As above, but of a server that knows what it is about: each of its replies with one thing wrong.
+    #[test]
+    fn a_dialogue_with_one_wrong_reply_lets_nobody_in_who_has_not_proven_it(turn in 0usize..3, change in change()) {
+        let (ready, proven) = play(Some((turn, change)));
+        prop_assert!(proven || !ready);
+    }
+}
+
 #[test]
 fn nothing_prints_what_scram_knows() {
     let mut client = proving("SCRAM-SHA-256", None);

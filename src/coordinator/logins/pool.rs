@@ -92,7 +92,7 @@ impl System {
         let lane = self.lane.as_ref().ok_or("there is no way to the system's users")?;
         let gone = |error: io::Error| format!("the supervisor does not answer: {error}");
         let mut letter = SystemLogin { number: self.number, user, password: password.to_owned() };
-        let sent = lane.send(&letter);
+        let sent = lane.send_secret(&letter);
         letter.password.zeroize();
         sent.map_err(gone)?;
         loop {

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringpost_shard::PolicyKind;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turn, Notify};
 use tokio::task::JoinSet;
 
 use self::post::{Fate, Posts};
@@ -27,7 +27,9 @@ use super::dns::{Names, Texts, texts};
 use super::https::Web;
 use super::network::Say;
 use crate::durable;
-use crate::limits::{TLSRPT_DAYS_WAITING, TLSRPT_DOMAINS, TLSRPT_FAILURES, TLSRPT_KEPT, TLSRPT_LOOK, TLSRPT_SPREAD};
+use crate::limits::{
+    TLSRPT_DAYS_WAITING, TLSRPT_DOMAINS, TLSRPT_FAILURES, TLSRPT_KEPT, TLSRPT_LOOK, TLSRPT_SEND_AGAIN, TLSRPT_SPREAD,
+};
 
 const DAY: u64 = 86_400;
 
@@ -36,6 +38,8 @@ pub struct Reports {
     days: Mutex<Days>,
     dir: PathBuf,
     hostname: String,
+    /// Whose turn it is to tell a domain: nobody is told twice.
+    telling: Turn<()>,
     /// There is something new to be posted.
     posts_came: Notify,
     say: Say,
@@ -72,6 +76,9 @@ struct Day {
     /// Since 1970.
     number: u64,
     domains: BTreeMap<String, Vec<Counts>>,
+    /// When what could not be sent of it is tried again, in seconds since 1970.
+    #[serde(default)]
+    again: u64,
 }
 
 /// Sessions with one domain that were held to one kind of policy.
@@ -110,6 +117,10 @@ pub struct OfDomain {
 }
 
 impl Day {
+    fn has(&self, number: u64, domain: &str, policies: &[Counts]) -> bool {
+        self.number == number && self.domains.get(domain).is_some_and(|counted| counted == policies)
+    }
+
     fn note(&mut self, session: &Session<'_>) {
         if !self.domains.contains_key(session.domain) && self.domains.len() >= TLSRPT_DOMAINS {
             return;
@@ -152,8 +163,8 @@ impl Reports {
         let read = fs::read(dir.join(CURRENT)).ok();
         let mut days: Days = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         days.turn(today());
-        let (hostname, posts_came) = (hostname.to_owned(), Notify::new());
-        Self { days: Mutex::new(days), dir, hostname, posts_came, say }
+        let (hostname, telling, posts_came) = (hostname.to_owned(), Turn::new(()), Notify::new());
+        Self { days: Mutex::new(days), dir, hostname, telling, posts_came, say }
     }
 
     /// Counts a session.
@@ -177,6 +188,7 @@ impl Reports {
             let number = days.today.number;
             let day = std::mem::replace(&mut days.today, Day { number, ..Day::default() });
             days.over.push(day);
+            days.over.iter_mut().for_each(|day| day.again = 0);
         }
         let told = self.tell(names, Duration::ZERO).await;
         self.keep();
@@ -256,28 +268,36 @@ impl Reports {
     }
 
     /// Reports of the days that are over, to those domains that want one; how many. What is posted is so within that time.
+    /// What was counted of a domain stays in [`Days`] until it is over with it: whatever ends us meanwhile, it is told later.
     async fn tell(&self, names: &Names, spread: Duration) -> usize {
-        let over = std::mem::take(&mut self.days.lock().expect("nobody panics with it").over);
-        let (mut told, mut later) = (0, Vec::new());
-        for day in over {
-            let mut left = Day { number: day.number, ..Day::default() };
-            for (domain, policies) in day.domains {
-                match texts(names, &format!("_smtp._tls.{domain}")).await {
-                    Texts::Found(texts) => {
-                        if let Some(wanted) = report::wanted(&texts) {
-                            self.report(day.number, &domain, &policies, &wanted, spread);
-                            told += 1;
-                        }
-                    }
-                    Texts::None => {}
-                    Texts::Failed => drop(left.domains.insert(domain, policies)),
+        let over = self.days.lock().expect("nobody panics with it").over.clone();
+        let mut told = 0;
+        for day in over.iter().filter(|day| day.again <= unix()) {
+            let is_late = today().saturating_sub(day.number) > TLSRPT_DAYS_WAITING;
+            for (domain, policies) in &day.domains {
+                let _turn = self.telling.lock().await;
+                if !self.days.lock().expect("nobody panics with it").waits(day.number, domain, policies) {
+                    continue;
                 }
-            }
-            if !left.domains.is_empty() && today().saturating_sub(left.number) <= TLSRPT_DAYS_WAITING {
-                later.push(left);
+                let wanted = match texts(names, &format!("_smtp._tls.{domain}")).await {
+                    Texts::Found(texts) => report::wanted(&texts),
+                    Texts::Failed if !is_late => continue,
+                    Texts::None | Texts::Failed => None,
+                };
+                let sent = wanted.map(|wanted| self.report(day.number, domain, policies, &wanted, spread)).transpose();
+                let mut days = self.days.lock().expect("nobody panics with it");
+                match sent {
+                    Ok(sent) => told += usize::from(sent.is_some()),
+                    Err(why) if is_late => (self.say)(&format_args!("the TLS report to {domain} is given up: {why}")),
+                    Err(why) => {
+                        days.put_off(day.number, unix() + TLSRPT_SEND_AGAIN.as_secs());
+                        (self.say)(&format_args!("the TLS report to {domain} and others are sent later: {why}"));
+                        break;
+                    }
+                }
+                days.told(day.number, domain, policies);
             }
         }
-        self.days.lock().expect("nobody panics with it").over.extend(later);
         if told > 0 {
             self.posts_came.notify_one();
             self.forget_old();
@@ -285,20 +305,28 @@ impl Reports {
         told
     }
 
-    fn report(&self, day: u64, domain: &str, policies: &[Counts], wanted: &[String], spread: Duration) {
+    /// # Errors
+    /// It could not be left to be sent, and why.
+    fn report(
+        &self,
+        day: u64,
+        domain: &str,
+        policies: &[Counts],
+        wanted: &[String],
+        spread: Duration,
+    ) -> Result<(), String> {
         let report = Report { hostname: &self.hostname, domain, day, policies };
         let (name, packed) = (report.file_name(), report.packed());
-        if let Err(error) = self.write(&name, &packed) {
-            return (self.say)(&format_args!("{}: a TLS report is not kept: {error}", self.dir.display()));
+        self.write(&name, &packed).map_err(|error| format!("{}: {error}", self.dir.display()))?;
+        if let Some(state) = self.dir.parent() {
+            send::send(state, &report, &name, &packed, wanted)
+                .map_err(|error| format!("it cannot be left in {}: {error}", state.display()))?;
         }
         let due = unix() + random() % (spread.as_secs() + 1);
         if !self.days.lock().expect("nobody panics with it").posts.add(domain, &name, wanted, due) {
             (self.say)(&format_args!("the TLS report to {domain} is not posted: too many wait for that"));
         }
-        let Some(state) = self.dir.parent() else { return };
-        if let Err(error) = send::send(state, &report, &name, &packed, wanted) {
-            (self.say)(&format_args!("the TLS report to {domain} is not sent: {error}"));
-        }
+        Ok(())
     }
 
     fn forget_old(&self) {
@@ -325,6 +353,24 @@ impl Days {
             self.over.push(day);
         }
     }
+
+    /// Whether this is still to be told. A day that was ended by hand is there twice.
+    fn waits(&self, number: u64, domain: &str, policies: &[Counts]) -> bool {
+        self.over.iter().any(|day| day.has(number, domain, policies))
+    }
+
+    /// It is over with this.
+    fn told(&mut self, number: u64, domain: &str, policies: &[Counts]) {
+        if let Some(day) = self.over.iter_mut().find(|day| day.has(number, domain, policies)) {
+            day.domains.remove(domain);
+        }
+        self.over.retain(|day| !day.domains.is_empty());
+    }
+
+    /// What is left of that day has time until then.
+    fn put_off(&mut self, number: u64, again: u64) {
+        self.over.iter_mut().filter(|day| day.number == number).for_each(|day| day.again = again);
+    }
 }
 
 fn today() -> u64 {
@@ -344,6 +390,7 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::zone::Zone;
     use super::*;
 
     fn session<'a>(domain: &'a str, host: &'a str, failure: Option<&'a str>) -> Session<'a> {
@@ -382,5 +429,63 @@ mod tests {
         days.turn(8);
         days.turn(9);
         assert_eq!((days.today.number, days.over.len(), days.over[0].number), (9, 1, 7));
+    }
+
+    /// A zone in which `wants.example` wants a report by mail, and nobody can say of `silent.example`.
+    fn names() -> Names {
+        let zone =
+            "_smtp._tls.wants.example TXT \"v=TLSRPTv1; rua=mailto:a@b.example\"\n_smtp._tls.silent.example SERVFAIL\n";
+        Names::Zone(Zone::parse(zone).unwrap())
+    }
+
+    /// Counts what has happened yesterday with these domains.
+    fn yesterday(reports: &Reports, domains: &[&str]) {
+        let mut days = reports.days.lock().unwrap();
+        days.today.number -= 1;
+        domains.iter().for_each(|domain| days.today.note(&session(domain, "mx", None)));
+        days.turn(today());
+    }
+
+    fn waiting(reports: &Reports) -> Vec<String> {
+        let days = reports.days.lock().unwrap();
+        days.over.iter().flat_map(|day| day.domains.keys().cloned()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_told_yet_outlives_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let reports = Arc::new(Reports::new(dir.path(), "host.example", Arc::new(|_| {})));
+        yesterday(&reports, &["other.example", "silent.example", "wants.example"]);
+        // While somebody is being told, what was counted is written down, as often as a report is posted.
+        let turn = reports.telling.lock().await;
+        let (telling, names) = (reports.clone(), names());
+        let told = tokio::spawn(async move { telling.tell(&names, Duration::ZERO).await });
+        tokio::task::yield_now().await;
+        reports.keep();
+        let again = Reports::new(dir.path(), "host.example", Arc::new(|_| {}));
+        assert_eq!(waiting(&again), ["other.example", "silent.example", "wants.example"]);
+        drop(turn);
+        assert_eq!((told.await.unwrap(), waiting(&reports)), (1, vec!["silent.example".to_owned()]));
+        assert!(crate::sendmail::spool::waits(dir.path()));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_sent_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let lines = said.clone();
+        let say: Say = Arc::new(move |line| lines.lock().unwrap().push(line.to_string()));
+        let reports = Reports::new(dir.path(), "host.example", say);
+        yesterday(&reports, &["wants.example"]);
+        // In the place of the spool there is a file.
+        fs::write(dir.path().join("spool"), "").unwrap();
+        for _ in 0..2 {
+            assert_eq!((reports.tell(&names(), Duration::ZERO).await, waiting(&reports).len()), (0, 1));
+        }
+        let said = said.lock().unwrap().clone();
+        assert!(said.len() == 1 && said[0].contains("sent later"), "{said:?}");
+        fs::remove_file(dir.path().join("spool")).unwrap();
+        reports.days.lock().unwrap().over[0].again = unix();
+        assert_eq!((reports.tell(&names(), Duration::ZERO).await, waiting(&reports).len()), (1, 0));
     }
 }

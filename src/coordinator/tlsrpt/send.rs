@@ -1,14 +1,15 @@
-//! A report as a message (RFC 8460 §5.3): left in the spool, like mail of any program of this machine.
+//! A report as a message (RFC 8460 §5.3): left in the spool, like mail of any program of this machine. An engine that is a
+//! user of its own may not write there, and leaves it where users do.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::report::Report;
 use crate::limits::TLSRPT_PLACES;
 use crate::sendmail::message::Message;
-use crate::sendmail::spool;
 use crate::sendmail::submission::Submission;
+use crate::sendmail::{drop, spool};
 
 /// Characters of a line of base64 (RFC 2045 §6.8).
 const LINE: usize = 76;
@@ -16,7 +17,7 @@ const LINE: usize = 76;
 /// Sends a report to those of the places that take mail.
 ///
 /// # Errors
-/// The spool cannot be written.
+/// Neither the spool nor the drop directory can be written.
 pub fn send(state: &Path, report: &Report<'_>, name: &str, packed: &[u8], places: &[String]) -> io::Result<()> {
     let mailboxes = places.iter().filter_map(|place| place.strip_prefix("mailto:"));
     // Parameters of the address are not for us.
@@ -34,7 +35,13 @@ pub fn send(state: &Path, report: &Report<'_>, name: &str, packed: &[u8], places
     let message = Message { text, recipients };
     let (user, full_name) = (format!("postmaster@{}", report.hostname), "TLS reports".to_owned());
     let random = now.as_nanos() as u64 ^ u64::from(std::process::id());
-    spool::keep(state, &Submission::new(message, user, full_name, now.as_millis() as u64, random))
+    let mut submission = Submission::new(message, user.clone(), full_name, now.as_millis() as u64, random);
+    // The name of a user who leaves something in the drop directory is not believed.
+    submission.sender = Some(user);
+    match spool::keep(state, &submission) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => drop::leave(state, &submission),
+        kept => kept,
+    }
 }
 
 fn compose(report: &Report<'_>, name: &str, packed: &[u8], recipients: &[String]) -> Vec<u8> {

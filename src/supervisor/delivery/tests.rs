@@ -40,8 +40,9 @@ struct World {
 
 impl World {
     fn new(bounds: Bounds) -> Self {
-        let (lane, engine) = Lane::start_with(bounds.into(), Box::new(start_this_test_program)).unwrap();
         let dir = tempfile::tempdir().unwrap();
+        let trust = Trust::new(dir.path().join("spool"), None);
+        let (lane, engine) = Lane::start_with(bounds.into(), trust, Box::new(start_this_test_program)).unwrap();
         mode(dir.path(), 0o755);
         Self { engine: Channel::of(engine), lane, dir, asked: 0 }
     }
@@ -94,7 +95,15 @@ impl World {
     }
 
     fn forward(&self, user: &UserRecord) -> Forwarding {
-        self.engine.send(&Errand { id: 7, work: Work::ReadForward(user.clone()) }).unwrap();
+        self.read(Work::ReadForward(user.clone()))
+    }
+
+    fn list(&self, user: &UserRecord, path: &Path) -> Forwarding {
+        self.read(Work::ReadList { user: user.clone(), path: path.to_owned() })
+    }
+
+    fn read(&self, work: Work) -> Forwarding {
+        self.engine.send(&Errand { id: 7, work }).unwrap();
         let (report, text) = self.engine.receive::<Report>().unwrap().expect("the lane lives");
         match report {
             Report { id: 7, answer: Answer::Forward(Forwarding::Text(_)) } => {
@@ -330,7 +339,52 @@ fn root_runs_no_programs_and_writes_no_files() {
     let path = world.dir.path().join("file");
     assert!(temporary(world.deliver(&root, How::File { path: path.clone() }, "x\n")).contains("root"));
     assert!(!path.exists());
-    delivered(&world.deliver(&root, How::Mbox { spool: world.dir.path().to_owned() }, "x\n"));
+    let elsewhere = How::Mbox { spool: world.dir.path().to_owned() };
+    assert!(temporary(world.deliver(&root, elsewhere, "x\n")).contains("elsewhere than where mailboxes are"));
+    assert!(!world.dir.path().join("root").exists());
+    let spool = spool(&world);
+    delivered(&world.deliver(&root, How::Mbox { spool }, "x\n"));
+    world.end();
+}
+
+#[test]
+fn root_reads_its_own_forward_and_lists_that_everybody_may_read() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let world = World::new(FOR_FORWARDS);
+    let home = world.dir.path().join("home");
+    let root = UserRecord { name: "root".into(), uid: 0, gid: 0, home: home.clone(), in_table: false };
+    fs::create_dir(&home).unwrap();
+    let (forward, list) = (home.join(".forward"), home.join("list"));
+    for path in [&forward, &list] {
+        fs::write(path, "gilles\n").unwrap();
+        mode(path, 0o600);
+    }
+    mode(&home, 0o755);
+    let text = || Forwarding::Text("gilles\n".into());
+    assert_eq!(world.forward(&root), text());
+    let refused = |path: &Path| {
+        let found = world.list(&root, path);
+        assert!(matches!(&found, Forwarding::Failed(why) if why.contains("readable by everybody")), "{found:?}");
+    };
+    refused(&list);
+    mode(&list, 0o644);
+    assert_eq!(world.list(&root, &list), text());
+    // As root's own is, on most systems.
+    mode(&home, 0o700);
+    refused(&list);
+    assert_eq!(world.forward(&root), text());
+    // Others' are their own affair.
+    let gilles = world.user("gilles", 61_001);
+    let own = gilles.home.join("list");
+    fs::write(&own, "gilles\n").unwrap();
+    mode(&own, 0o600);
+    give(&own, gilles.uid, gilles.gid);
+    assert_eq!(world.list(&gilles, &own), text());
+    // The group comes from a table, and would open what is root's.
+    let intruder = UserRecord { gid: 0, in_table: true, ..gilles };
+    assert!(matches!(world.list(&intruder, &own), Forwarding::Failed(why) if why.contains("with the group root")));
     world.end();
 }
 

@@ -356,7 +356,10 @@ fn one_refusal_among_few_is_chance_however_many_there_were_before_a_gap() {
     feedback.taken(at(1000), at(1000));
     assert_eq!(feedback.refused(SLOW, at(1000), at(1000), None), None);
     (0..7).for_each(|_| feedback.taken(at(1000), at(1000)));
-    assert!(matches!(feedback.refused(SLOW, at(1000), at(1000), None), Some(Change::Rate { .. })), "two of ten are not");
+    assert!(
+        matches!(feedback.refused(SLOW, at(1000), at(1000), None), Some(Change::Rate { .. })),
+        "two of ten are not"
+    );
 }
 
 #[test]
@@ -370,4 +373,21 @@ fn a_site_that_takes_none_of_ten_after_its_first_estimate_rests() {
     (0..3).for_each(|_| feedback.taken(at(1), at(3)));
     let changes: Vec<_> = (0..10).filter_map(|_| feedback.refused(SLOW, at(7), at(7), None)).collect();
     assert!(matches!(changes[..], [Change::Rest(_)]), "{changes:?}");
+}
+
+#[test]
+fn a_connection_that_fails_does_not_keep_a_route_small() {
+    let mut now = Instant::now();
+    let site = Site { name: "a".into(), ..Site::new(&[], &[], Helo::Name("us".into())) };
+    let (mut routes, id) = routes(&site, Shape::default(), 200, now);
+    let begun = std::iter::from_fn(|| routes.open_next(now)).count();
+    assert!(begun > 1);
+    assert!(routes.attempted(id, Attempt::Failed, now, "refused").is_empty());
+    for _ in 1..begun {
+        assert!(routes.attempted(id, Attempt::Connected, now, "").is_empty());
+    }
+    assert!(routes.open_next(now).is_none(), "the site has a pause");
+    // Nothing happens at the route meanwhile, but its time comes.
+    now = routes.opens_at().expect("it is looked at again");
+    assert!(routes.open_next(now).is_some());
 }
