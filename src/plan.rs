@@ -230,6 +230,11 @@ pub fn signers(cpus: usize) -> usize {
     (cpus / CORES_PER_SIGNER).max(1)
 }
 
+/// How many lanes those threads of both kinds have to the keyholder.
+pub fn signing_lanes(cpus: usize) -> usize {
+    2 * signers(cpus)
+}
+
 /// How many threads of the engine check passwords, on a machine with so many processors for us.
 pub fn checkers(cpus: usize) -> usize {
     (cpus / CORES_PER_CHECKER).max(1)

@@ -26,6 +26,7 @@ use super::sts::Policies;
 use super::tables::{SYSTEM_USERS, Service, Tables};
 use super::warmup::Warmups;
 use crate::limits::{LOOKUPS, QUESTIONS};
+use crate::passwords;
 
 /// A question about names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -196,7 +197,7 @@ impl Ask for Line {
     }
 
     fn nonce(&self) -> Option<[u8; SCRAM_NONCE_BYTES]> {
-        self.prover.as_ref().and_then(|_| Prover::nonce())
+        self.prover.as_ref().and_then(|_| passwords::nonce())
     }
 
     async fn prove(&self, challenge: Challenge) -> Result<Signed, String> {

@@ -324,11 +324,9 @@ async fn coordinate(start: Start) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Networks that are not public in which hosts may be that strangers name; `None`: they may be anywhere, since the names are an
-/// administrator's own.
+/// As [`ringpost_conf::Machinery::inner`], for what looks names up here.
 fn inner(config: &Config, names: &Names) -> Option<Vec<Network>> {
-    let told = config.machinery.exchangers.clone();
-    told.or_else(|| (!matches!(names, Names::Zone(_))).then(Vec::new))
+    config.machinery.inner(!matches!(names, Names::Zone(_))).map(<[Network]>::to_vec)
 }
 
 async fn follow(coordinator: &Arc<Coordinator>, mut news: mpsc::UnboundedReceiver<News>, mut ready: Ready) {

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
@@ -12,11 +11,11 @@ use ringpost_io::sys;
 use ringpost_smtp::client::{Challenge, Signed};
 
 use crate::limits::{PROOFS_WAITING, SALTED_KEPT};
-use crate::passwords::scram::Salted;
+use crate::passwords::{self, scram::Salted};
 
 /// The thread. It ends with the last copy of this.
 #[derive(Clone)]
-pub struct Prover(Arc<Sender<Job>>);
+pub struct Prover(Sender<Job>);
 
 struct Job {
     challenge: Challenge,
@@ -32,13 +31,7 @@ impl Prover {
         let (sender, jobs) = bounded(PROOFS_WAITING);
         let mut kept = Kept::new();
         std::thread::Builder::new().name("prover".into()).spawn(move || work(&jobs, &mut kept))?;
-        Ok(Self(Arc::new(sender)))
-    }
-
-    /// Bytes that nobody can foresee.
-    pub fn nonce<const N: usize>() -> Option<[u8; N]> {
-        let mut nonce = [0; N];
-        aws_lc_rs::rand::fill(&mut nonce).is_ok().then_some(nonce)
+        Ok(Self(sender))
     }
 
     /// Computes what a server has asked for. Never waits for room: what is beyond it fails.
@@ -76,7 +69,7 @@ struct Kept {
 
 impl Kept {
     fn new() -> Self {
-        let secret = Prover::nonce::<32>().expect("the system has randomness");
+        let secret = passwords::nonce::<32>().expect("the system has randomness");
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &secret), all: VecDeque::new() }
     }
 

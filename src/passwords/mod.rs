@@ -36,9 +36,12 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
-/// Bytes that nobody can foresee.
-fn random<const N: usize>() -> [u8; N] {
+/// Bytes that nobody can foresee; `None`: the system has no randomness.
+pub fn nonce<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
-    bytes
+    aws_lc_rs::rand::fill(&mut bytes).is_ok().then_some(bytes)
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    nonce().expect("the system has randomness")
 }

@@ -15,8 +15,7 @@ mod verdict;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -29,6 +28,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 pub use self::errand::run;
 pub use self::trust::Trust;
 use super::programs::timespec;
+use super::spawn::own_program;
 use crate::ipc::codec::Channel;
 use crate::ipc::supervisor::{Answer, Errand, Report, Work};
 use crate::limits::{
@@ -114,8 +114,7 @@ impl Lane {
 type StartHelper = dyn Fn(OwnedFd) -> io::Result<Child> + Send;
 
 fn start_helper(channel: OwnedFd) -> io::Result<Child> {
-    let name = std::env::args_os().next().unwrap_or_else(|| "ringpost".into());
-    Command::new("/proc/self/exe").arg0(name).arg("errand").stdin(Stdio::from(channel)).stdout(Stdio::null()).spawn()
+    own_program("errand").stdin(Stdio::from(channel)).stdout(Stdio::null()).spawn()
 }
 
 /// What a lane's thread has.

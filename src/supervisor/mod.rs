@@ -274,7 +274,7 @@ impl Supervisor {
         if !self.engine.is_running() || !self.keyholder.is_running() {
             return Ok(());
         }
-        for _ in 0..2 * plan::signers(ringpost_io::ring::available_cpus().len()) {
+        for _ in 0..plan::signing_lanes(ringpost_io::ring::available_cpus().len()) {
             let (ours, theirs) = ringpost_io::sys::packet_pair()?;
             self.keyholder.hand(&ToKeyholder::Lane(keyholder::Lane::Signing), theirs.as_fd());
             self.engine.give(Purpose::Signing, ours.as_fd());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use ringpost_io::sys::{self, Pam};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::spawn::own_program;
 use crate::ipc::codec::Channel;
 use crate::ipc::passwords::Found;
 use crate::limits::PAM_PROCESS;
@@ -54,9 +55,8 @@ pub fn ask(root: Option<&Path>, user: &str, password: &str) -> Found {
 fn put(question: &Question) -> io::Result<Found> {
     let (ours, theirs) = Channel::pair()?;
     set_socket_timeout(&ours, Timeout::Recv, Some(PAM_PROCESS))?;
-    let name = std::env::args_os().next().unwrap_or_else(|| "ringpost".into());
-    let mut child = Command::new("/proc/self/exe");
-    child.arg0(name).arg("logon").stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
+    let mut child = own_program("logon");
+    child.stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
     let mut child = child.spawn()?;
     let answer = ours.send_secret(question).and_then(|()| ours.receive::<Found>());
     // Whatever it has answered: a module may hang in its end, or have started others that do. Before it is buried, so that the

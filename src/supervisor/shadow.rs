@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroizing;
 
+use crate::clock::unix;
 use crate::ipc::passwords::Found;
 use crate::limits::SHADOW_BYTES;
 use crate::passwords::{self, Checked};
@@ -22,9 +22,8 @@ pub fn ask(root: Option<&Path>, user: &str, password: &str) -> Found {
 }
 
 fn today() -> u64 {
-    let day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
     // A clock that is not set yet locks nobody out.
-    day.max(1)
+    (unix() / 86_400).max(1)
 }
 
 /// `today`: days since 1970.

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ringpost_conf::tables::{Keys, ServiceKind};
 use ringpost_tls::Certificate;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::spawn::Child;
+use super::spawn::{Child, own_program};
 use crate::coordinator::tables::Declared;
 use crate::ipc::codec::{Channel, to_memory};
 use crate::ipc::keyholder::{Custody as Order, FIRST_FOUND, Kept, KeyPurpose, Lane, ToKeyholder};
@@ -116,9 +116,8 @@ impl Shelf {
 fn look_up(task: &Task, wait: Duration) -> io::Result<(Seen, Option<OwnedFd>)> {
     let (ours, theirs) = Channel::pair()?;
     set_socket_timeout(&ours, Timeout::Recv, Some(wait))?;
-    let name = std::env::args_os().next().unwrap_or_else(|| "ringpost".into());
-    let mut child = Command::new("/proc/self/exe");
-    child.arg0(name).arg("lookup").stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
+    let mut child = own_program("lookup");
+    child.stdin(Stdio::from(theirs)).stdout(Stdio::null()).process_group(0);
     let mut child = child.spawn()?;
     let letter = to_memory(task)?;
     let answer = ours.send_with(&std::process::id(), Some(letter.as_fd())).and_then(|()| ours.receive::<Seen>());

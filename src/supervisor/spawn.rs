@@ -15,6 +15,14 @@ use crate::ipc::codec::Channel;
 use crate::ipc::engine::{Purpose, ToEngine};
 use crate::limits::{END, RESTART_FIRST, RESTART_FORGET, RESTART_MAX};
 
+/// This program's own file, under the name that it was called by, with a hidden subcommand.
+pub fn own_program(subcommand: &str) -> Command {
+    let name = std::env::args_os().next().unwrap_or_else(|| "ringpost".into());
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).arg(subcommand);
+    command
+}
+
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -56,10 +64,7 @@ impl Child {
     pub fn start(&mut self) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
         let reading = ours.try_clone()?;
-        let name = std::env::args_os().next().unwrap_or_else(|| "ringpost".into());
-        let child = Command::new("/proc/self/exe")
-            .arg0(name)
-            .arg(self.role.name())
+        let child = own_program(self.role.name())
             .stdin(Stdio::from(theirs))
             // Ctrl-C at the terminal is the supervisor's to hear, who tells the others.
             .process_group(0)

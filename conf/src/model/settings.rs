@@ -183,6 +183,14 @@ pub struct Machinery {
     pub never_tries: bool,
 }
 
+impl Machinery {
+    /// Networks that are not public in which hosts may be that the DNS names; `None`: they may be anywhere, since nobody has
+    /// said anything and the names are not `strangers`', but an administrator's own.
+    pub fn inner(&self, strangers: bool) -> Option<&[Network]> {
+        self.exchangers.as_deref().or_else(|| strangers.then_some(&[][..]))
+    }
+}
+
 /// `metrics …`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {

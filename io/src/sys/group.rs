@@ -4,8 +4,11 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
-use super::passwd::search_list;
+use super::passwd::{below, search_list};
 use crate::limits::GROUP_BUFFER_BYTES_MAX;
+
+/// The system's list of them, below its root.
+const GROUPS: &str = "etc/group";
 
 /// The number of a group; `None`: there is none of that name.
 ///
@@ -28,9 +31,7 @@ pub fn group(name: &str) -> io::Result<Option<u32>> {
 /// # Errors
 /// When the file cannot be read.
 pub fn group_below(root: &Path, name: &str) -> io::Result<Option<u32>> {
-    let path = root.join("etc/group");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let text = below(root, GROUPS, |path| std::fs::read_to_string(path))?;
     let number = |line: &str| {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
@@ -43,10 +44,8 @@ pub fn group_below(root: &Path, name: &str) -> io::Result<Option<u32>> {
 /// # Errors
 /// When the file cannot be read.
 pub fn group_names_below(root: &Path, gid: u32) -> io::Result<Vec<String>> {
-    let path = root.join("etc/group");
     // One name that is not UTF-8 hides no other.
-    let text =
-        std::fs::read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let text = below(root, GROUPS, |path| std::fs::read(path))?;
     let text = String::from_utf8_lossy(&text);
     let of_number = text.lines().filter_map(|line| {
         let mut fields = line.split(':');

@@ -111,10 +111,14 @@ pub(super) fn search_list<R, T>(
 /// # Errors
 /// When the file cannot be read.
 pub fn user_below(root: &Path, name: &str) -> io::Result<Option<User>> {
-    let path = root.join("etc/passwd");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let text = below(root, "etc/passwd", |path| std::fs::read_to_string(path))?;
     Ok(text.lines().filter_map(record).find(|user| user.name == name))
+}
+
+/// Reads a file below a directory; an error names it.
+pub(super) fn below<T>(root: &Path, file: &str, read: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let path = root.join(file);
+    read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// `name:password:uid:gid:comment:home:shell` (passwd(5)).

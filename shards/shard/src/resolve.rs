@@ -518,8 +518,7 @@ async fn ask<W: World>(shard: &Rc<Shard<W>>, question: Question) -> Rc<Resolved>
 fn sift<W: World>(shard: &Shard<W>, answer: MxAnswer, port: u16) -> Result<MxAnswer, Resolved> {
     let settings = shard.settings();
     let (config, hostname) = (&*settings.config, &*shard.hostname);
-    let told = config.machinery.exchangers.as_deref();
-    let inner = told.or_else(|| shard.ask.names_are_strangers().then_some(&[][..]));
+    let inner = config.machinery.inner(shard.ask.names_are_strangers());
     Ground { config, hostname, inner }.sift(answer, port).map_err(|unfit| {
         if let Unfit::Inner { host, address } = &unfit
             && shard.told.admit(SocketAddr::new(*address, port), "exchangers", "", shard.runtime.now()).is_some()

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{digest, hmac};
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::coordinator::Coordinator;
 use crate::limits::{PAGE_CREDENTIALS_BYTES, PAGE_JUDGED, PAGE_LOGIN_BELIEVED, PAGE_LOGINS_KEPT};
+use crate::passwords;
 
 /// What is known of visitors, for one configuration.
 pub struct Admission {
@@ -40,10 +41,9 @@ struct Known {
 impl Admission {
     /// Nobody is known.
     pub fn new() -> Self {
-        let mut salt = [0; digest::SHA256_OUTPUT_LEN];
-        let filled = rand::fill(&mut salt).is_ok();
+        let salt = passwords::nonce::<{ digest::SHA256_OUTPUT_LEN }>();
         Self {
-            salt: filled.then(|| hmac::Key::new(hmac::HMAC_SHA256, &salt)),
+            salt: salt.map(|salt| hmac::Key::new(hmac::HMAC_SHA256, &salt)),
             known: Mutex::default(),
             places: Semaphore::new(PAGE_JUDGED),
         }

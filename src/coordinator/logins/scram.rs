@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::passwords::scram::Keys;
+use crate::passwords::{self, scram::Keys};
 
 /// How a dialogue is bound to its channel.
 #[derive(Clone, Copy, Default)]
@@ -59,9 +59,7 @@ impl Scram {
             return None;
         }
         let theirs = bare.split(',').nth(1)?.strip_prefix("r=").filter(|nonce| !nonce.is_empty())?;
-        let mut ours = [0; 18];
-        aws_lc_rs::rand::fill(&mut ours).ok()?;
-        let nonce = format!("{theirs}{}", STANDARD.encode(ours));
+        let nonce = format!("{theirs}{}", STANDARD.encode(passwords::nonce::<18>()?));
         let (salt, count) = match &keys {
             Some(keys) => (keys.salt.clone(), keys.iterations),
             None => (salt_of_nobody(&user), iterations.unwrap_or(USUAL_ITERATIONS)),
@@ -100,8 +98,7 @@ const USUAL_ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 /// The same each time, and nobody can tell it from one that was kept.
 fn salt_of_nobody(user: &str) -> Vec<u8> {
     static SECRET: LazyLock<hmac::Key> = LazyLock::new(|| {
-        let mut secret = [0; 32];
-        aws_lc_rs::rand::fill(&mut secret).expect("the system has randomness");
+        let secret = passwords::nonce::<32>().expect("the system has randomness");
         hmac::Key::new(hmac::HMAC_SHA256, &secret)
     });
     hmac::sign(&SECRET, user.as_bytes()).as_ref()[..16].to_vec()

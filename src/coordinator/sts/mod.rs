@@ -9,7 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ringpost_shard::{Mode, Policy, PolicyKind};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use super::dns::{Names, Texts, texts};
 use super::https::Web;
 use super::network::Say;
 use super::tlsrpt::{Reports, Session};
+use crate::clock::unix;
 use crate::durable;
 use crate::limits::{STS_AGAIN, STS_FETCH, STS_FILE_BYTES, STS_POLICIES, STS_REFRESH};
 
@@ -168,8 +169,4 @@ impl Policies {
 fn is_plain(domain: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     domain.len() <= 200 && !domain.starts_with(['.', '-']) && domain.contains('.') && domain.bytes().all(good)
-}
-
-fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

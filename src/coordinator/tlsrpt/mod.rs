@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ringpost_shard::PolicyKind;
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,12 @@ use self::report::Report;
 use super::dns::{Names, Texts, texts};
 use super::https::Web;
 use super::network::Say;
+use crate::clock::unix;
 use crate::durable;
 use crate::limits::{
     TLSRPT_DAYS_WAITING, TLSRPT_DOMAINS, TLSRPT_FAILURES, TLSRPT_KEPT, TLSRPT_LOOK, TLSRPT_SEND_AGAIN, TLSRPT_SPREAD,
 };
+use crate::passwords;
 
 const DAY: u64 = 86_400;
 
@@ -270,9 +272,9 @@ impl Reports {
     /// Reports of the days that are over, to those domains that want one; how many. What is posted is so within that time.
     /// What was counted of a domain stays in [`Days`] until it is over with it: whatever ends us meanwhile, it is told later.
     async fn tell(&self, names: &Names, spread: Duration) -> usize {
-        let over = self.days.lock().expect("nobody panics with it").over.clone();
+        let over = self.days.lock().expect("nobody panics with it").due(unix());
         let mut told = 0;
-        for day in over.iter().filter(|day| day.again <= unix()) {
+        for day in &over {
             let is_late = today().saturating_sub(day.number) > TLSRPT_DAYS_WAITING;
             for (domain, policies) in &day.domains {
                 let _turn = self.telling.lock().await;
@@ -354,6 +356,11 @@ impl Days {
         }
     }
 
+    /// What is over, and is told or tried again now.
+    fn due(&self, now: u64) -> Vec<Day> {
+        self.over.iter().filter(|day| day.again <= now).cloned().collect()
+    }
+
     /// Whether this is still to be told. A day that was ended by hand is there twice.
     fn waits(&self, number: u64, domain: &str, policies: &[Counts]) -> bool {
         self.over.iter().any(|day| day.has(number, domain, policies))
@@ -377,15 +384,9 @@ fn today() -> u64 {
     unix() / DAY
 }
 
-fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
 fn random() -> u64 {
-    let mut bytes = [0; 8];
     // Without, nothing is spread.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_be_bytes(bytes)
+    passwords::nonce().map_or(0, u64::from_be_bytes)
 }
 
 #[cfg(test)]

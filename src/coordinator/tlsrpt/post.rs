@@ -33,6 +33,13 @@ pub struct Post {
     attempts: u32,
 }
 
+impl Post {
+    /// Whether it is this file for this server.
+    fn is(&self, url: &str, file: &str) -> bool {
+        self.url == url && self.file == file
+    }
+}
+
 /// Those that wait.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -58,7 +65,7 @@ impl Posts {
                 return false;
             }
             // Named twice, or a day that was ended twice: the file is the newer one.
-            if self.0.iter().any(|one| (&*one.url, &*one.file) == (url, file)) {
+            if self.0.iter().any(|one| one.is(url, file)) {
                 continue;
             }
             let (domain, url, file) = (domain.to_owned(), url.clone(), file.to_owned());
@@ -81,12 +88,12 @@ impl Posts {
 
     /// A report has arrived, or cannot any more.
     pub fn remove(&mut self, post: &Post) {
-        self.0.retain(|one| (&one.url, &one.file) != (&post.url, &post.file));
+        self.0.retain(|one| !one.is(&post.url, &post.file));
     }
 
     /// A report has not arrived at its server.
     pub fn put_off(&mut self, post: &Post, now: u64) -> Fate {
-        let Some(at) = self.0.iter().position(|one| (&one.url, &one.file) == (&post.url, &post.file)) else {
+        let Some(at) = self.0.iter().position(|one| one.is(&post.url, &post.file)) else {
             return Fate::Later;
         };
         let one = &mut self.0[at];

@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ringpost_conf::Machinery;
 use ringpost_shard::{Handed, Handover, UserRecord};
