@@ -9,12 +9,11 @@ pub const BLOCK_BYTES: usize = 4096;
 /// share, so that an idle one pins none.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// Entries of each of an executor's three rings. A full ring only delays, so this is for speed.
-pub const RING_DEPTH: usize = 1024;
+/// Entries of an executor's ring: so much may be asked for before the kernel is entered. A full ring only delays.
+pub const RING_DEPTH: u32 = 256;
 
-/// Entries of an executor's ring for durable writes, each of which is with the kernel at once. More may be in flight than
-/// completions fit: the kernel keeps them.
-pub const WRITES_DEPTH: u32 = 32;
+/// Completions that wait there to be taken in. The kernel keeps more than fit.
+pub const COMPLETIONS_DEPTH: u32 = 4096;
 
 /// Most memory, in bytes, that one executor registers with the kernel for disk buffers: a batch of 1 MiB, a few reads and
 /// what the buddy allocator rounds up.

@@ -6,21 +6,21 @@
 use std::cell::Cell;
 use std::fs::{self, File as StdFile};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::io::{BufferedFile, DmaFile, OpenOptions};
+use glommio::io::DmaBuffer;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fstat, fsync, openat, renameat, unlinkat};
 use rustix::process::geteuid;
 
 use super::blocking::Blocking;
 use super::directories::Directories;
-use super::writes::Writes;
-use super::{plain, timer};
+use super::reactor::{Reactor, outcome};
+use super::timer;
 use crate::limits::{PREWRITE_BYTES, READ_PIECE_BYTES};
 use crate::{BLOCK_BYTES, Create, Disk, File, Tree, Writer};
 
@@ -35,20 +35,15 @@ pub struct RingDisk {
     buffered: Rc<Cell<bool>>,
     blocking: Blocking,
     directories: Rc<Directories>,
-    writes: Rc<Writes>,
+    reactor: Rc<Reactor>,
 }
 
 /// A file of fixed size.
 pub struct RingFile {
-    handle: Handle,
+    file: OwnedFd,
     bytes: u64,
     path: PathBuf,
-    writes: Rc<Writes>,
-}
-
-enum Handle {
-    Direct(DmaFile),
-    Buffered(BufferedFile),
+    reactor: Rc<Reactor>,
 }
 
 /// A file that is being made. Dropped without a word it leaves the temporary file behind, to be overwritten next time.
@@ -59,9 +54,9 @@ pub struct RingWriter {
 }
 
 impl RingDisk {
-    pub(super) fn new(blocking: Blocking, writes: Rc<Writes>) -> Self {
+    pub(super) fn new(blocking: Blocking, reactor: Rc<Reactor>) -> Self {
         let directories = Rc::new(Directories::new(blocking.clone()));
-        Self { buffered: Rc::default(), blocking, directories, writes }
+        Self { buffered: Rc::default(), blocking, directories, reactor }
     }
 
     /// Whether some file was opened through the page cache because its file system has no O_DIRECT: slower, worth a line
@@ -72,18 +67,18 @@ impl RingDisk {
 
     /// Opens with these flags of open(2) besides O_DIRECT.
     async fn open_with(&self, path: &Path, flags: i32) -> io::Result<RingFile> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(flags);
-        let handle = match direct(&options, path).await {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-                self.buffered.set(true);
-                Handle::Buffered(options.buffered_open(path).await.map_err(plain)?)
-            }
-            other => other?,
+        let target = path.to_owned();
+        let open = move || match open_to_overwrite(&target, flags | libc::O_DIRECT) {
+            // This file system does not have it.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((open_to_overwrite(&target, flags)?, true)),
+            other => Ok((other?, false)),
         };
-        // By descriptor: glommio's own way asks for the path, which may be another file by now.
-        let bytes = rustix::fs::fstat(handle.as_fd())?.st_size as u64;
-        Ok(RingFile { handle, bytes, path: path.to_owned(), writes: self.writes.clone() })
+        let (file, buffered) = self.blocking.run(open).await?;
+        if buffered {
+            self.buffered.set(true);
+        }
+        let bytes = fstat(&file)?.st_size as u64;
+        Ok(RingFile { file, bytes, path: path.to_owned(), reactor: self.reactor.clone() })
     }
 
     /// Writes every block once, in small pieces, and rests after each as long as `rest` says of the time it took: the disk is
@@ -94,18 +89,14 @@ impl RingDisk {
         while at < bytes {
             let began = Instant::now();
             let piece = PREWRITE_BYTES.min((bytes - at) as usize);
-            file.handle.write_zeros(at, piece, &self.writes).await?;
+            all_of(piece, self.reactor.write_zeros(file.file.as_fd(), piece, at).await)?;
             at += piece as u64;
             let rest = rest(began.elapsed());
             if !rest.is_zero() {
-                timer::sleep(rest).await;
+                timer::sleep(&self.reactor.timers, rest).await;
             }
         }
-        match &file.handle {
-            Handle::Direct(file) => file.fdatasync().await.map_err(plain)?,
-            Handle::Buffered(file) => file.fdatasync().await.map_err(plain)?,
-        }
-        file.handle.close().await
+        Ok(())
     }
 }
 
@@ -222,7 +213,9 @@ impl File for RingFile {
         if at + bytes.len() as u64 > self.bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a write beyond the end of a file of fixed size"));
         }
-        self.handle.write(at, bytes, &self.writes).await
+        let mut buffer = glommio::allocate_dma_buffer(bytes.len());
+        buffer.as_bytes_mut().copy_from_slice(bytes);
+        all_of(bytes.len(), self.reactor.write(self.file.as_fd(), buffer, at).await)
     }
 
     async fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -232,14 +225,15 @@ impl File for RingFile {
         while place < end {
             let start = place - place % BLOCK_BYTES as u64;
             let piece = READ_PIECE_BYTES.min((end - start) as usize).next_multiple_of(BLOCK_BYTES);
-            let read = self.handle.read(start, piece).await?;
+            let buffer = glommio::allocate_dma_buffer(piece);
+            let (result, buffer) = self.reactor.read(self.file.as_fd(), buffer, start).await;
             let from = (place - start) as usize;
-            let until = read.len().min((end - start) as usize);
+            let until = outcome(result)?.min((end - start) as usize);
             if until <= from {
                 // Somebody has cut the file.
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            wanted.extend_from_slice(&read[from..until]);
+            wanted.extend_from_slice(&buffer.expect("it was given").as_bytes()[from..until]);
             place = start + until as u64;
         }
         Ok(wanted)
@@ -277,70 +271,16 @@ impl Writer for RingWriter {
     }
 }
 
-impl Handle {
-    /// One write; as durable as the flags it was opened with make it. The kernel has it at once.
-    async fn write(&self, at: u64, bytes: &[u8], ring: &Writes) -> io::Result<()> {
-        let written = match self {
-            Handle::Direct(file) => {
-                let mut buffer = file.alloc_dma_buffer(bytes.len());
-                buffer.as_bytes_mut().copy_from_slice(bytes);
-                ring.write(self.as_fd(), buffer, at).await?
-            }
-            Handle::Buffered(file) => file.write_at(bytes.to_vec(), at).await.map_err(plain)?,
-        };
-        all_of(bytes.len(), written)
-    }
-
-    /// The same of at most [`PREWRITE_BYTES`] zeros.
-    async fn write_zeros(&self, at: u64, bytes: usize, ring: &Writes) -> io::Result<()> {
-        let written = match self {
-            Handle::Direct(_) => ring.write_zeros(self.as_fd(), bytes, at).await?,
-            Handle::Buffered(file) => file.write_at(vec![0; bytes], at).await.map_err(plain)?,
-        };
-        all_of(bytes, written)
-    }
-
-    async fn read(&self, at: u64, len: usize) -> io::Result<glommio::io::ReadResult> {
-        match self {
-            Handle::Direct(file) => file.read_at_aligned(at, len).await,
-            Handle::Buffered(file) => file.read_at(at, len).await,
-        }
-        .map_err(plain)
-    }
-
-    async fn close(self) -> io::Result<()> {
-        match self {
-            Handle::Direct(file) => file.close().await,
-            Handle::Buffered(file) => file.close().await,
-        }
-        .map_err(plain)
-    }
+fn open_to_overwrite(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let file = StdFile::options().read(true).write(true).custom_flags(flags).open(path)?;
+    Ok(file.into())
 }
 
-fn all_of(bytes: usize, written: usize) -> io::Result<()> {
-    if written != bytes {
-        return Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {bytes} bytes written")));
+fn all_of(bytes: usize, (result, _): (i32, Option<DmaBuffer>)) -> io::Result<()> {
+    match outcome(result)? {
+        written if written == bytes => Ok(()),
+        written => Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {bytes} bytes written"))),
     }
-    Ok(())
-}
-
-impl AsFd for Handle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        let descriptor = match self {
-            Handle::Direct(file) => file.as_raw_fd(),
-            Handle::Buffered(file) => file.as_raw_fd(),
-        };
-        // SAFETY: the file owns the descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(descriptor) }
-    }
-}
-
-/// Past the page cache, except for a file of less than a block, which a crash may leave: see [`reserve`].
-async fn direct(options: &OpenOptions, path: &Path) -> io::Result<Handle> {
-    if rustix::fs::stat(path)?.st_size < BLOCK_BYTES as i64 {
-        return Ok(Handle::Buffered(options.buffered_open(path).await.map_err(plain)?));
-    }
-    Ok(Handle::Direct(options.dma_open(path).await.map_err(plain)?))
 }
 
 fn aligned(at: u64, bytes: u64) -> io::Result<()> {
@@ -352,20 +292,12 @@ fn aligned(at: u64, bytes: u64) -> io::Result<()> {
 }
 
 /// Makes the file with its space. An existing one is left as it is: it may hold somebody's mail.
-///
-/// Its first block is on the disk before the rest is reserved. At the first file of each device glommio reads that block
-/// to find out whether the device can be polled, and once it believes so every later read there fails with EOPNOTSUPP;
-/// a block that is only reserved is answered without asking the device, which looks like a yes.
 fn reserve(path: &Path, bytes: u64) -> io::Result<()> {
     let file = StdFile::options().read(true).write(true).create_new(true).open(path)?;
-    let reserved = (|| {
-        (&file).write_all(&[0; BLOCK_BYTES])?;
-        file.sync_all()?;
-        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
-            other => other.map_err(io::Error::from),
-        }
-    })();
+    let reserved = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
+        other => other.map_err(io::Error::from),
+    };
     if reserved.is_err() {
         let _ = fs::remove_file(path);
     }

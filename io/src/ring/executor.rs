@@ -9,13 +9,15 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use glommio::{
-    BuilderErrorKind, GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, ReactorErrorKind,
+    BuilderErrorKind, GlommioError, Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement,
+    ReactorErrorKind, Shares,
 };
 
-use super::bell::{Bell, PREEMPT};
+use super::bell::PREEMPT;
 use super::blocking::{self, Blocking};
+use super::reactor::Reactor;
 use super::{RingMesh, RingRuntime, mesh};
-use crate::limits::{IO_MEMORY_BYTES_MAX, IO_MEMORY_BYTES_MIN, MESH_LETTERS_MAX, RING_DEPTH};
+use crate::limits::{IO_MEMORY_BYTES_MAX, IO_MEMORY_BYTES_MIN, MESH_LETTERS_MAX};
 use crate::sys;
 
 /// How shards are started.
@@ -27,24 +29,13 @@ pub struct Options {
     pub cpus: Option<Vec<usize>>,
     /// Bytes registered per executor. `None`: as [`io_memory_bytes`] says for this process's limit.
     pub io_memory_bytes: Option<usize>,
-    /// Entries of a ring.
-    pub ring_depth: usize,
-    /// How long an idle executor looks for work before it sleeps; only where it is pinned.
-    pub spin: Option<Duration>,
     /// Letters on each ring between two shards, and in a shard's inbox.
     pub mesh_letters_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            shards: 1,
-            cpus: None,
-            io_memory_bytes: None,
-            ring_depth: RING_DEPTH,
-            spin: None,
-            mesh_letters_max: MESH_LETTERS_MAX,
-        }
+        Self { shards: 1, cpus: None, io_memory_bytes: None, mesh_letters_max: MESH_LETTERS_MAX }
     }
 }
 
@@ -68,8 +59,8 @@ pub enum StartError {
          forbid io_uring_setup?)"
     )]
     Forbidden(#[source] io::Error),
-    /// A kernel without io_uring, or before 5.8.
-    #[error("this kernel has no io_uring that we can use: {0} (Linux 5.8 or later is needed)")]
+    /// A kernel without io_uring, or before 5.11.
+    #[error("this kernel has no io_uring that we can use: {0} (Linux 5.11 or later is needed)")]
     Unsupported(#[source] io::Error),
     /// Out of descriptors.
     #[error("out of file descriptors: {0} (raise RLIMIT_NOFILE)")]
@@ -131,7 +122,7 @@ where
         let number = threads.len();
         let start = prepare(number);
         let blocking = blocking::start().map_err(StartError::Other)?;
-        let builder = builder(options, cpu, io_memory_bytes);
+        let builder = builder(cpu, io_memory_bytes);
         let (made, was_made) = channel();
         let (go, may_go) = channel();
         let thread = Builder::new().name(format!("shard-{number}")).spawn(move || {
@@ -155,7 +146,7 @@ where
 /// Runs one future on this thread, for tools that read a stopped server's files.
 pub fn run_single<T, F: Future<Output = T>>(start: impl FnOnce(RingRuntime) -> F) -> Result<T, StartError> {
     warm_up()?;
-    let builder = builder(&Options::default(), None, IO_MEMORY_BYTES_MIN);
+    let builder = builder(None, IO_MEMORY_BYTES_MIN);
     let executor = builder.make().map_err(|error| start_error(error, None))?;
     let blocking = blocking::start().map_err(StartError::Other)?;
     Ok(run(&executor, blocking.own(), start))
@@ -167,9 +158,12 @@ fn run<T, F: Future<Output = T>>(
     start: impl FnOnce(RingRuntime) -> F,
 ) -> T {
     executor.run(async move {
-        let (bell, writes) = Bell::start().expect("one more ring and descriptor, beside the other rings'");
-        let runtime = RingRuntime::new(bell.clone(), writes, blocking);
-        bell.answering(start(runtime)).await
+        let reactor = Reactor::start().expect("one more ring and descriptor, beside glommio's");
+        let executor = glommio::executor();
+        let queue = executor.create_task_queue(Shares::Static(1000), Latency::NotImportant, "ring");
+        executor.spawn_local_into(reactor.clone().pump(), queue).expect("it was just made").detach();
+        let bell = reactor.bell().clone();
+        bell.answering_until_over(start(RingRuntime::new(reactor, blocking))).await
     })
 }
 
@@ -181,9 +175,9 @@ pub fn warm_up() -> Result<(), StartError> {
         return Ok(());
     }
     may_use_io_uring()?;
-    let builder = builder(&Options { ring_depth: 8, ..Options::default() }, None, IO_MEMORY_BYTES_MIN);
+    let builder = builder(None, IO_MEMORY_BYTES_MIN);
     let executor = builder.make().map_err(|error| start_error(error, None))?;
-    DONE.call_once(|| executor.run(super::timer::sleep(Duration::from_millis(1))));
+    DONE.call_once(|| executor.run(glommio::timer::sleep(Duration::from_millis(1))));
     Ok(())
 }
 
@@ -200,6 +194,9 @@ pub fn io_memory_bytes(shards: usize, limit_bytes: u64) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX).clamp(IO_MEMORY_BYTES_MIN, IO_MEMORY_BYTES_MAX)
 }
 
+/// Of glommio's rings, which nobody uses.
+const IDLE_RING_DEPTH: usize = 8;
+
 fn placements(options: &Options) -> Result<Vec<Option<usize>>, StartError> {
     let shards = options.shards;
     match &options.cpus {
@@ -214,17 +211,13 @@ fn placements(options: &Options) -> Result<Vec<Option<usize>>, StartError> {
     }
 }
 
-fn builder(options: &Options, cpu: Option<usize>, io_memory_bytes: usize) -> LocalExecutorBuilder {
-    let builder = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+fn builder(cpu: Option<usize>, io_memory_bytes: usize) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .io_memory(io_memory_bytes)
-        .ring_depth(options.ring_depth)
+        .ring_depth(IDLE_RING_DEPTH)
         .preempt_timer(PREEMPT)
         // Not used, but it wants one: see `blocking.rs`.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
-    match options.spin {
-        Some(spin) => builder.spin_before_park(spin),
-        None => builder,
-    }
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
 /// On the new thread: makes the executor, says so, and waits until all the others are made.
@@ -243,16 +236,23 @@ fn make(
     executor
 }
 
+/// Where `struct io_uring_params` tells what the kernel can do, and the bit for: a wait may have an end.
+const FEATURES: usize = 5;
+const FEATURE_EXT_ARG: u32 = 1 << 8;
+
 /// glommio panics where it cannot even ask what io_uring can do, so we ask for a small ring first.
 fn may_use_io_uring() -> Result<(), StartError> {
     // `struct io_uring_params` has 120 bytes, and zeros in it ask for nothing special: io_uring_setup(2).
-    let mut parameters = [0_u64; 15];
+    let mut parameters = [0_u32; 30];
     // SAFETY: the kernel writes at most the structure's size to the array, which is that large and stays for the call.
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) };
     if ring >= 0 {
         // SAFETY: the descriptor was just made and is known to nobody else.
         drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(ring as i32) });
-        return Ok(());
+        return match parameters[FEATURES] & FEATURE_EXT_ARG {
+            0 => Err(StartError::Unsupported(io::ErrorKind::Unsupported.into())),
+            _ => Ok(()),
+        };
     }
     Err(by_errno(io::Error::last_os_error()))
 }

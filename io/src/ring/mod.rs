@@ -1,8 +1,8 @@
 //! The real world: glommio executors over io_uring, one pinned thread per shard. Nothing outside this folder names glommio.
 //!
-//! `executor.rs` starts the threads, `net.rs` the sockets, `disk.rs` the files, `blocking.rs` what has no place on a ring,
-//! `timer.rs` time, `mesh.rs` the letters between shards, `bell.rs` the wakes from other threads. Tasks are only ever
-//! detached: a cancelled one leaks all of its memory in glommio 0.9.
+//! `executor.rs` starts the threads, `reactor.rs` is the ring on which `net.rs` has the sockets and `disk.rs` the files,
+//! `blocking.rs` what has no place on it, `timer.rs` time, `mesh.rs` the letters between shards, `bell.rs` the wakes. Tasks
+//! are only ever detached: a cancelled one leaks all of its memory in glommio 0.9.
 
 mod bell;
 mod blocking;
@@ -11,11 +11,10 @@ mod disk;
 mod executor;
 mod mesh;
 mod net;
-mod setup;
+mod reactor;
 #[cfg(test)]
 mod tests;
 mod timer;
-mod writes;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -26,11 +25,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bell::Bell;
 use blocking::Blocking;
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
-use timer::Turns;
-use writes::Writes;
+use reactor::Reactor;
 
 use crate::limits::READ_BYTES_MAX;
 use crate::{Class, Runtime};
@@ -57,14 +54,12 @@ struct Inner {
     scratch: RefCell<Vec<u8>>,
     entropy: RefCell<Entropy>,
     disk: RingDisk,
-    writes: Rc<Writes>,
-    turns: Turns,
-    bell: Bell,
+    reactor: Rc<Reactor>,
 }
 
 impl RingRuntime {
     /// Must be called on a running executor: it makes the task queues.
-    fn new(bell: Bell, writes: Rc<Writes>, blocking: Blocking) -> Self {
+    fn new(reactor: Rc<Reactor>, blocking: Blocking) -> Self {
         // Not even commits are `Latency::Matters`: `bell.rs` says why.
         let queue = |shares, name: &str| {
             glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
@@ -76,10 +71,8 @@ impl RingRuntime {
             background: queue(100, "background"),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             entropy: RefCell::new(Entropy::new()),
-            disk: RingDisk::new(blocking, writes.clone()),
-            writes,
-            turns: Turns::new(),
-            bell,
+            disk: RingDisk::new(blocking, reactor.clone()),
+            reactor,
         };
         Self { inner: Rc::new(inner) }
     }
@@ -95,14 +88,17 @@ impl RingRuntime {
         RingStream::new(self.clone(), socket, None)
     }
 
+    fn reactor(&self) -> &Rc<Reactor> {
+        &self.inner.reactor
+    }
+
     fn scratch(&self) -> &RefCell<Vec<u8>> {
         &self.inner.scratch
     }
 
     /// Called between the system calls of connections: when a durable write has ended, who waits for it runs next.
     async fn mind_writes(&self) {
-        if self.inner.writes.have_landed() {
-            self.inner.writes.tell();
+        if self.reactor().has_write_landed() {
             glommio::executor().yield_task_queue_now().await;
         }
     }
@@ -132,20 +128,20 @@ impl Runtime for RingRuntime {
             Class::Delivery => self.inner.delivery,
             Class::Background => self.inner.background,
         };
-        let task = self.inner.bell.clone().answering(task);
+        let task = self.reactor().bell().clone().answering(task);
         glommio::spawn_local_into(task, queue).expect("the queues live as long as the executor").detach();
     }
 
     async fn sleep(&self, time: Duration) {
-        timer::sleep(time).await;
+        timer::sleep(&self.reactor().timers, time).await;
     }
 
     async fn timeout<T>(&self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
-        timer::timeout(time, future).await
+        timer::timeout(&self.reactor().timers, time, future).await
     }
 
     async fn yield_now(&self) {
-        self.inner.turns.yield_now().await;
+        self.reactor().yield_now().await;
     }
 
     async fn connect(&self, to: SocketAddr, source: Option<IpAddr>, time: Duration) -> io::Result<RingStream> {

@@ -1,43 +1,52 @@
 //! TCP and local sockets. Readiness based: a read is one `recv`, and only when nothing is there yet a poll on the ring.
 //!
-//! System calls: an accepted connection costs `accept4`, which also tells the peer (glommio's own way takes five), and
-//! `TCP_NODELAY` is inherited from the listening socket (of a local one, `getsockopt` tells the peer). Waiting costs one operation on the ring; after a read that did
-//! not fill the buffer glommio polls before it asks again, so no `recv` is wasted.
+//! System calls: an accepted connection costs `accept4`, which also tells the peer, and `TCP_NODELAY` is inherited from the
+//! listening socket (of a local one, `getsockopt` tells the peer). Waiting costs one operation on the ring; where nothing can
+//! be there yet (before the first read of an accepted connection, after a read that did not fill the buffer) that comes
+//! first, so no `recv` is wasted.
 
 use std::cell::{OnceCell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, recv, send};
 
-use super::{RingRuntime, timer};
+use super::RingRuntime;
+use super::reactor::{Operation, outcome};
 use crate::limits::UNIX_CONNECT_PAUSE;
-use crate::{Listener, Peer, Stream, sys};
+use crate::{Listener, Peer, Runtime, Stream, sys};
 
 /// A listening socket of one shard, or its share of a local one. One task accepts from it at a time.
 pub struct RingListener {
     runtime: RingRuntime,
-    socket: ManuallyDrop<OwnedFd>,
+    socket: OwnedFd,
     /// `None`: a local socket.
     local: Option<SocketAddr>,
-    /// While the backlog is empty: glommio's handle on the listening socket, which has a poll in flight.
-    watcher: RefCell<Option<Watcher>>,
+    /// While the backlog is empty.
+    waiting: RefCell<Option<Operation>>,
 }
 
-/// glommio waits for readiness only on behalf of a stream. So the listening socket is wrapped in one: its "read" stays
-/// pending until the poll fires, and then fails, for one cannot receive from a listening socket. The handle shares the
-/// number of [`RingListener::socket`], hence it must be dropped (which closes it) in only one of the two places.
-struct Watcher(ManuallyDrop<TcpStream>);
+/// Goes on with a wait for readiness, or begins one.
+fn poll_ready(
+    runtime: &RingRuntime,
+    waiting: &mut Option<Operation>,
+    socket: BorrowedFd<'_>,
+    flags: PollFlags,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    let operation = waiting.get_or_insert_with(|| runtime.reactor().readiness(socket, flags));
+    let (result, _) = ready!(Pin::new(operation).poll(context));
+    *waiting = None;
+    Poll::Ready(outcome(result).map(drop))
+}
 
 impl RingListener {
     pub(super) fn new(runtime: RingRuntime, socket: OwnedFd) -> io::Result<Self> {
@@ -49,11 +58,11 @@ impl RingListener {
                 Some(sys::local_address(&socket)?)
             }
         };
-        Ok(Self { runtime, socket: ManuallyDrop::new(socket), local, watcher: RefCell::new(None) })
+        Ok(Self { runtime, socket, local, waiting: RefCell::new(None) })
     }
 
     fn accept_now(&self) -> rustix::io::Result<io::Result<(RingStream, Peer)>> {
-        let (socket, peer) = rustix::net::acceptfrom_with(&*self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let (socket, peer) = rustix::net::acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         let Some(local) = self.local else {
             let peer = sys::credentials(&socket).map(Peer::Process);
             let stream = RingStream::new(self.runtime.clone(), socket, Some(NO_ADDRESS));
@@ -63,19 +72,6 @@ impl RingListener {
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         let peer = peer.ok_or_else(|| io::Error::other("a peer without an IP address"));
         Ok(peer.map(|peer| (RingStream::new(self.runtime.clone(), socket, known), Peer::Address(peer))))
-    }
-
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut watcher = self.watcher.borrow_mut();
-        let stream = watcher.get_or_insert_with(|| {
-            // SAFETY: the descriptor is open as long as `self.socket`; `Watcher` says who closes it.
-            Watcher(ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(self.socket.as_raw_fd()) }))
-        });
-        let ready = Pin::new(&mut *stream.0).poll_read(context, &mut [0]);
-        ready.map(|_| {
-            // Its poll is over, so forgetting it gives up nothing but one weak count on the reactor.
-            *watcher = None;
-        })
     }
 }
 
@@ -89,12 +85,9 @@ impl Listener for RingListener {
                     Ok(accepted) => return Poll::Ready(accepted),
                     // The client was gone before its turn came: not our listener's fault. accept(2).
                     Err(Errno::CONNABORTED | Errno::INTR) => {}
-                    // The first may be over since the last connection came: then the second is new, and tells if one has
-                    // come since. Another shard may have been quicker at a socket that is shared.
                     Err(Errno::AGAIN) => {
-                        if self.poll_readable(context).is_pending() || self.poll_readable(context).is_pending() {
-                            return Poll::Pending;
-                        }
+                        let mut waiting = self.waiting.borrow_mut();
+                        ready!(poll_ready(&self.runtime, &mut waiting, self.socket.as_fd(), PollFlags::IN, context))?;
                     }
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
@@ -108,67 +101,75 @@ impl Listener for RingListener {
     }
 }
 
-impl Drop for RingListener {
-    fn drop(&mut self) {
-        match self.watcher.get_mut().take() {
-            // Dropped as a whole: its poll is taken off the ring, and the descriptor is closed.
-            Some(Watcher(stream)) => drop(ManuallyDrop::into_inner(stream)),
-            // SAFETY: nobody uses the field after this.
-            None => unsafe { ManuallyDrop::drop(&mut self.socket) },
-        }
-    }
-}
-
 /// Of a local socket.
 const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A connection of one shard.
 pub struct RingStream {
     runtime: RingRuntime,
-    stream: TcpStream,
+    /// Before the socket, so that it is taken back first.
+    reading: Option<Operation>,
+    writing: Option<Operation>,
+    socket: OwnedFd,
+    /// The last read took all that was there.
+    drained: bool,
     local: OnceCell<SocketAddr>,
 }
 
 impl RingStream {
     pub(super) fn new(runtime: RingRuntime, socket: OwnedFd, local: Option<SocketAddr>) -> Self {
-        // SAFETY: the descriptor is given up here and owned by the stream from now on.
-        let stream = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
-        Self { runtime, stream, local: local.map(OnceCell::from).unwrap_or_default() }
+        let local = local.map(OnceCell::from).unwrap_or_default();
+        Self { runtime, reading: None, writing: None, socket, drained: true, local }
+    }
+
+    fn poll_read(&mut self, buffer: &mut Vec<u8>, max: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            if self.drained {
+                let socket = self.socket.as_fd();
+                ready!(poll_ready(&self.runtime, &mut self.reading, socket, PollFlags::IN, context))?;
+                self.drained = false;
+            }
+            let mut scratch = self.runtime.scratch().borrow_mut();
+            let room = max.min(scratch.len());
+            match recv(&self.socket, &mut scratch[..room], RecvFlags::empty()) {
+                Ok((got, _)) => {
+                    self.drained = got < room;
+                    buffer.extend_from_slice(&scratch[..got]);
+                    return Poll::Ready(Ok(got));
+                }
+                Err(Errno::AGAIN) => self.drained = true,
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        poll_ready(&self.runtime, &mut self.writing, self.socket.as_fd(), PollFlags::OUT, context)
     }
 }
 
 impl AsFd for RingStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the stream owns the descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }
+        self.socket.as_fd()
     }
 }
 
 impl Stream for RingStream {
     async fn read(&mut self, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize> {
-        poll_fn(|context| {
-            let mut scratch = self.runtime.scratch().borrow_mut();
-            let room = max.min(scratch.len());
-            let scratch = &mut scratch[..room];
-            match Pin::new(&mut self.stream).poll_read(context, scratch) {
-                Poll::Ready(Ok(got)) => {
-                    buffer.extend_from_slice(&scratch[..got]);
-                    Poll::Ready(Ok(got))
-                }
-                other => other,
-            }
-        })
-        .await
+        poll_fn(|context| self.poll_read(buffer, max, context)).await
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut left = bytes;
         while !left.is_empty() {
-            let sent = poll_fn(|context| Pin::new(&mut self.stream).poll_write(context, left)).await?;
-            if sent == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            match send(&self.socket, left, SendFlags::NOSIGNAL) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => left = &left[sent..],
+                Err(Errno::AGAIN) => poll_fn(|context| self.poll_writable(context)).await?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            left = &left[sent..];
         }
         self.runtime.mind_writes().await;
         Ok(())
@@ -187,13 +188,11 @@ pub(super) async fn connect(
     time: Duration,
 ) -> io::Result<RingStream> {
     let socket = sys::connecting_socket(to, source)?;
-    let mut connection = RingStream::new(runtime, socket, None);
-    // Sending nothing waits until the handshake is over, and gives its error.
-    let done = poll_fn(|context| Pin::new(&mut connection.stream).poll_write(context, &[]));
-    match timer::timeout(time, done).await {
-        Some(result) => result.map(|_| connection),
-        None => Err(io::ErrorKind::TimedOut.into()),
-    }
+    let mut connection = RingStream::new(runtime.clone(), socket, None);
+    let done = poll_fn(|context| connection.poll_writable(context));
+    runtime.timeout(time, done).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    rustix::net::sockopt::socket_error(&connection.socket)??;
+    Ok(connection)
 }
 
 /// A local socket is connected at once, or its server has too many waiting: then again, until the time is over.
@@ -201,11 +200,11 @@ pub(super) async fn connect_unix(runtime: RingRuntime, path: &Path, time: Durati
     let trying = async {
         loop {
             match sys::unix_socket(path) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => timer::sleep(UNIX_CONNECT_PAUSE).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => runtime.sleep(UNIX_CONNECT_PAUSE).await,
                 other => return other,
             }
         }
     };
-    let socket = timer::timeout(time, trying).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    let socket = runtime.timeout(time, trying).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     Ok(RingStream::new(runtime, socket, None))
 }

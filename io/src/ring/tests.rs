@@ -286,3 +286,101 @@ fn durable_writes_of_many_tasks_end_while_connections_talk() {
     });
     ended.expect("io_uring works here");
 }
+
+/// How often this thread has gone to sleep.
+fn sleeps() -> i64 {
+    // SAFETY: zeros are a valid `rusage`, which the kernel fills in.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure is our own, for the time of the call.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) }, 0);
+    usage.ru_nvcsw
+}
+
+#[test]
+fn an_executor_with_nothing_to_do_sleeps_until_it_has() {
+    run_single(|runtime| async move {
+        let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+        runtime.spawn(Class::Session, async move {
+            let _ = listener.accept().await;
+        });
+        let before = sleeps();
+        runtime.sleep(Duration::from_millis(300)).await;
+        let slept = sleeps() - before;
+        assert!((1..10).contains(&slept), "it slept {slept} times");
+    })
+    .unwrap();
+}
+
+#[test]
+fn more_may_wait_in_one_turn_than_the_ring_has_entries() {
+    const PAIRS: usize = crate::limits::RING_DEPTH as usize + 20;
+    run_single(|runtime| async move {
+        let served = Rc::new(Cell::new(0));
+        let mut peers = Vec::new();
+        for _ in 0..PAIRS {
+            let (ours, peer) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+            let (mut ours, served) = (runtime.stream(ours.into()), served.clone());
+            peers.push(peer);
+            runtime.spawn(Class::Session, async move {
+                let mut got = Vec::new();
+                assert_eq!(ours.read(&mut got, 16).await.expect("open"), 4);
+                ours.write_all(&got).await.expect("open");
+                served.set(served.get() + 1);
+            });
+        }
+        runtime.sleep(Duration::from_millis(1)).await;
+        for peer in &mut peers {
+            io::Write::write_all(peer, b"ping").expect("open");
+        }
+        while served.get() < PAIRS {
+            runtime.sleep(Duration::from_millis(1)).await;
+        }
+        for peer in &mut peers {
+            let mut back = [0; 4];
+            io::Read::read_exact(peer, &mut back).expect("open");
+            assert_eq!(&back, b"ping");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_connection_that_is_dropped_while_it_waits_is_closed_for_its_peer() {
+    run_single(|runtime| async move {
+        let listener = runtime.listener(sys::listen_socket(loopback(), 16, false).unwrap()).unwrap();
+        for _ in 0..3 {
+            let mut client = runtime.connect(listener.local_addr(), None, PATIENCE).await.unwrap();
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut nothing = Vec::new();
+            assert!(runtime.timeout(Duration::from_millis(2), server.read(&mut nothing, 16)).await.is_none());
+            drop(server);
+            let end = runtime.timeout(PATIENCE, client.read(&mut Vec::new(), 16)).await.expect("it is told");
+            assert_eq!(end.expect("no reset"), 0);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn tasks_that_compute_let_in_what_has_come() {
+    run_single(|runtime| async move {
+        let (ours, mut peer) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+        let mut ours = runtime.stream(ours.into());
+        let seen = Rc::new(Cell::new(false));
+        for class in [Class::Commit, Class::Session, Class::Background] {
+            let (runtime, seen) = (runtime.clone(), seen.clone());
+            runtime.clone().spawn(class, async move {
+                while !seen.get() {
+                    runtime.yield_now().await;
+                }
+            });
+        }
+        let writer = std::thread::spawn(move || io::Write::write_all(&mut peer, b"here").expect("open"));
+        let mut got = Vec::new();
+        ours.read(&mut got, 16).await.expect("open");
+        seen.set(true);
+        writer.join().expect("no panic");
+        assert_eq!(got, b"here");
+    })
+    .unwrap();
+}

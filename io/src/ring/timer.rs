@@ -1,88 +1,92 @@
-//! Waiting. Neither way leaks: the futures of glommio's timers may be dropped, its tasks and timer actions may not.
+//! Waiting for a time. The timers of an executor lie in one tree; the pump looks at the first (`reactor.rs`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::timer::Timer;
+/// Who is to be woken when.
+#[derive(Default)]
+pub(super) struct Timers {
+    /// Two may be due at the same time: so each has a number.
+    tree: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    last: Cell<u64>,
+}
 
-use crate::limits::TURN;
+impl Timers {
+    /// Wakes those whose time has come.
+    pub(super) fn expire(&self, now: Instant) {
+        loop {
+            let mut tree = self.tree.borrow_mut();
+            let Some(first) = tree.first_entry().filter(|first| first.key().0 <= now) else { return };
+            let waker = first.remove();
+            drop(tree);
+            waker.wake();
+        }
+    }
 
-pub(super) async fn sleep(time: Duration) {
-    Timer::new(time).await;
+    /// When the first is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.tree.borrow().first_key_value().map(|((due, _), _)| *due)
+    }
+}
+
+/// One of them; dropped, it is taken out.
+struct Timer<'a> {
+    timers: &'a Timers,
+    due: Instant,
+    number: u64,
+    /// For whom it is set.
+    waker: Option<Waker>,
+}
+
+impl<'a> Timer<'a> {
+    fn new(timers: &'a Timers, time: Duration) -> Self {
+        let number = timers.last.get() + 1;
+        timers.last.set(number);
+        Self { timers, due: Instant::now() + time, number, waker: None }
+    }
+
+    /// Whether its time has come; if not, the waker is called then.
+    fn poll(&mut self, waker: &Waker) -> Poll<()> {
+        if Instant::now() >= self.due {
+            return Poll::Ready(());
+        }
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+            self.timers.tree.borrow_mut().insert((self.due, self.number), waker.clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        if self.waker.is_some() {
+            let removed = self.timers.tree.borrow_mut().remove(&(self.due, self.number));
+            drop(removed);
+        }
+    }
+}
+
+pub(super) async fn sleep(timers: &Timers, time: Duration) {
+    let mut timer = Timer::new(timers, time);
+    poll_fn(|context| timer.poll(context.waker())).await;
 }
 
 /// What `future` gives, or `None` after `time`. A future that is ready at once costs no timer, and the timer is put into
 /// the executor's tree once, not at every wake.
-pub(super) async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn timeout<T>(timers: &Timers, time: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let mut armed: Option<Armed> = None;
+    let mut timer: Option<Timer> = None;
     poll_fn(|context| {
         if let Poll::Ready(value) = future.as_mut().poll(context) {
             return Poll::Ready(Some(value));
         }
-        let armed = armed.get_or_insert_with(|| Armed::new(time));
-        if armed.is_set_for(context.waker()) && Instant::now() < armed.due {
-            return Poll::Pending;
-        }
-        armed.waker = Some(context.waker().clone());
-        Pin::new(&mut armed.timer).poll(context).map(|_| None)
+        let timer = timer.get_or_insert_with(|| Timer::new(timers, time));
+        timer.poll(context.waker()).map(|()| None)
     })
     .await
 }
-
-struct Armed {
-    timer: Timer,
-    due: Instant,
-    waker: Option<Waker>,
-}
-
-impl Armed {
-    fn new(time: Duration) -> Self {
-        // The timer's own clock is read after ours, so that it is never due before we ask it.
-        let due = Instant::now() + time;
-        Self { timer: Timer::new(time), due, waker: None }
-    }
-
-    fn is_set_for(&self, waker: &Waker) -> bool {
-        self.waker.as_ref().is_some_and(|known| known.will_wake(waker))
-    }
-}
-
-/// Turns of tasks that compute. glommio's own `yield_if_needed` goes by the preemption timer, which must be a long one
-/// (`bell.rs`), and the other way of yielding lets no I/O in.
-pub(super) struct Turns {
-    began: Cell<Instant>,
-}
-
-impl Turns {
-    pub(super) fn new() -> Self {
-        Self { began: Cell::new(Instant::now()) }
-    }
-
-    /// Once a turn is over, waits until all that is ready has run and the rings were looked at.
-    pub(super) async fn yield_now(&self) {
-        if self.began.get().elapsed() < TURN {
-            return;
-        }
-        let mut timer = Timer::new(TURN_WAIT);
-        let mut asked = false;
-        poll_fn(|context| {
-            if std::mem::replace(&mut asked, true) {
-                return Poll::Ready(());
-            }
-            // A timer wakes from the reactor only. One that is due before it is set would not wait at all.
-            while Pin::new(&mut timer).poll(context).is_ready() {
-                timer = Timer::new(TURN_WAIT);
-            }
-            Poll::Pending
-        })
-        .await;
-        self.began.set(Instant::now());
-    }
-}
-
-/// Long enough to be ahead when it is set.
-const TURN_WAIT: Duration = Duration::from_micros(2);
