@@ -119,7 +119,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let shards = plan::shards(&config, ringpost_io::ring::available_cpus().len());
     let mut notes = resources::raise(shards)?;
     notes.extend(owners.note().map(|why| format!("{why}; docs/confinement.md says more")));
-    let sockets = Sockets::bind(&plan, &config, shards)?;
+    let sockets = Sockets::bind(&plan, &config, shards, &owners)?;
     let (sender, news) = unbounded();
     watch_signals(sender.clone())?;
     let watch = Watch::start(sender.clone())?;
