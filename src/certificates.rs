@@ -183,20 +183,19 @@ pub fn belong(certificate: &Certificate, public_key: &[u8], place: &Place) -> Re
     ))
 }
 
-/// What an administrator should know of the time for which it is valid.
-pub fn remark(certificate: &Certificate, place: &Place, now: SystemTime) -> Option<String> {
+/// What an administrator should know of the time for which `what` is valid.
+pub fn remark(certificate: &Certificate, what: &str, now: SystemTime) -> Option<String> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() as i64;
     let left = certificate.not_after() - now;
     let days = left.unsigned_abs() / 86_400;
-    let path = place.cert.display();
     if now < certificate.not_before() {
-        return Some(format!("certificate {path} is not valid yet: look at the clock of this machine"));
+        return Some(format!("{what} is not valid yet: look at the clock of this machine"));
     }
     if left < 0 {
-        return Some(format!("certificate {path} has expired {days} days ago: renew it, clients may refuse it"));
+        return Some(format!("{what} has expired {days} days ago: renew it, clients may refuse it"));
     }
     let soon = left < CERTIFICATE_ENDS_SOON.as_secs() as i64;
-    soon.then(|| format!("certificate {path} expires in {days} days: renew it"))
+    soon.then(|| format!("{what} expires in {days} days: renew it"))
 }
 
 /// What `ringpost check` finds.
@@ -222,7 +221,7 @@ pub fn examine(config: &Config, now: SystemTime) -> Vec<Finding> {
             let line = place.line.clone();
             match outcome {
                 Ok(certificate) => {
-                    let remark = remark(&certificate, place, now);
+                    let remark = remark(&certificate, &of_file(place), now);
                     findings.extend(remark.map(|text| Finding { line, text, is_error: false }));
                 }
                 Err(why) if place.listed.is_some() => {
@@ -253,6 +252,17 @@ pub fn of_entry(place: &Place, why: &str, is_kept: bool) -> String {
         false => "the others of the list are used; mend the files, and it is taken up by itself",
     };
     format!("pki {pki}: entry {entry}: {}; {meanwhile}", why.replace("\n  ", "; "))
+}
+
+/// A certificate by its file.
+pub fn of_file(place: &Place) -> String {
+    format!("certificate {}", place.cert.display())
+}
+
+/// The one that stays for an entry of a list, whose files hold another.
+pub fn of_kept(place: &Place) -> String {
+    let (pki, entry) = (place.name.pki().unwrap_or_default(), place.listed.as_deref().unwrap_or_default());
+    format!("pki {pki}: entry {entry}: the certificate that stays in use")
 }
 
 /// What is wrong with a key, with its file.
@@ -311,11 +321,11 @@ mod tests {
         let (_, certificate) = read(&place.cert).unwrap();
         let at = |days: i64| {
             let seconds = certificate.not_after() + days * 86_400 + 3600;
-            remark(&certificate, &place, UNIX_EPOCH + Duration::from_secs(seconds as u64))
+            remark(&certificate, &of_file(&place), UNIX_EPOCH + Duration::from_secs(seconds as u64))
         };
         assert_eq!(at(-22), None);
         assert!(at(-21).unwrap().contains("one.crt expires in 20 days: renew it"));
         assert!(at(3).unwrap().contains("has expired 3 days ago"));
-        assert!(remark(&certificate, &place, UNIX_EPOCH).unwrap().contains("not valid yet"));
+        assert!(remark(&certificate, &of_file(&place), UNIX_EPOCH).unwrap().contains("not valid yet"));
     }
 }

@@ -148,6 +148,8 @@ pub const LOOKUP_PROCESS: Duration = Duration::from_secs(20);
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// How often the end of certificates is looked at.
 pub const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(86_400);
+/// When certificates that could not be used are tried again where no file has changed.
+pub const CERTIFICATES_AGAIN: Duration = Duration::from_secs(60);
 /// Broken entries of lists of certificates that are told at a start or reload; one with more is told how many more.
 pub const BROKEN_PAIRS_TOLD: usize = 16;
 /// Notes of a reload that go to the engine, 500 bytes of each.

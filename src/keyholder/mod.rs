@@ -54,7 +54,10 @@ fn out_of_turn() -> io::Error {
 }
 
 /// A thread for each lane, which ends with it.
-fn serve(lane: Lane, channel: Channel, keys: Arc<Keys>) -> io::Result<()> {
+///
+/// # Errors
+/// There can be no other thread.
+pub fn serve(lane: Lane, channel: Channel, keys: Arc<Keys>) -> io::Result<()> {
     let (name, work): (_, fn(&Channel, &Keys) -> io::Result<()>) = match lane {
         Lane::Custody => ("custody", custody),
         Lane::Signing => ("signing", signing),

@@ -6,6 +6,7 @@ mod crypt;
 mod directory;
 mod make;
 mod pbkdf2;
+mod prepare;
 pub mod scram;
 
 pub use self::check::{Checked, check};

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use aws_lc_rs::{digest, hmac, pbkdf2};
 use zeroize::Zeroizing;
 
+use super::prepare::prepared;
 use super::{decode, encode, is_same, random};
 use crate::limits::PBKDF2_ITERATIONS;
 
@@ -23,8 +24,9 @@ pub struct Salted {
 }
 
 impl Salted {
-    /// Takes as long as `iterations` want.
+    /// Takes as long as `iterations` want. The password is prepared here (RFC 5802 §2.2), for both sides.
     pub fn derive(password: &str, iterations: NonZeroU32, salt: &[u8]) -> Self {
+        let password = prepared(password);
         let mut salted = Zeroizing::new([0; 32]);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password.as_bytes(), &mut *salted);
         let key = |name| Zeroizing::new(mac(&*salted, name));
@@ -118,6 +120,18 @@ pub fn client_last(password: &str, bare: &str, challenge: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s63_a_password_beyond_ascii_is_the_same_however_its_letters_are_written() {
+        let (keys, other) = (Keys::make("p\u{e4}ssword"), Keys::make("password"));
+        for written in ["p\u{e4}ssword", "pa\u{308}ssword", "p\u{e4}s\u{ad}sword"] {
+            assert!(keys.fit(written) && !other.fit(written), "{written:?}");
+            let salted = Salted::derive(written, keys.iterations, &keys.salt);
+            let (proof, server) = salted.sign(b"messages");
+            assert!(keys.accept(b"messages", &proof) && server == keys.answer(b"messages"), "{written:?}");
+        }
+        assert!(!keys.fit("password"));
+    }
 
     /// The dialogue of RFC 7677 §3.
     #[test]

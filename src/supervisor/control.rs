@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ringpost_conf::{Config, Control};
 use ringpost_io::sys;
 
-use super::sockets::{remove_dead, socket_refused};
+use super::sockets::{put_in_place, socket_refused};
 use super::state::control_path;
 use crate::exit::{Code, Failure};
 use crate::plan::Plan;
@@ -30,16 +30,18 @@ pub fn bind(plan: &Plan, config: &Config, names: &mut Vec<PathBuf>) -> Result<Un
     let path = place(plan, config);
     let owner = group.as_ref().map(|name| gid(name, plan)).transpose()?;
     let bound = (|| {
-        remove_dead(&path)?;
-        let listener = UnixListener::bind(&path)?;
-        if let Some(gid) = owner {
-            chown(&path, None, Some(gid))?;
-        }
-        let default = if group.is_some() { GROUP } else { OWNER };
-        fs::set_permissions(&path, Permissions::from_mode(mode.unwrap_or(default)))?;
+        let listener = put_in_place(&path, |path| {
+            let listener = UnixListener::bind(path)?;
+            if let Some(gid) = owner {
+                chown(path, None, Some(gid))?;
+            }
+            let default = if group.is_some() { GROUP } else { OWNER };
+            fs::set_permissions(path, Permissions::from_mode(mode.unwrap_or(default)))?;
+            Ok(listener)
+        })?;
         if path != usual {
-            remove_dead(&usual)?;
-            symlink(std::path::absolute(&path)?, &usual)?;
+            let target = std::path::absolute(&path)?;
+            put_in_place(&usual, |usual| symlink(&target, usual))?;
         }
         Ok::<_, io::Error>(listener)
     })();

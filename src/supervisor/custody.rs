@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ringpost_conf::Config;
+use ringpost_tls::Certificate;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::{sealed, spawn::Child};
 use crate::authorities::{self, Authority};
-use crate::certificates::{self, Identity, Name, Place};
+use crate::certificates::{self, Finding, Identity, Name, Place};
 use crate::ipc::codec::Channel;
 use crate::ipc::keyholder::{Custody as Order, Kept, KeyPurpose, Lane, ToKeyholder};
 use crate::limits::{BROKEN_PAIRS_TOLD, CUSTODY};
@@ -32,6 +33,22 @@ pub struct Custody {
     last: u32,
     /// How the files were when they were looked at.
     stamps: Vec<Stamp>,
+    /// What could not be used then, and why. It may be for a reason that passes and changes no file: a disk that does not read,
+    /// too many open files, rights that others give.
+    failed: Vec<(Place, String)>,
+    /// The same of authorities.
+    failed_authorities: Option<Vec<Finding>>,
+    /// What was told of entries of lists that are not in use.
+    told: Vec<String>,
+}
+
+/// What [`Custody::take_up`] tells of entries of lists that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// All: somebody has asked for it.
+    All,
+    /// What it has not told before.
+    News,
 }
 
 /// A file as far as its change shows: under which name a list has it; its place behind all links, size and time.
@@ -83,14 +100,24 @@ impl Custody {
     /// # Errors
     /// The report of what is wrong with files of a `pki` that names them itself, or of a list of which nothing is left;
     /// nothing has changed then.
-    pub fn take_up(&mut self, config: &Config, state: &Path, in_force: &[Identity]) -> Result<Taken, String> {
+    pub fn take_up(
+        &mut self,
+        config: &Config,
+        state: &Path,
+        in_force: &[Identity],
+        tell: Tell,
+    ) -> Result<Taken, String> {
         self.stamps = stamps(config, state);
         let mut taken = Taken::default();
         let mut fresh = Vec::new();
         let mut wrong = Vec::new();
+        (self.failed, self.failed_authorities) = (Vec::new(), None);
         match authorities::read(config) {
             Ok(read) => taken.authorities = read,
-            Err(found) => wrong.extend(found.into_iter().map(|one| format!("{}: {}", one.line, one.text))),
+            Err(found) => {
+                wrong.extend(found.iter().map(|one| format!("{}: {}", one.line, one.text)));
+                self.failed_authorities = Some(found);
+            }
         }
         let mut broken = Vec::new();
         for place in certificates::places(config, state) {
@@ -98,11 +125,16 @@ impl Custody {
                 Name::Pki(_) | Name::Client(_) => self.pair(&place, &mut fresh, &mut taken.notes),
                 Name::SelfSigned(hostname) => self.own_pair(hostname, &place, &mut fresh),
             };
+            if let Err(why) = &outcome
+                && place.name.pki().is_some()
+            {
+                self.failed.push((place.clone(), why.clone()));
+            }
             match (outcome, &place.name) {
                 (Ok(identity), _) => taken.identities.push(identity),
                 // Without a keyholder all of them fail, and none is to blame.
                 (Err(why), Name::Pki(_) | Name::Client(_)) if place.listed.is_some() && self.lane.is_some() => {
-                    let kept = self.kept(&place, in_force, &mut fresh);
+                    let kept = self.kept(&place, in_force, &mut fresh, &mut taken.notes);
                     broken.push((
                         format!("{}: {}", place.line, certificates::of_entry(&place, &why, kept.is_some())),
                         place,
@@ -127,19 +159,49 @@ impl Custody {
                 list.push(text);
             }
         }
-        taken.notes.splice(0..0, first_of(left_out));
         if wrong.is_empty() {
+            let known = std::mem::replace(&mut self.told, left_out.clone());
+            left_out.retain(|text| tell == Tell::All || !known.contains(text));
+            taken.notes.splice(0..0, first_of(left_out));
             self.before = std::mem::replace(&mut self.held, fresh);
         }
-        let keys = self.held.iter().chain(&self.before).map(|held| held.key).collect();
-        // One that keeps too much does no harm.
-        let _ = ask(&mut self.lane, &Order::Keep(keys), None);
+        self.keep();
         if wrong.is_empty() { Ok(taken) } else { Err(wrong.join("\n")) }
     }
 
-    /// Whether a file has changed since [`Custody::take_up`] has looked at it.
-    pub fn has_news(&self, config: &Config, state: &Path) -> bool {
-        self.stamps != stamps(config, state)
+    /// The keyholder forgets all keys but those in force, and those before them.
+    fn keep(&mut self) {
+        let keys = self.held.iter().chain(&self.before).map(|held| held.key).collect();
+        // One that keeps too much does no harm.
+        let _ = ask(&mut self.lane, &Order::Keep(keys), None);
+    }
+
+    /// Whether a file has changed since [`Custody::take_up`] has looked at it, or what could not be used then comes out
+    /// otherwise now.
+    pub fn has_news(&mut self, config: &Config, state: &Path) -> bool {
+        self.stamps != stamps(config, state) || self.comes_out_otherwise(config)
+    }
+
+    /// Whether it is worth another look though no file changes.
+    pub fn is_incomplete(&self) -> bool {
+        !self.failed.is_empty() || self.failed_authorities.is_some()
+    }
+
+    fn comes_out_otherwise(&mut self, config: &Config) -> bool {
+        if !self.is_incomplete() || self.lane.is_none() {
+            return false;
+        }
+        if self.failed_authorities != authorities::read(config).err() {
+            return true;
+        }
+        let failed = std::mem::take(&mut self.failed);
+        let mut outcomes = failed.iter().map(|(place, why)| (self.pair(place, &mut Vec::new(), &mut Vec::new()), why));
+        let differs = outcomes.any(|(outcome, why)| outcome.err().as_ref() != Some(why));
+        drop(outcomes);
+        self.failed = failed;
+        self.keep();
+        // Without a keyholder they fail for another reason, which is none of theirs.
+        differs && self.lane.is_some()
     }
 
     /// The keyholder did not answer: what it says from now on would be about something else. A new one is needed.
@@ -156,16 +218,25 @@ impl Custody {
         let held = Held { key, purpose: place.name.purpose(), file };
         let public_key = hold(&mut self.lane, &held).map_err(|why| of_key(&why))?;
         certificates::belong(&certificate, &public_key, place)?;
-        notes.extend(certificates::remark(&certificate, place, SystemTime::now()));
+        notes.extend(certificates::remark(&certificate, &certificates::of_file(place), SystemTime::now()));
         fresh.push(Arc::new(held));
         Ok(Identity { name: place.name.clone(), listed: place.listed.clone(), chain, key })
     }
 
-    /// What was in force under the same name of the same list, and its key is held on.
-    fn kept(&self, place: &Place, in_force: &[Identity], fresh: &mut Vec<Arc<Held>>) -> Option<Identity> {
+    /// What was in force under the same name of the same list, and its key is held on. It may end before the files are mended.
+    fn kept(
+        &self,
+        place: &Place,
+        in_force: &[Identity],
+        fresh: &mut Vec<Arc<Held>>,
+        notes: &mut Vec<String>,
+    ) -> Option<Identity> {
         let identity = in_force.iter().find(|known| known.name == place.name && known.listed == place.listed)?;
         let mut known = self.held.iter().chain(&self.before);
         fresh.push(known.find(|held| held.key == identity.key)?.clone());
+        if let Ok(certificate) = Certificate::parse(identity.chain.clone()) {
+            notes.extend(certificates::remark(&certificate, &certificates::of_kept(place), SystemTime::now()));
+        }
         Some(identity.clone())
     }
 
@@ -255,7 +326,10 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::cli::Seams;
+    use crate::keyholder::{self, keys};
     use crate::limits::KEY_BYTES;
+    use crate::reading::Reading;
 
     #[test]
     fn a_key_is_copied_and_sealed() {
@@ -274,6 +348,116 @@ mod tests {
         let long = File::from(sealed::copy(&path).unwrap());
         assert_eq!(long.metadata().unwrap().len(), KEY_BYTES + 1, "one more than is allowed, which is then told");
         assert_eq!(sealed::copy(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    /// A list of two in a state directory, and custody with a keyholder.
+    struct Listed {
+        dir: tempfile::TempDir,
+        config: Config,
+        custody: Custody,
+        in_force: Vec<Identity>,
+    }
+
+    impl Listed {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = dir.path().display();
+            let pair = |name: &str| format!("{name}.example = \"file:{at}/{name}.crt\", \"file:{at}/{name}.key\"");
+            let text = format!(
+                "table certs {{ {}, {} }}\npki list from <certs>\nlisten on 127.0.0.1 port 2525 tls pki list\n\
+                 action d discard\nmatch from any for any action d\n",
+                pair("a"),
+                pair("b")
+            );
+            let path = dir.path().join("c.conf");
+            fs::write(&path, text).unwrap();
+            let read = Reading::read(&path, &Seams::default(), &[]);
+            let (_, config) = read.unwrap_or_else(|failure| panic!("{}", failure.text));
+            let (ours, theirs) = Channel::pair().unwrap();
+            keyholder::serve(Lane::Custody, Channel::of(theirs), Arc::default()).unwrap();
+            let custody = Custody { lane: Some(ours), ..Custody::default() };
+            Self { dir, config, custody, in_force: Vec::new() }
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn pair(&self, name: &str) {
+            let mut key = Vec::new();
+            let certificate = keys::make(&format!("{name}.example"), &mut key).unwrap();
+            for (kind, text) in [("crt", certificate.as_bytes()), ("key", &key)] {
+                // Another file, so that it shows however coarse the file system's clock is.
+                fs::write(self.path("new"), text).unwrap();
+                fs::rename(self.path("new"), self.path(&format!("{name}.{kind}"))).unwrap();
+            }
+        }
+
+        /// The notes, without the directory.
+        fn take_up(&mut self, tell: Tell) -> Vec<String> {
+            let taken = self.custody.take_up(&self.config, self.dir.path(), &self.in_force, tell).unwrap();
+            self.in_force = taken.identities;
+            taken.notes
+        }
+
+        fn has_news(&mut self) -> bool {
+            self.custody.has_news(&self.config, self.dir.path())
+        }
+
+        /// What is wrong with this file passes, or comes, and nothing of it shows.
+        fn write_unseen(&self, name: &str, text: &[u8]) {
+            let file = OpenOptions::new().write(true).open(self.path(name)).unwrap();
+            let about = file.metadata().unwrap();
+            assert_eq!(about.len(), text.len() as u64);
+            io::Write::write_all(&mut &file, text).unwrap();
+            file.set_modified(about.modified().unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_fails_for_a_reason_that_passes_is_taken_up_at_the_next_look_and_told_of_once() {
+        let mut listed = Listed::new();
+        ["a", "b"].iter().for_each(|name| listed.pair(name));
+        let key = fs::read(listed.path("b.key")).unwrap();
+        listed.write_unseen("b.key", &vec![b'x'; key.len()]);
+        let notes = listed.take_up(Tell::All);
+        assert!(matches!(&notes[..], [one] if one.contains("pki list: entry b.example: key ")), "{notes:?}");
+        assert!(listed.in_force.len() == 1 && listed.custody.is_incomplete());
+        assert!(!listed.has_news() && !listed.has_news(), "it is as it was");
+        // Another is renewed meanwhile: of this one all was said, until somebody asks.
+        listed.pair("a");
+        assert!(listed.has_news());
+        assert_eq!(listed.take_up(Tell::News), <[String; 0]>::default());
+        assert_eq!(listed.take_up(Tell::All), notes);
+        listed.write_unseen("b.key", &key);
+        assert!(listed.has_news(), "no file shows it");
+        assert_eq!(listed.take_up(Tell::News), <[String; 0]>::default());
+        assert!(listed.in_force.len() == 2 && !listed.custody.is_incomplete() && !listed.has_news());
+        // What was mended and is broken again is told again.
+        fs::write(listed.path("b.key"), "x").unwrap();
+        assert!(listed.has_news());
+        assert_eq!((listed.take_up(Tell::News).len(), listed.in_force.len()), (1, 2), "the one before stays");
+    }
+
+    #[test]
+    fn a_certificate_that_stays_since_its_files_are_broken_is_told_of_before_it_ends() {
+        let mut listed = Listed::new();
+        ["a", "b"].iter().for_each(|name| listed.pair(name));
+        assert_eq!(listed.take_up(Tell::All), <[String; 0]>::default());
+        // As it will be some day before its end.
+        let mut parameters = rcgen::CertificateParams::new(["b.example".to_owned()]).unwrap();
+        let soon = SystemTime::now() + std::time::Duration::from_secs(5 * 86_400 + 3600);
+        parameters.not_after = soon.into();
+        let key = rcgen::KeyPair::generate().unwrap();
+        fs::write(listed.path("b.crt"), parameters.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(listed.path("b.key"), key.serialize_pem()).unwrap();
+        let notes = listed.take_up(Tell::All);
+        assert!(matches!(&notes[..], [one] if one.ends_with("b.crt expires in 5 days: renew it")), "{notes:?}");
+        fs::write(listed.path("b.crt"), "nothing yet").unwrap();
+        let notes = listed.take_up(Tell::All).join("\n");
+        assert!(notes.contains("pki list: entry b.example: certificate "), "{notes}");
+        let stays = "pki list: entry b.example: the certificate that stays in use expires in 5 days: renew it";
+        assert!(notes.contains(stays), "{notes}");
     }
 
     #[test]

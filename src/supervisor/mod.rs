@@ -34,7 +34,7 @@ use ringpost_io::sys::Room;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 pub use self::banner::near;
-use self::custody::Custody;
+use self::custody::{Custody, Tell};
 use self::delivery::{Bounded, Bounds, Lane, Trust};
 use self::pickup::Pickup;
 use self::shelf::Shelf;
@@ -49,7 +49,7 @@ use crate::exit::{Code, Failure};
 use crate::ipc::codec::{cut, to_memory};
 use crate::ipc::engine::{FromEngine, Purpose, Summary, ToEngine};
 use crate::ipc::keyholder::{self, FromKeyholder, ToKeyholder};
-use crate::limits::{LOOKUP_LANES, NOTES, PING, SETTLE, STOP, USER_LANES};
+use crate::limits::{CERTIFICATES_AGAIN, LOOKUP_LANES, NOTES, PING, SETTLE, STOP, USER_LANES};
 use crate::owners::Owners;
 use crate::plan::{self, Plan, Wish};
 
@@ -99,6 +99,8 @@ struct Supervisor {
     renewing: bool,
     /// When the text files of tables are read again.
     tables_due: Option<Instant>,
+    /// When certificates that could not be used are tried again.
+    certificates_due: Option<Instant>,
 }
 
 /// Runs a server until it is told to stop.
@@ -117,7 +119,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
     let shards = plan::shards(&config, ringpost_io::ring::available_cpus().len());
     let mut notes = resources::raise(shards)?;
     notes.extend(owners.note().map(|why| format!("{why}; docs/confinement.md says more")));
-    let sockets = Sockets::bind(&plan, &config, shards)?;
+    let sockets = Sockets::bind(&plan, &config, shards, &owners)?;
     let (sender, news) = unbounded();
     watch_signals(sender.clone())?;
     let watch = Watch::start(sender.clone())?;
@@ -153,6 +155,7 @@ pub fn run(wish: Wish) -> Result<(), Failure> {
         room: None,
         renewing: false,
         tables_due: None,
+        certificates_due: None,
     };
     let result = supervisor.supervise();
     supervisor.engine.end_now();
@@ -179,8 +182,9 @@ impl Supervisor {
         self.start_keyholder()?;
         // Both processes make themselves ready at the same time.
         self.engine.start()?;
-        let taken =
-            self.custody.take_up(&self.config, &self.plan.state, &self.plan.identities).map_err(plan::broken)?;
+        let taken = self.custody.take_up(&self.config, &self.plan.state, &self.plan.identities, Tell::All);
+        let taken = taken.map_err(plan::broken)?;
+        self.look_again();
         (self.plan.identities, self.plan.authorities) = (taken.identities, taken.authorities);
         self.plan.roots = encryption::system_certificates();
         self.notes.extend(taken.notes);
@@ -221,7 +225,7 @@ impl Supervisor {
 
     fn wait(&self) -> Duration {
         let dues = [Some(self.ping_due), self.pickup.due(), self.engine.due(), self.keyholder.due()];
-        let dues = dues.into_iter().chain([self.stopping, self.tables_due]);
+        let dues = dues.into_iter().chain([self.stopping, self.tables_due, self.certificates_due]);
         let first = dues.flatten().min().unwrap_or(self.ping_due);
         first.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
@@ -247,6 +251,9 @@ impl Supervisor {
         if self.tables_due.is_some_and(|due| due <= now) {
             self.tables_due = None;
             self.read_tables(None);
+            self.renew_certificates();
+        }
+        if self.certificates_due.is_some_and(|due| due <= now) {
             self.renew_certificates();
         }
         self.pickup.look(&self.plan.state);
@@ -412,7 +419,9 @@ impl Supervisor {
             Err(report) => Err(plan::broken(report)),
         });
         let read = read.and_then(|(mut plan, config, mut notes)| {
-            let taken = self.custody.take_up(&config, &plan.state, &self.plan.identities).map_err(plan::broken)?;
+            let taken = self.custody.take_up(&config, &plan.state, &self.plan.identities, Tell::All);
+            self.look_again();
+            let taken = taken.map_err(plan::broken)?;
             (plan.identities, plan.authorities) = (taken.identities, taken.authorities);
             plan.roots = encryption::system_certificates();
             notes.extend(taken.notes);
@@ -477,10 +486,17 @@ impl Supervisor {
 
     /// Takes up certificates that have been renewed. As long as they do not fit each other, those that are there stay.
     fn renew_certificates(&mut self) {
-        if !self.custody.has_news(&self.config, &self.plan.state) {
-            return;
+        if self.custody.has_news(&self.config, &self.plan.state) {
+            self.take_up_renewed();
         }
-        let taken = self.custody.take_up(&self.config, &self.plan.state, &self.plan.identities);
+        self.look_again();
+        if self.custody.is_cut_off() {
+            self.keyholder.kill();
+        }
+    }
+
+    fn take_up_renewed(&mut self) {
+        let taken = self.custody.take_up(&self.config, &self.plan.state, &self.plan.identities, Tell::News);
         let renewed = taken.and_then(|taken| {
             let mut plan = self.plan.clone();
             (plan.identities, plan.authorities) = (taken.identities, taken.authorities);
@@ -494,9 +510,12 @@ impl Supervisor {
             }
             Err(why) => eprintln!("ringpost: certificates have changed, and the old ones stay in use: {why}"),
         }
-        if self.custody.is_cut_off() {
-            self.keyholder.kill();
-        }
+    }
+
+    /// Certificates that cannot be used may be usable in a while, and no file says so.
+    fn look_again(&mut self) {
+        let again = || Instant::now() + CERTIFICATES_AGAIN;
+        self.certificates_due = self.custody.is_incomplete().then(again);
     }
 
     /// From now on this plan holds, here and in the engine, which is told so by `letter`.

@@ -17,6 +17,8 @@ use crate::cli::role::ENGINE_NAME;
 use crate::exit::{Code, Failure};
 use crate::ipc::engine::Purpose;
 use crate::limits::{BACKLOG, PORT_RELEASE};
+use crate::owners::Owners;
+use crate::passwords;
 use crate::plan::{self, Plan};
 use crate::supervisor::{control, control_path, local_path};
 
@@ -45,11 +47,11 @@ struct Smtp {
 }
 
 impl Sockets {
-    /// Binds all of them.
+    /// Binds all of them, for a server whose processes are these owners'.
     ///
     /// # Errors
     /// Names the address, who has it, and how to choose another.
-    pub fn bind(plan: &Plan, config: &Config, shards: usize) -> Result<Self, Failure> {
+    pub fn bind(plan: &Plan, config: &Config, shards: usize, owners: &Owners) -> Result<Self, Failure> {
         let (mut smtp, mut unplaced) = (Vec::new(), plan::unplaced(config));
         for (listener, address) in plan::smtp_addresses(config)? {
             match patiently(address, || bind_group(address, shards)) {
@@ -79,10 +81,19 @@ impl Sockets {
             let socket = patiently(address, || sys::listen_socket(address, BACKLOG, false));
             pages.push((address, socket.map_err(|error| refused(address, &error, plan, "--page"))?));
         }
-        let mut names = vec![local_path(&plan.state), control_path(&plan.state)];
+        let path = local_path(&plan.state);
         let local = match config.local_listener() {
-            Some(listener) => Some((listener as u16, bind_local(&names[0])?)),
-            None => None,
+            Some(listener) => Some((listener as u16, bind_local(&path)?)),
+            None => {
+                remove_dead(&path).map_err(|error| socket_refused("local", &path, &error))?;
+                None
+            }
+        };
+        let mut names = match owners {
+            // The engine's user may make files there. What it has started may outlive the server, and would be who listens to
+            // administrators and to users who bring mail: so they stay, dead and root's.
+            Owners::Apart { .. } => Vec::new(),
+            Owners::Caller | Owners::Root { .. } => vec![path, control_path(&plan.state)],
         };
         let control = control::bind(plan, config, &mut names)?;
         let control_said = (control::place(plan, config), config.control.clone());
@@ -184,21 +195,42 @@ fn bind_group(address: SocketAddr, shards: usize) -> io::Result<Vec<OwnedFd>> {
 /// The local socket is everybody's: the rules say what becomes of whom. Called with the directory's lock held: a socket that
 /// is there is a dead server's.
 fn bind_local(path: &Path) -> Result<OwnedFd, Failure> {
-    let bound = remove_dead(path)
-        .and_then(|()| sys::listen_unix_socket(path, BACKLOG))
-        .and_then(|socket| fs::set_permissions(path, Permissions::from_mode(0o666)).map(|()| socket));
+    let bound = put_in_place(path, |path| {
+        let socket = sys::listen_unix_socket(path, BACKLOG)?;
+        fs::set_permissions(path, Permissions::from_mode(0o666)).map(|()| socket)
+    });
     bound.map_err(|error| socket_refused("local", path, &error))
 }
 
-/// Removes what a dead server has left, or, where the engine's user may make files, somebody of that user's. A directory,
-/// which no server makes, is for a person to look into.
-pub(super) fn remove_dead(path: &Path) -> io::Result<()> {
-    if let Ok(about) = fs::symlink_metadata(path)
-        && about.is_dir()
-    {
-        let why = format!("there is a directory of that name, which belongs to user {}", about.uid());
-        return Err(io::Error::new(ErrorKind::IsADirectory, why));
+/// Has something made under a new name, and gives it the one that is meant. What a dead server has left there goes, or,
+/// where the engine's user may make files, somebody of that user's; and at no moment is the name free for somebody faster.
+pub(super) fn put_in_place<T>(path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    refuse_directory(path)?;
+    let number = passwords::nonce().ok_or_else(|| io::Error::other("the system has no randomness"))?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{:08x}", u32::from_be_bytes(number)));
+    let made = make(Path::new(&beside)).and_then(|made| fs::rename(&beside, path).map(|()| made));
+    if made.is_err() {
+        // It may not have been made.
+        let _ = fs::remove_file(&beside);
     }
+    made
+}
+
+/// A directory, which no server makes, is for a person to look into.
+fn refuse_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() => {
+            let why = format!("there is a directory of that name, which belongs to user {}", about.uid());
+            Err(io::Error::new(ErrorKind::IsADirectory, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a server with such a socket has left.
+fn remove_dead(path: &Path) -> io::Result<()> {
+    refuse_directory(path)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -216,8 +248,6 @@ pub(super) fn socket_refused(which: &str, path: &Path, error: &io::Error) -> Fai
             "\n  no server makes one: end what that user still runs, remove it with `rm -r {}`, and start again",
             path.display()
         ),
-        // Somebody was faster than we between the two.
-        ErrorKind::AddrInUse => "\n  somebody else makes it at the same time: end what still runs there".to_owned(),
         _ => String::new(),
     };
     Failure::new(Code::CannotCreate, format!("cannot make the {which} socket {}: {error}{remedy}", path.display()))
@@ -262,6 +292,8 @@ fn refused(address: SocketAddr, error: &io::Error, plan: &Plan, option: &str) ->
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     use super::*;
 
@@ -273,6 +305,27 @@ mod tests {
         let group = bind_group(address, 3).unwrap();
         assert_eq!(group.len(), 3);
         assert_eq!(bind_group(address, 3).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    /// Where others may make files, one of them waits for the name.
+    #[test]
+    fn the_name_of_a_socket_is_never_free_once_there_was_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("smtp.sock");
+        drop(bind_local(&path).unwrap());
+        let over = AtomicBool::new(false);
+        thread::scope(|threads| {
+            let waits = threads.spawn(|| {
+                let took = || fs::create_dir(&path).is_ok() || symlink("elsewhere", &path).is_ok();
+                while !over.load(Ordering::Relaxed) {
+                    assert!(!took(), "somebody was faster");
+                }
+            });
+            let bound = (0..2000).all(|_| bind_local(&path).is_ok());
+            over.store(true, Ordering::Relaxed);
+            assert!(waits.join().is_ok() && bound);
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub enum Change {
     Rest(Duration),
 }
 
+/// What a message has changed that was taken after others had been refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Late {
+    /// How.
+    pub change: Change,
+    /// What had been said to the others.
+    pub reply: Arc<str>,
+}
+
 /// A site that has no mail for a time, since the configuration says so of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspension {
@@ -141,7 +150,7 @@ impl Bound {
 
 impl Feedback {
     /// The site has taken a message that was begun then.
-    pub(crate) fn taken(&mut self, began: Instant, now: Instant) {
+    pub(crate) fn taken(&mut self, began: Instant, now: Instant) -> Option<Late> {
         self.meter.count(now);
         if self.is_old(began) {
             self.answers.late = self.answers.late.saturating_add(1);
@@ -150,6 +159,7 @@ impl Feedback {
         self.run.answered(true, began, now);
         self.answers.taken = self.answers.taken.saturating_add(1);
         self.rest = None;
+        None
     }
 
     /// There is much more for the site than there was until now, at a pace that it has not borne yet: it is as if it were new.
@@ -160,16 +170,22 @@ impl Feedback {
     }
 
     /// What a new site has taken since it was found to refuse some is a part of what it takes, too: it refuses at once, and
-    /// takes its time for what it takes.
-    fn taken_late(&mut self, now: Instant) {
-        let Some(measure) = &mut self.measured else { return };
+    /// takes its time for what it takes. Where it had taken nothing until then, the first of them sets its rate.
+    fn taken_late(&mut self, now: Instant) -> Option<Late> {
+        let measure = self.measured.as_mut()?;
         measure.taken();
-        let Some(to) = measure.rate() else { return };
+        let to = measure.rate()?;
         match (&mut self.rate, &self.rest) {
             (Some(bound), _) if bound.rise == Rise::Doubling => bound.to = bound.to.max(to),
-            (None, Some((_, _, reply))) => self.rate = Some(Bound::new(to, Rise::Doubling, reply, now)),
+            (None, Some((_, _, reply))) => {
+                let change = Change::Rate { from: measure.tried(), to };
+                let reply = reply.clone();
+                self.rate = Some(Bound::new(to, Rise::Doubling, &reply, now));
+                return Some(Late { change, reply });
+            }
             _ => {}
         }
+        None
     }
 
     /// It has refused one, saying that it has too many of them. `top`: as many a second as the route's shape allows.
@@ -422,11 +438,11 @@ impl Rate {
 
 impl<T: Waiting> Routes<T> {
     /// The site of the route has taken a message that was begun then.
-    pub fn taken(&mut self, id: RouteId, began: Instant, now: Instant) {
+    pub fn taken(&mut self, id: RouteId, began: Instant, now: Instant) -> Option<Late> {
         let route = self.route(id);
-        route.feedback.taken(began, now);
+        let late = route.feedback.taken(began, now);
         if route.ready.is_empty() {
-            return;
+            return late;
         }
         let grown = route.start.taken(route.opening + route.open);
         if grown == Some(Grown::First) {
@@ -435,6 +451,7 @@ impl<T: Waiting> Routes<T> {
         if grown.is_some() {
             self.want(id.0, now);
         }
+        late
     }
 
     /// It has refused a message that was begun then: it has too many of them.

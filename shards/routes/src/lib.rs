@@ -24,7 +24,7 @@ mod warmup;
 pub use breaker::{Breaker, Chance, Health, Left, Patience};
 pub use busy::HostHold;
 pub use fair::{FairQueue, Waiting, sender_key};
-pub use feedback::{Change, Slowed, Suspension};
+pub use feedback::{Change, Late, Slowed, Suspension};
 pub use leases::Spent;
 pub use limits::{Limits, Rate, Shape};
 pub use pool::{Member, Pick, Pool};

@@ -100,7 +100,7 @@ impl Run {
 
     /// What it says of how much the site takes.
     pub(crate) fn measure(&self, now: Instant) -> Measure {
-        Measure { taken: self.taken, time: self.lasts(now) + SAVED_UP }
+        Measure { taken: self.taken, time: self.lasts(now) + SAVED_UP, tried: self.tried(now) }
     }
 
     fn lasts(&self, now: Instant) -> Duration {
@@ -113,12 +113,18 @@ impl Run {
 pub(crate) struct Measure {
     taken: u32,
     time: Duration,
+    tried: f64,
 }
 
 impl Measure {
     /// One more of those messages was taken.
     pub(crate) fn taken(&mut self) {
         self.taken = self.taken.saturating_add(1);
+    }
+
+    /// As many a second as were tried in that run.
+    pub(crate) fn tried(&self) -> f64 {
+        self.tried
     }
 
     /// A second; `None`: nothing was taken, which is no rate.

@@ -145,7 +145,7 @@ pub enum Event<'a> {
         /// From what to what.
         pace: Pace,
         /// The reply.
-        reply: &'a RemoteReply,
+        reply: &'a str,
     },
     /// What came of a connection to a server that its domain has a policy about (RFC 8460).
     Held {
@@ -409,7 +409,7 @@ impl Display for Event<'_> {
                 write!(f, " next=\"{next}\"")
             }
             Event::Paced { route, pace, reply } => {
-                write!(f, "pace   route={route} {pace} reply=\"{}\"", reply.to_string().replace('"', "'"))
+                write!(f, "pace   route={route} {pace} reply=\"{}\"", reply.replace('"', "'"))
             }
             Event::Held { domain, kind, host, failure, .. } => {
                 let (kind, what) = (if *kind == PolicyKind::Dane { "tlsa" } else { "sts" }, failure.unwrap_or("ok"));
@@ -434,8 +434,8 @@ mod tests {
 
     #[test]
     fn what_a_reply_has_changed_is_told_with_the_reply() {
-        let reply = RemoteReply::local(451, (4, 7, 0), "slow \"down\"");
-        let line = |pace| Event::Paced { route: "mx:25", pace, reply: &reply }.to_string();
+        let reply = "451 4.7.0 slow \"down\"";
+        let line = |pace| Event::Paced { route: "mx:25", pace, reply }.to_string();
         let (minute, source) = (Duration::from_secs(60), [192, 0, 2, 1].into());
         for (pace, says) in [
             (Pace::Changed(Change::Rate { from: 120.0, to: 102.0 }), "rate=120.000/s->102.000/s"),

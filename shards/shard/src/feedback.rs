@@ -13,7 +13,7 @@ use ringpost_address::split_address;
 use ringpost_conf::{OnReply, Pressure, Reaction, Refused};
 use ringpost_io::Runtime;
 use ringpost_queue::MessageId;
-use ringpost_routes::{RouteId, Site, Suspension};
+use ringpost_routes::{Late, RouteId, Site, Suspension};
 use ringpost_smtp::client::{RecipientResult, RemoteReply};
 
 use crate::event::{Event, Pace};
@@ -66,7 +66,11 @@ pub(crate) fn answered<W: World>(
             obey(shard, &Heard { route, site, reply, to: To::Message, began, source }, pressure);
         }
         None if results.iter().any(|result| matches!(result, RecipientResult::Delivered(_))) => {
-            shard.routes.borrow_mut().taken(route, began, shard.runtime.now());
+            let late = shard.routes.borrow_mut().taken(route, began, shard.runtime.now());
+            if let Some(Late { change, reply }) = late {
+                let pace = Pace::Changed(change);
+                shard.event(&Event::Paced { route: &ticket.site.name, pace, reply: &reply });
+            }
         }
         None => {}
     }
@@ -144,7 +148,7 @@ fn retire<W: World>(shard: &Shard<W>, heard: &Heard<'_>, source: Option<IpAddr>)
 }
 
 fn tell<W: World>(shard: &Shard<W>, heard: &Heard<'_>, pace: Pace) {
-    shard.event(&Event::Paced { route: &heard.site.name, pace, reply: heard.reply });
+    shard.event(&Event::Paced { route: &heard.site.name, pace, reply: &heard.reply.to_string() });
 }
 
 /// Suspended sites that a shard has mail for.

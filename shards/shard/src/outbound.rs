@@ -551,7 +551,7 @@ async fn deliver<W: World>(
                 // One that stops may have had no answer from home.
                 let outcome = match shard.stopping.get() {
                     true => Outcome::Untried,
-                    false => Outcome::unreadable("the log says why"),
+                    false => Outcome::unreadable("its disk does not give the text back"),
                 };
                 give_back(shard, ticket, &outcome);
                 return false;

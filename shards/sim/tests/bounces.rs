@@ -148,6 +148,11 @@ fn submit(world: &SimWorld, sender: &str, recipient: &str) {
 
 /// The same to several recipients, each with parameters.
 fn submit_to(world: &SimWorld, sender: &str, recipients: &[(&str, &str)]) {
+    submit_text(world, sender, recipients, "text\r\n");
+}
+
+/// The same with this text below the header.
+fn submit_text(world: &SimWorld, sender: &str, recipients: &[(&str, &str)], text: &str) {
     let runtime = world.node("client");
     world.block_on(async move {
         let to = (address(HOSTS[0]).expect("a host"), 25).into();
@@ -155,7 +160,7 @@ fn submit_to(world: &SimWorld, sender: &str, recipients: &[(&str, &str)]) {
         let mut raw = Vec::new();
         let mut commands = vec![String::new(), "EHLO client.sim\r\n".to_owned(), format!("MAIL FROM:<{sender}>\r\n")];
         commands.extend(recipients.iter().map(|(to, asks)| format!("RCPT TO:<{to}>{asks}\r\n")));
-        commands.extend(["DATA\r\n", "Subject: what was sent\r\n\r\ntext\r\n.\r\n"].map(str::to_owned));
+        commands.extend(["DATA\r\n".to_owned(), format!("Subject: what was sent\r\n\r\n{text}.\r\n")]);
         for said in commands {
             stream.write_all(said.as_bytes()).await.expect("the engine listens");
             let mut answer = line(&mut stream, &mut raw).await.expect("an answer");
@@ -483,4 +488,29 @@ fn s98_mail_that_cannot_be_read_is_given_up_at_its_time_and_told_of() {
         }
     }
     assert!(without_text > 0, "some could not be read when they were reported");
+}
+
+/// A large text is read only on its way out. What its sender is told is not where somebody else finds the reason.
+#[test]
+fn s98_a_large_text_that_cannot_be_read_is_lost_with_a_reason_for_its_sender_and_one_for_the_log() {
+    let world = Rc::new(SimWorld::new(112));
+    let takes = Rc::new(Cell::new("250 ok\r\n"));
+    let relay = serve_with(&world, "slow.sim", &takes, Duration::from_secs(2));
+    let taken = serve(&world, "takes.sim", "250 ok\r\n");
+    let engine = Engine::start(&world, "a.sim", &rules("slow.sim", "queue ttl 2h\n"));
+    submit_text(&world, "s@sender.sim", &[("r@late.sim", "")], &"0123456789\r\n".repeat(30_000));
+    world.run_for(Duration::from_secs(1));
+    // Its time is over before it is to be sent.
+    world.disk("a.sim").set_faults(DiskFaults { fail_read: 1.0, ..DiskFaults::default() });
+    world.set_wall_ahead_ms(HOUR.as_millis() as i64 * 2);
+    world.run_for(Duration::from_secs(60));
+    let warned = |what: &str| engine.warnings.borrow().iter().filter(|text| text.contains(what)).count();
+    let all = ["MAIL IS LOST", "cannot read the text of message", "the disk does not read: "].map(warned);
+    assert_eq!(all, [1; 3], "{:?}", engine.warnings.borrow());
+    let taken = taken.borrow();
+    let [(_, report)] = &taken[..] else { panic!("one report: {taken:?}") };
+    let unfolded = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    let reason = "the message cannot be read on this server: its disk does not give the text back";
+    assert!(unfolded.contains(reason) && !unfolded.contains("the log"), "{report}");
+    assert!(relay.borrow().is_empty());
 }

@@ -60,3 +60,24 @@ fn so_are_the_connections_that_a_provider_bears() {
 fn whatever_the_provider_is_like() {
     [1, 2, 3, 4, 5, 9, 14, 22, 24, 27, 38, 47].into_iter().for_each(|seed| drop(hold(&Scenario::drawn(seed))));
 }
+
+/// It refuses ten at once, and says only seconds later that it has taken others, which was its rate.
+#[test]
+fn a_rate_that_is_known_from_what_was_taken_late_is_told_as_others() {
+    let phases = run(&Scenario {
+        seed: 11,
+        limited: Limited::Messages,
+        manner: Manner::Later,
+        phases: vec![(2.0, MINUTE)],
+        saves: 1.0,
+        thinks: Duration::from_secs(3),
+        latency: (Duration::from_micros(50), Duration::from_millis(1)),
+        trace: false,
+    });
+    let told = &phases[0].told;
+    let says = |at: usize, what: &str| told.get(at).is_some_and(|line: &String| line.contains(what));
+    assert!(says(0, " rest=5s reply=\"451"), "{told:#?}");
+    assert!(says(1, "s pace   route=") && says(1, " rate=10.000/s->") && says(1, " reply=\"451"), "{told:#?}");
+    // Three seconds after the first; the next time that it is exceeded is far later.
+    assert!(told[1].starts_with("4."), "{told:#?}");
+}

@@ -13,7 +13,7 @@ use ringpost_queue::Flags;
 use ringpost_smtp::Stuffer;
 use ringpost_smtp::client::{Envelope, Event, RecipientResult, RemoteReply, Requests, Session};
 
-use super::text::Pieces;
+use super::text::{Pieces, unreadable};
 use super::turns::Turns;
 use super::{Delivery, Target, finish};
 use crate::letter::{Delays, Outcome};
@@ -229,7 +229,8 @@ async fn speak<W: World>(shard: &Rc<Shard<W>>, open: &mut Connection<W>, message
         match converse(shard, open).await {
             Ok(Event::SendBody) => match send_body(shard, open, first).await {
                 Ok(()) => open.session.body_sent(),
-                Err(why) => return outcomes(abandon(open, &why, message.len())),
+                Err(Unsent::Unreadable(lost)) => return Some(withhold(open, &lost, message.len())),
+                Err(Unsent::Broken(why)) => return outcomes(abandon(open, &why, message.len())),
             },
             Ok(Event::Done(results)) => return outcomes(results),
             Ok(Event::Failed(reply) | Event::LoginRefused(reply)) => {
@@ -256,6 +257,15 @@ fn abandon<W: World>(open: &mut Connection<W>, why: &str, count: usize) -> Vec<R
     open.session.abandon(reply.clone()).unwrap_or_else(|| vec![RecipientResult::Transient(reply); count])
 }
 
+/// The text cannot be read: whom the store has refused it has refused, and for all others that is the reason.
+fn withhold<W: World>(open: &mut Connection<W>, lost: &Outcome, count: usize) -> Vec<Outcome> {
+    let ours = |result| match outcome(result) {
+        Outcome::Transient(reply) if reply.is_ours() => lost.clone(),
+        of_store => of_store,
+    };
+    abandon(open, "", count).into_iter().map(ours).collect()
+}
+
 fn outcome(result: RecipientResult) -> Outcome {
     match result {
         RecipientResult::Delivered(reply) => Outcome::Delivered(reply),
@@ -264,19 +274,30 @@ fn outcome(result: RecipientResult) -> Outcome {
     }
 }
 
+/// Why a text did not go out.
+enum Unsent {
+    Broken(String),
+    Unreadable(Outcome),
+}
+
 async fn send_body<W: World>(
     shard: &Rc<Shard<W>>,
     open: &mut Connection<W>,
     delivery: &Delivery,
-) -> Result<(), String> {
+) -> Result<(), Unsent> {
+    let broken = |Broken(why): Broken| Unsent::Broken(why);
+    let of_text = |error: io::Error| {
+        let why = || Unsent::Broken(format!("cannot read the message: {error}"));
+        unreadable(&error).map_or_else(why, Unsent::Unreadable)
+    };
     let mut stuffer = Stuffer::new();
     let mut pieces = Pieces::of(delivery);
-    while let Some(piece) = pieces.next(shard).await.map_err(|error| format!("cannot read the message: {error}"))? {
+    while let Some(piece) = pieces.next(shard).await.map_err(of_text)? {
         stuffer.stuff(&piece, &mut open.out);
         if open.out.len() >= limits::READ_BYTES {
-            send(shard, open, limits::BODY_WRITE).await.map_err(|Broken(why)| why)?;
+            send(shard, open, limits::BODY_WRITE).await.map_err(broken)?;
         }
     }
     stuffer.finish(&mut open.out);
-    send(shard, open, limits::BODY_WRITE).await.map_err(|Broken(why)| why)
+    send(shard, open, limits::BODY_WRITE).await.map_err(broken)
 }

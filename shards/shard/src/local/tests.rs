@@ -541,3 +541,43 @@ fn a_connection_that_breaks_in_the_middle_defers_that_message_alone() {
     place.send("Subject: x\r\n\r\n", &[("u@d.test", lmtp(&store, "u@d.test"))]);
     assert!(place.settle()[0].contains("result=Ok"));
 }
+
+/// Whichever way it was to go; of a store, those whom it has refused before it was to get the text stay refused.
+#[test]
+fn s98_a_text_that_cannot_be_read_is_lost_aloud_when_its_time_is_over() {
+    let place = Place::new(14);
+    let heard = place.store(StoreAt::Tcp, |_, line| {
+        obliging(line, |line| (line == "RCPT TO:<r@store>").then(|| "550 5.1.1 nobody".into()))
+    });
+    let store = place.tcp();
+    let long = format!("Subject: x\r\n\r\n{}", "0123456789\r\n".repeat(30_000));
+    let to = || {
+        [
+            ("m@d.test", maildir("/m/m")),
+            ("u@d.test", user("u")),
+            ("s@d.test", lmtp(&store, "s@store")),
+            ("r@d.test", lmtp(&store, "r@store")),
+        ]
+    };
+    let lost = |log: &[String], name: &str| {
+        let says = format!(
+            "to <{name}@d.test> is given up; the message cannot be read on this server: the disk does not read"
+        );
+        log.iter().filter(|line| line.contains("MAIL IS LOST") && line.contains(&says)).count()
+    };
+    for (ahead, result) in [(Duration::ZERO, "TempFail"), (TTL, "Expired")] {
+        place.send(&long, &to());
+        place.runtime.disk().set_faults(DiskFaults { fail_read: 1.0, ..DiskFaults::default() });
+        place.world.set_wall_ahead_ms(ahead.as_millis() as i64);
+        let log = place.settle();
+        place.runtime.disk().set_faults(DiskFaults::default());
+        let line = |name: &str| log.iter().find(|line| line.contains(&format!("to=<{name}@d.test>"))).expect("a line");
+        for name in ["m", "u", "s"] {
+            assert!(line(name).contains(&format!("result={result}")), "{log:?}");
+            assert!(line(name).contains("451 4.3.0 the message cannot be read on this server"), "{log:?}");
+            assert_eq!(lost(&log, name), usize::from(ahead == TTL), "{name}: {log:?}");
+        }
+        assert!(line("r").contains("result=PermFail") && lost(&log, "r") == 0, "{log:?}");
+    }
+    assert!(!heard.borrow().iter().any(|line| line.starts_with("Subject")), "the store has none of it: {heard:?}");
+}

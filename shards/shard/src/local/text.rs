@@ -49,7 +49,8 @@ impl<'d> Pieces<'d> {
             }
         };
         if piece.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            // There is less of it than was written.
+            return Err(io::Error::other(ReadError::Damaged));
         }
         self.at = self.delivery.body_bytes.min(self.at + piece.len() as u64);
         Ok(Some(piece))

@@ -32,7 +32,7 @@ fn send(
     while now < start + time {
         while let Some((began, takes)) = flying.pop_front_if(|(began, _)| *began + trip <= now) {
             match takes {
-                true => feedback.taken(began, now),
+                true => drop(feedback.taken(began, now)),
                 false => {
                     feedback.refused(SLOW, began, now, None);
                 }
@@ -74,7 +74,7 @@ fn what_is_refused_together_counts_once_and_what_was_under_way_not_at_all() {
     let at = |ms: u64| start + Duration::from_millis(ms);
     let (first, last) = (start - START_TIME, start + Duration::from_secs(1));
     let pace = Duration::from_millis(10);
-    (0..).map(|n| first + n * pace).take_while(|at| *at < last).for_each(|at| feedback.taken(at, at + pace / 2));
+    (0..).map(|n| first + n * pace).take_while(|at| *at < last).for_each(|at| drop(feedback.taken(at, at + pace / 2)));
     let Some(Change::Rate { from, to }) = feedback.refused(SLOW, at(999), at(1000), None) else { panic!("lowered") };
     assert!((99.0..103.0).contains(&from) && (to / from - KEPT_AT_MOST).abs() < 1e-9, "{from} {to}");
     (0..50).for_each(|n| assert_eq!(feedback.refused(SLOW, at(990 + n % 10), at(1001 + n), None), None));
@@ -115,19 +115,21 @@ fn a_site_that_takes_nothing_rests_longer_each_time_and_its_rate_stays() {
 fn a_new_site_that_refuses_some_is_sent_what_it_has_taken_and_twice_as_much_each_time_after() {
     let (mut feedback, start) = (Feedback::default(), Instant::now());
     let at = |ms: u64| start + Duration::from_millis(ms);
-    (0..6).for_each(|n| feedback.taken(at(0), at(200 + n)));
+    (0..6).for_each(|n| drop(feedback.taken(at(0), at(200 + n))));
     (0..3).for_each(|n| assert_eq!(feedback.refused(SLOW, at(300), at(310 + n), None), None, "too few to tell"));
     let change = feedback.refused(SLOW, at(300), at(1000), None);
     assert_eq!(change, Some(Change::Rate { from: 10.0, to: 2.0 }), "six in a second, and what two have let save up");
     assert_eq!(feedback.rest(at(1000)), Some(BACK_OFF_MIN));
     // What was under way is taken, too.
-    (0..3).for_each(|_| feedback.taken(at(400), at(1200)));
+    (0..3).for_each(|_| drop(feedback.taken(at(400), at(1200))));
     assert_eq!(feedback.refused(SLOW, at(400), at(1200), None), None);
     assert_eq!(feedback.rate(None, at(1000)), Some(3.0));
     assert_eq!(feedback.rate(None, at(1000) + 3 * DOUBLED_IN), Some(24.0));
     // Refused again after a while, it has its place.
     let later = at(1000) + 3 * DOUBLED_IN;
-    (0..300).for_each(|n| feedback.taken(later + Duration::from_millis(40 * n), later + Duration::from_millis(40 * n)));
+    (0..300).for_each(|n| {
+        drop(feedback.taken(later + Duration::from_millis(40 * n), later + Duration::from_millis(40 * n)))
+    });
     let last = later + Duration::from_secs(12);
     let Some(Change::Rate { from, to }) = feedback.refused(SLOW, last, last, None) else { panic!("lowered") };
     assert!((24.0..27.0).contains(&from) && (to / from - KEPT_AT_MOST).abs() < 1e-9, "{from} {to}");
@@ -142,7 +144,7 @@ fn a_new_site_that_refuses_few_of_many_is_none_that_is_sent_too_much() {
         let at = now + Duration::from_millis(n);
         match n % 21 {
             20 => assert_eq!(feedback.refused(SLOW, at, at, None), None),
-            _ => feedback.taken(at, at),
+            _ => drop(feedback.taken(at, at)),
         }
     }
     assert!(feedback.is_silent());
@@ -154,8 +156,9 @@ fn what_a_new_site_takes_after_it_has_refused_ten_is_its_rate() {
     let changes: Vec<Change> = (0..10).filter_map(|_| feedback.refused(SLOW, now, now, None)).collect();
     assert_eq!(changes, [Change::Rest(BACK_OFF_MIN)]);
     assert_eq!(feedback.rate(None, now), None);
-    feedback.taken(now - MINUTE, now + MINUTE / 60);
-    feedback.taken(now - MINUTE, now + MINUTE / 60);
+    let late = [(); 2].map(|()| feedback.taken(now - MINUTE, now + MINUTE / 60));
+    let set = Late { change: Change::Rate { from: 10.0, to: 0.5 }, reply: SLOW.into() };
+    assert_eq!(late, [Some(set), None], "that it has one now is told, and not that it rises");
     assert_eq!(feedback.rate(None, now + MINUTE / 60), Some(1.0), "two, of what two seconds have let save up");
     assert_eq!(feedback.rest(now), Some(BACK_OFF_MIN));
     assert_eq!(feedback.rate(None, now + MINUTE + DOUBLED_FOR), None, "nobody has asked for more");
@@ -170,9 +173,9 @@ fn a_route_begins_with_few_connections_and_a_site_with_more_to_do_is_as_a_new_on
     assert_eq!(routes.opens_at(), Some(now + START_PATIENCE));
     // A minute with few messages, then many.
     let at = |second: u32| now + second * Duration::from_secs(1);
-    (0..60).for_each(|second| routes.route(id).feedback.taken(at(second), at(second)));
+    (0..60).for_each(|second| drop(routes.route(id).feedback.taken(at(second), at(second))));
     let burst = at(60);
-    (0..8).for_each(|_| routes.taken(id, burst, burst));
+    (0..8).for_each(|_| drop(routes.taken(id, burst, burst)));
     assert_eq!(open(&mut routes, burst), 1, "there were five");
     let changes: Vec<Change> = (0..8).filter_map(|_| routes.refused(id, SLOW, burst, burst)).collect();
     assert!(matches!(changes[..], [Change::Rate { to, .. }] if to < 5.0), "{changes:?}");
@@ -193,7 +196,8 @@ fn a_throttle_is_the_configured_part_and_is_over_when_the_rate_is_back() {
     assert!(feedback.is_silent());
 
     // Without a rate of its own, what went lately is halved; all is forgotten after an hour.
-    (0..100).for_each(|n| feedback.taken(now + n * Duration::from_millis(20), now + n * Duration::from_millis(20)));
+    (0..100)
+        .for_each(|n| drop(feedback.taken(now + n * Duration::from_millis(20), now + n * Duration::from_millis(20))));
     let later = now + Duration::from_secs(2);
     let Some(Change::Rate { from, to }) = feedback.throttle(50, SLOW, later, later, None) else { panic!("lowered") };
     assert!((49.0..52.0).contains(&from) && to == from / 2.0, "{from} {to}");
@@ -352,10 +356,10 @@ fn a_suspended_route_is_not_forgotten_with_those_that_have_no_work() {
 fn one_refusal_among_few_is_chance_however_many_there_were_before_a_gap() {
     let (mut feedback, start) = (Feedback::default(), Instant::now());
     let at = |seconds: u64| start + Duration::from_secs(seconds);
-    (0..40).for_each(|n| feedback.taken(at(15 * n), at(15 * n)));
+    (0..40).for_each(|n| drop(feedback.taken(at(15 * n), at(15 * n))));
     feedback.taken(at(1000), at(1000));
     assert_eq!(feedback.refused(SLOW, at(1000), at(1000), None), None);
-    (0..7).for_each(|_| feedback.taken(at(1000), at(1000)));
+    (0..7).for_each(|_| drop(feedback.taken(at(1000), at(1000))));
     assert!(
         matches!(feedback.refused(SLOW, at(1000), at(1000), None), Some(Change::Rate { .. })),
         "two of ten are not"
@@ -366,11 +370,11 @@ fn one_refusal_among_few_is_chance_however_many_there_were_before_a_gap() {
 fn a_site_that_takes_none_of_ten_after_its_first_estimate_rests() {
     let (mut feedback, start) = (Feedback::default(), Instant::now());
     let at = |seconds: u64| start + Duration::from_secs(seconds);
-    (0..8).for_each(|_| feedback.taken(at(1), at(2)));
+    (0..8).for_each(|_| drop(feedback.taken(at(1), at(2))));
     assert_eq!(feedback.refused(SLOW, at(1), at(2), None), None);
     assert!(matches!(feedback.refused(SLOW, at(1), at(2), None), Some(Change::Rate { .. })));
     // What was under way is taken; then nothing more is.
-    (0..3).for_each(|_| feedback.taken(at(1), at(3)));
+    (0..3).for_each(|_| drop(feedback.taken(at(1), at(3))));
     let changes: Vec<_> = (0..10).filter_map(|_| feedback.refused(SLOW, at(7), at(7), None)).collect();
     assert!(matches!(changes[..], [Change::Rest(_)]), "{changes:?}");
 }
