@@ -29,19 +29,26 @@ class Cores:
             rows = {line.split()[0]: [int(word) for word in line.split()[1:9]] for line in stat if line.startswith("cpu")}
         return [rows[f"cpu{core}"] for core in (MTA_CORE, LOAD_CORE)]
 
-    def busy(self):
-        shares = []
+    def busy(self, messages=None):
+        """Shares of the time; with a number of messages also what each has cost the server's core, in microseconds of the time
+        that the host has left it."""
+        shares, stolen, worked = [], [], []
         for before, after in zip(self.before, self.read()):
             spent = [b - a for a, b in zip(before, after)]
-            shares.append(1 - (spent[3] + spent[4]) / max(1, sum(spent)))
-        return {"mta_busy": shares[0], "load_busy": shares[1]}
+            whole, idle = max(1, sum(spent)), spent[3] + spent[4]
+            shares.append(1 - idle / whole)
+            stolen.append(spent[7] / whole)
+            worked.append((whole - idle - spent[7]) / os.sysconf("SC_CLK_TCK"))
+        each = {"mta_us_each": worked[0] * 1e6 / messages} if messages else {}
+        return {"mta_busy": shares[0], "load_busy": shares[1], "stolen": max(stolen), **each}
 
 
 def others():
     """How busy the two cores are with what is not ours, over a second."""
     cores = Cores()
     threading.Event().wait(1.0)
-    return sum(cores.busy().values()) / 2
+    busy = cores.busy()
+    return (busy["mta_busy"] + busy["load_busy"]) / 2
 
 
 def smtp_source(count, reuse, sessions=SESSIONS, timeout=60):
@@ -56,7 +63,7 @@ def smtp_source(count, reuse, sessions=SESSIONS, timeout=60):
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         return None
-    return {"rate": count / (time.monotonic() - start), **cores.busy()}
+    return {"rate": count / (time.monotonic() - start), **cores.busy(count)}
 
 
 def saturate_smtp_source(reuse, seconds, sessions=SESSIONS):
@@ -82,7 +89,7 @@ def our_source(load, seconds, *options, count=None, sessions=SESSIONS):
     summary = json.loads(out.stdout)
     if summary["refused"] or summary["accepted"] == 0:
         raise RuntimeError(f"refused {summary['refused']} of {summary['accepted']}: {summary['refusals']}")
-    return {**summary, **cores.busy()}
+    return {**summary, **cores.busy(summary["accepted"])}
 
 
 # The two saturation rates whose halves the latencies are measured at.
@@ -103,7 +110,9 @@ def step(summary, name):
 def probe(load):
     """What the disk itself needs for 4 KiB."""
     command = [load, "probe", peers.RUN, "--json", "--time", "3s"]
-    return json.loads(subprocess.run(pinned(MTA_CORE, command), capture_output=True, text=True, check=True).stdout)
+    cores = Cores()
+    found = json.loads(subprocess.run(pinned(MTA_CORE, command), capture_output=True, text=True, check=True).stdout)
+    return {**found, "stolen": cores.busy()["stolen"]}
 
 
 def relay(peer, load, count, timeout, sink_options=()):

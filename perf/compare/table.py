@@ -55,6 +55,13 @@ def sections(asked, chosen, results):
         ("ours single", "ringpost bench, a connection each"),
     ]
     out += rates(chosen, by_name, loads)
+    out += [
+        "",
+        f"Time of core {peers.MTA_CORE} for each message, in µs: the server, the kernel's work for its sockets and its disk. What the host gave to other",
+        "machines meanwhile is left out, so that this is steadier than the rates.",
+        "",
+    ]
+    out += costs(chosen, by_name, [*loads, *((f"half of {name}", title) for name, title in measure.HALF_LOADS.items())])
     out += ["", "## Relay through a smart host, end to end", ""]
     out += [f"Source and sink on core {peers.LOAD_CORE}, the server on core {peers.MTA_CORE}; until the last message is at the sink.", ""]
     out += relays(chosen, by_name)
@@ -129,6 +136,18 @@ def rates(chosen, by_name, loads):
     return lines
 
 
+def costs(chosen, by_name, loads):
+    lines = [row(["load", *[peer.label for peer in chosen]]), row(["---"] + ["---:"] * len(chosen))]
+    for key, title in loads:
+        cells = [title]
+        for peer in chosen:
+            runs = [run[key] for run in by_name[peer.name]["inbound"] if run.get(key)]
+            each = [run["mta_us_each"] for run in runs]
+            cells.append(f"**{number(median(each))}** ({number(min(each))}–{number(max(each))})" if each else "–")
+        lines.append(row(cells))
+    return lines
+
+
 def ratios(medians, by_name):
     if "ringpost" not in by_name:
         return []
@@ -155,19 +174,24 @@ def relays(chosen, by_name):
 
 def latency(chosen, results):
     probes = results["probe"]
-    lines = [row(["milliseconds", "rate", "p50", "p90", "p99", "p99.9", "p99 : disk's p99"])]
-    lines.append(row(["---"] + ["---:"] * 6))
+    lines = [row(["milliseconds", "rate", "p50", "p90", "p99", "p99.9", "p99 : disk's p99", "stolen"])]
+    lines.append(row(["---"] + ["---:"] * 7))
     floor = median([probe["fdatasync"]["p99_us"] for probe in probes])
     for name, key in (("disk: overwrite 4 KiB + fdatasync", "fdatasync"), ("disk: O_DIRECT, O_DSYNC overwrite of 4 KiB", "direct")):
         found = [probe[key] for probe in probes if probe.get(key)]
-        lines.append(row([name, "", *quantiles(found), f"{ratio(found, floor)}"]))
+        stolen = median([probe["stolen"] for probe in probes])
+        lines.append(row([name, "", *quantiles(found), ratio(found, floor), f"{stolen:.1%}"]))
     for name, title in measure.HALF_LOADS.items():
         for peer in chosen:
             inbound = results["peers"][peer.name]["inbound"]
             runs = [run[f"half of {name}"] for run in inbound if run.get(f"half of {name}")]
             steps = [measure.step(run, "end-of-data") for run in runs]
             rate = median([run["rate"] for run in runs])
-            lines.append(row([f"{peer.label}, {title}", number(rate), *quantiles(steps), ratio(steps, floor)]))
+            stolen = median([run["stolen"] for run in runs])
+            share = "–" if stolen is None else f"{stolen:.1%}"
+            lines.append(row([f"{peer.label}, {title}", number(rate), *quantiles(steps), ratio(steps, floor), share]))
+    lines += ["", "*Stolen*: how much of the time the host took one of the two cores away for other machines. From one percent on the 99th percentile is"]
+    lines += ["the length of such an absence, for whoever is asked at a steady rate; the disk is asked again only when it has answered."]
     return lines
 
 
