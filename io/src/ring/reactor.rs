@@ -45,7 +45,7 @@ pub(super) struct Reactor {
     flying: RefCell<Slab<Flying>>,
     /// Durable writes among them.
     writing: Cell<usize>,
-    /// One of those has ended since the last turn.
+    /// One of those has ended, and who waits for it has not run since.
     landed: Cell<bool>,
     pub(super) timers: Timers,
     /// Tasks that compute, and let the others have a turn.
@@ -121,7 +121,6 @@ impl Reactor {
     fn turn(&self) {
         loop {
             self.harvest();
-            self.landed.set(false);
             let now = Instant::now();
             self.timers.expire(now);
             let ready = bell::something_is_ready();
@@ -184,12 +183,12 @@ impl Reactor {
         self.begin_now(entry, Kind::Other, Some(buffer))
     }
 
-    /// Whether a durable write has ended that nobody was told of before this turn.
+    /// Whether a durable write has ended, and who waits for it has not run since.
     pub(super) fn has_write_landed(&self) -> bool {
         if self.writing.get() > 0 {
             self.harvest();
         }
-        self.landed.take()
+        self.landed.get()
     }
 
     /// The kernel hears of it at the end of the turn.
@@ -285,7 +284,7 @@ impl Reactor {
         let ended = flying.get_mut(key).expect("it is there until its result is");
         if ended.kind == Kind::Write {
             self.writing.set(self.writing.get() - 1);
-            self.landed.set(true);
+            self.landed.set(!ended.forgotten);
         }
         ended.result = Some(result);
         let waker = ended.waker.take();
@@ -306,7 +305,7 @@ impl Reactor {
         let mut flying = self.flying.borrow_mut();
         let mine = flying.get_mut(key).expect("it is removed by who waits, or when nobody does");
         match mine.result {
-            Some(result) => Poll::Ready((result, flying.remove(key).buffer)),
+            Some(result) => Poll::Ready((result, self.told(flying.remove(key)))),
             None => {
                 if !mine.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
                     mine.waker = Some(waker.clone());
@@ -316,11 +315,19 @@ impl Reactor {
         }
     }
 
+    /// Its end is known to who waited for it.
+    fn told(&self, flying: Flying) -> Option<DmaBuffer> {
+        if flying.kind == Kind::Write {
+            self.landed.set(false);
+        }
+        flying.buffer
+    }
+
     fn forget(&self, key: usize) {
         let mut flying = self.flying.borrow_mut();
         let mine = &mut flying[key];
         if mine.result.is_some() {
-            flying.remove(key);
+            self.told(flying.remove(key));
             return;
         }
         mine.forgotten = true;
