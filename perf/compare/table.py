@@ -231,7 +231,7 @@ def counts(chosen, by_name):
         if quiet and peer.name != "smtp-sink":
             notes.append(f"{peer.label} asked for no sync at all: what it has answered may be lost when the machine stops.")
     lines += ["", "Counted by tracepoints (`perf stat`) at full speed, and by `strace -f -c`, which slows the server down."]
-    lines += ["A *ring operation* is one entry given to io_uring; *ring writes* are those that write or sync a descriptor: files, and glommio's own wakes.", *notes]
+    lines += ["A *ring operation* is one entry given to io_uring; *ring writes* are those that write or sync a descriptor.", *notes]
     return lines
 
 
