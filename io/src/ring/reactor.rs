@@ -123,25 +123,28 @@ impl Reactor {
             self.harvest();
             let now = Instant::now();
             self.timers.expire(now);
-            let ready = bell::something_is_ready();
-            // Theirs is the turn; but what was asked for, and who has let them go first, does not wait for the last of them.
-            if ready && now.saturating_duration_since(self.entered.get()) < TURN {
+            if bell::something_is_ready() {
+                // Theirs is the turn; but what was asked for does not wait for the last of them.
+                if now.saturating_duration_since(self.entered.get()) >= TURN {
+                    self.enter(0, None);
+                    self.harvest();
+                }
                 return;
             }
             let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
-            if ready || !yielded.is_empty() {
+            if yielded.is_empty() {
+                let until = self.timers.next().map(|due| due.saturating_duration_since(now));
+                self.enter(1, until);
+            } else {
                 self.enter(0, None);
                 self.harvest();
                 // Some of them may be over: then nobody is ready.
                 yielded.into_iter().for_each(Waker::wake);
-            } else {
-                let until = self.timers.next().map(|due| due.saturating_duration_since(now));
-                self.enter(1, until);
             }
         }
     }
 
-    /// Waits, if this turn has been a long one, until others have run and the ring was looked at.
+    /// Waits, if this turn has been a long one, until all that is ready has run and the ring was looked at.
     pub(super) async fn yield_now(&self) {
         if self.entered.get().elapsed() < TURN {
             return;

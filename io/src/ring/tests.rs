@@ -384,34 +384,3 @@ fn tasks_that_compute_let_in_what_has_come() {
     })
     .unwrap();
 }
-
-#[test]
-fn a_task_that_computes_has_its_turns_though_others_are_never_idle() {
-    run_single(|runtime| async move {
-        let done = Rc::new(Cell::new(false));
-        let ((to_one, one), (to_other, other)) = (crate::Mailbox::new(1), crate::Mailbox::new(1));
-        to_one.try_send(()).expect("room");
-        // In queues of their own, so that each is empty in between.
-        for (class, inbox, outbox) in [(Class::Session, one, to_other), (Class::Delivery, other, to_one)] {
-            let done = done.clone();
-            runtime.spawn(class, async move {
-                while !done.get() && inbox.receive().await.is_some() {
-                    let _ = outbox.try_send(());
-                }
-            });
-        }
-        let (computing, done) = (runtime.clone(), done.clone());
-        let (told, all) = crate::Mailbox::new(1);
-        runtime.spawn(Class::Background, async move {
-            for _ in 0..5 {
-                let began = Instant::now();
-                while began.elapsed() < crate::limits::TURN {}
-                computing.yield_now().await;
-            }
-            done.set(true);
-            told.try_send(()).expect("room");
-        });
-        assert!(runtime.timeout(PATIENCE, all.receive()).await.is_some(), "it has waited for the others to rest");
-    })
-    .unwrap();
-}
