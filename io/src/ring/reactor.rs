@@ -52,8 +52,11 @@ pub(super) struct Reactor {
     yielded: RefCell<Vec<Waker>>,
     /// When the kernel was last given what was asked for.
     entered: Cell<Instant>,
-    /// Those to be woken after a look at the completions; its room is used again.
+    /// Those to be woken after a look at the completions, and those when the round is over; their room is used again.
     waking: RefCell<Vec<Waker>>,
+    held: RefCell<Vec<Waker>>,
+    /// Somebody has rung in this round.
+    was_rung: Cell<bool>,
     bell: Bell,
     /// The kernel reads the bell's eventfd into this.
     rung: Box<Cell<u64>>,
@@ -100,6 +103,8 @@ impl Reactor {
             yielded: RefCell::default(),
             entered: Cell::new(Instant::now()),
             waking: RefCell::default(),
+            held: RefCell::default(),
+            was_rung: Cell::default(),
             bell: Bell::new()?,
             rung: Box::default(),
             listening: Cell::default(),
@@ -117,30 +122,44 @@ impl Reactor {
         poll_fn(|context| bell::pumping(context.waker(), || self.turn())).await;
     }
 
-    /// Takes in what has ended, and if nothing is ready to run by then waits until something has.
+    /// Takes in what has ended. When nothing is ready to run any more, a round is over: then the next begins with all whose
+    /// turn has come meanwhile, or there is nobody, and it waits. Who waits for a durable write is let in at once. Were it
+    /// all of them, those who are woken again and again would always come before a queue that has let others go first:
+    /// glommio forgets what a queue has had when it is empty.
     fn turn(&self) {
         loop {
             self.harvest();
             let now = Instant::now();
-            self.timers.expire(now);
             if bell::something_is_ready() {
-                // Theirs is the turn; but what was asked for does not wait for the last of them.
+                // What was asked for does not wait for the last of them.
                 if now.saturating_duration_since(self.entered.get()) >= TURN {
                     self.enter(0, None);
                     self.harvest();
                 }
                 return;
             }
+            self.timers.expire(now);
             let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
-            if yielded.is_empty() {
-                let until = self.timers.next().map(|due| due.saturating_duration_since(now));
-                self.enter(1, until);
-            } else {
+            if !yielded.is_empty() {
                 self.enter(0, None);
                 self.harvest();
-                // Some of them may be over: then nobody is ready.
-                yielded.into_iter().for_each(Waker::wake);
             }
+            self.let_in();
+            yielded.into_iter().for_each(Waker::wake);
+            if !bell::something_is_ready() {
+                let until = self.timers.next().map(|due| due.saturating_duration_since(now));
+                self.enter(1, until);
+            }
+        }
+    }
+
+    /// Wakes those whose turn has come since the round began.
+    fn let_in(&self) {
+        let mut held = self.held.take();
+        held.drain(..).for_each(Waker::wake);
+        self.held.replace(held);
+        if self.was_rung.take() {
+            self.bell.hear();
         }
     }
 
@@ -265,7 +284,13 @@ impl Reactor {
                         assert!(result == 8 || result == -libc::EINTR, "the bell is broken: {result}");
                     }
                     NOBODY => {}
-                    key => waking.extend(self.ended(&mut flying, key as usize, entry.result())),
+                    key => {
+                        let (kind, waker) = self.ended(&mut flying, key as usize, entry.result());
+                        match kind {
+                            Kind::Write => waking.extend(waker),
+                            Kind::Readiness | Kind::Other => self.held.borrow_mut().extend(waker),
+                        }
+                    }
                 }
             }
         }
@@ -274,7 +299,7 @@ impl Reactor {
         if rung {
             // First this, then the look: who comes later rings again.
             self.listen();
-            self.bell.hear();
+            self.was_rung.set(true);
         }
     }
 
@@ -283,18 +308,18 @@ impl Reactor {
         !ring.completion().is_empty()
     }
 
-    fn ended(&self, flying: &mut Slab<Flying>, key: usize, result: i32) -> Option<Waker> {
+    fn ended(&self, flying: &mut Slab<Flying>, key: usize, result: i32) -> (Kind, Option<Waker>) {
         let ended = flying.get_mut(key).expect("it is there until its result is");
         if ended.kind == Kind::Write {
             self.writing.set(self.writing.get() - 1);
             self.landed.set(!ended.forgotten);
         }
         ended.result = Some(result);
-        let waker = ended.waker.take();
+        let (kind, waker) = (ended.kind, ended.waker.take());
         if ended.forgotten {
             flying.remove(key);
         }
-        waker
+        (kind, waker)
     }
 
     fn listen(&self) {
