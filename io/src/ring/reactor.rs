@@ -263,7 +263,7 @@ impl Reactor {
         self.entered.set(Instant::now());
     }
 
-    /// Takes in what has ended, and wakes who waits for it.
+    /// Takes in what has ended. Who waits for a durable write is woken, all others when the round is over.
     fn harvest(&self) {
         if !self.is_anything_there() {
             return;
