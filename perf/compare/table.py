@@ -66,7 +66,11 @@ def sections(asked, chosen, results):
     out += [f"Source and sink on core {peers.LOAD_CORE}, the server on core {peers.MTA_CORE}; until the last message is at the sink.", ""]
     out += relays(chosen, by_name)
     out += ["", "## Latency of the reply to the end of the message, at half of the saturation rate", ""]
-    out += ["Pipelined clients; each server has run at full speed for 2 s before.", ""]
+    out += [
+        "Pipelined clients; each server has run at full speed for 2 s before. The client asks for answers without a pause (`--spin`): here",
+        "a sleeping one costs the server 40 µs to wake and needs as long to come to itself, and none on another machine does.",
+        "",
+    ]
     out += latency(chosen, results)
     out += ["", "## System calls for each message, reused pipelined connections", ""]
     out += counts(chosen, by_name)

@@ -61,8 +61,6 @@ const OVER: u8 = 2;
 
 /// The executor of this thread.
 struct Here {
-    /// Its bell's address.
-    shared: Cell<*const Shared>,
     /// Tasks that were woken and have not run since.
     ready: Cell<usize>,
     /// The pump's waker, while it is not called.
@@ -73,8 +71,10 @@ struct Here {
 
 thread_local! {
     static HERE: Here = const {
-        Here { shared: Cell::new(ptr::null()), ready: Cell::new(0), pump: RefCell::new(None), over: Cell::new(false) }
+        Here { ready: Cell::new(0), pump: RefCell::new(None), over: Cell::new(false) }
     };
+    /// The address of its bell. By itself, and nothing to drop: wakers are asked for it while the thread's other values go.
+    static BELL: Cell<*const Shared> = const { Cell::new(ptr::null()) };
     /// Bells that are not rung before [`wake_together`] has ended.
     static HELD: RefCell<Option<Vec<Arc<Shared>>>> = const { RefCell::new(None) };
 }
@@ -111,8 +111,8 @@ impl Bell {
         let event = eventfd(0, EventfdFlags::CLOEXEC)?;
         let shared =
             Arc::new(Shared { event, woken: SegQueue::new(), dropped: SegQueue::new(), rung: AtomicBool::new(false) });
+        BELL.set(Arc::as_ptr(&shared));
         HERE.with(|here| {
-            here.shared.set(Arc::as_ptr(&shared));
             here.ready.set(0);
             here.pump.take();
             here.over.set(false);
@@ -224,7 +224,7 @@ impl<F> Drop for Answering<F> {
 impl Shared {
     /// Whether this is the executor's own thread.
     fn is_here(&self) -> bool {
-        HERE.with(|here| ptr::eq(here.shared.get(), self))
+        ptr::eq(BELL.get(), self)
     }
 
     fn ring(&self) {

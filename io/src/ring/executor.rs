@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 use std::sync::Once;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -126,9 +127,9 @@ where
         let (made, was_made) = channel();
         let (go, may_go) = channel();
         let thread = Builder::new().name(format!("shard-{number}")).spawn(move || {
-            let executor = make(builder, cpu, &made, &may_go)?;
+            let (executor, reactor) = make(builder, cpu, &made, &may_go)?;
             let mesh = end.join();
-            let result = run(&executor, blocking.own(), |runtime| start(runtime, mesh.clone()));
+            let result = run(&executor, reactor, blocking.own(), |runtime| start(runtime, mesh.clone()));
             mesh.leave();
             Some(result)
         });
@@ -148,17 +149,18 @@ pub fn run_single<T, F: Future<Output = T>>(start: impl FnOnce(RingRuntime) -> F
     warm_up()?;
     let builder = builder(None, IO_MEMORY_BYTES_MIN);
     let executor = builder.make().map_err(|error| start_error(error, None))?;
+    let reactor = Reactor::start().map_err(by_errno)?;
     let blocking = blocking::start().map_err(StartError::Other)?;
-    Ok(run(&executor, blocking.own(), start))
+    Ok(run(&executor, reactor, blocking.own(), start))
 }
 
 fn run<T, F: Future<Output = T>>(
     executor: &LocalExecutor,
+    reactor: Rc<Reactor>,
     blocking: Blocking,
     start: impl FnOnce(RingRuntime) -> F,
 ) -> T {
     executor.run(async move {
-        let reactor = Reactor::start().expect("one more ring and descriptor, beside glommio's");
         let executor = glommio::executor();
         let queue = executor.create_task_queue(Shares::Static(1000), Latency::NotImportant, "ring");
         executor.spawn_local_into(reactor.clone().pump(), queue).expect("it was just made").detach();
@@ -220,20 +222,22 @@ fn builder(cpu: Option<usize>, io_memory_bytes: usize) -> LocalExecutorBuilder {
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
-/// On the new thread: makes the executor, says so, and waits until all the others are made.
+/// On the new thread: makes the executor and its ring, says so, and waits until all the others are made.
 fn make(
     builder: LocalExecutorBuilder,
     cpu: Option<usize>,
     made: &Sender<Result<(), StartError>>,
     may_go: &Receiver<()>,
-) -> Option<LocalExecutor> {
-    let (executor, report) = match builder.make() {
-        Ok(executor) => (Some(executor), Ok(())),
-        Err(error) => (None, Err(start_error(error, cpu))),
+) -> Option<(LocalExecutor, Rc<Reactor>)> {
+    let executor = builder.make().map_err(|error| start_error(error, cpu));
+    let both = executor.and_then(|executor| Ok((executor, Reactor::start().map_err(by_errno)?)));
+    let (both, report) = match both {
+        Ok(both) => (Some(both), Ok(())),
+        Err(error) => (None, Err(error)),
     };
     made.send(report).ok()?;
     may_go.recv().ok()?;
-    executor
+    both
 }
 
 /// Where `struct io_uring_params` tells what the kernel can do, and the bit for: a wait may have an end.

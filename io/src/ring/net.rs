@@ -27,11 +27,11 @@ use crate::{Listener, Peer, Runtime, Stream, sys};
 /// A listening socket of one shard, or its share of a local one. One task accepts from it at a time.
 pub struct RingListener {
     runtime: RingRuntime,
+    /// While the backlog is empty. Before the socket, so that it is taken back first.
+    waiting: RefCell<Option<Operation>>,
     socket: OwnedFd,
     /// `None`: a local socket.
     local: Option<SocketAddr>,
-    /// While the backlog is empty.
-    waiting: RefCell<Option<Operation>>,
 }
 
 /// Goes on with a wait for readiness, or begins one.
@@ -58,7 +58,7 @@ impl RingListener {
                 Some(sys::local_address(&socket)?)
             }
         };
-        Ok(Self { runtime, socket, local, waiting: RefCell::new(None) })
+        Ok(Self { runtime, waiting: RefCell::new(None), socket, local })
     }
 
     fn accept_now(&self) -> rustix::io::Result<io::Result<(RingStream, Peer)>> {

@@ -45,8 +45,8 @@ pub(super) struct Reactor {
     flying: RefCell<Slab<Flying>>,
     /// Durable writes among them.
     writing: Cell<usize>,
-    /// One of those has ended, and who waits for it has not run since.
-    landed: Cell<bool>,
+    /// Those that have ended, and who waits for them has not run since.
+    landed: Cell<usize>,
     pub(super) timers: Timers,
     /// Tasks that compute, and let the others have a turn.
     yielded: RefCell<Vec<Waker>>,
@@ -210,7 +210,7 @@ impl Reactor {
         if self.writing.get() > 0 {
             self.harvest();
         }
-        self.landed.get()
+        self.landed.get() > 0
     }
 
     /// The kernel hears of it at the end of the turn.
@@ -241,12 +241,16 @@ impl Reactor {
 
     /// Hands over all that was asked for.
     fn submit(&self) {
+        self.enter(0, None);
         while !self.ring.borrow_mut().submission().is_empty() {
+            // The kernel may have wanted room for completions.
+            self.harvest();
             self.enter(0, None);
         }
     }
 
-    /// io_uring_enter(2): hands over what was asked for, and waits for `want` completions, at most so long.
+    /// io_uring_enter(2): hands over what was asked for, and waits for `want` completions, at most so long. Short of memory, or
+    /// of room for completions that the kernel has kept, it does less: neither lasts.
     fn enter(&self, want: usize, time: Option<Duration>) {
         let time = time.map(Timespec::from);
         let mut arguments = SubmitArgs::new();
@@ -255,9 +259,7 @@ impl Reactor {
         }
         let entered = self.ring.borrow().submitter().submit_with_args(want, &arguments);
         match entered.map_err(|error| error.raw_os_error()) {
-            Ok(_) | Err(Some(libc::ETIME | libc::EINTR)) => {}
-            // Short of memory, or of room for completions that the kernel has kept: neither lasts.
-            Err(Some(libc::EAGAIN | libc::EBUSY)) => self.harvest(),
+            Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
             Err(_) => panic!("the ring is broken: {}", io::Error::last_os_error()),
         }
         self.entered.set(Instant::now());
@@ -279,9 +281,10 @@ impl Reactor {
                     BELL => {
                         self.listening.set(false);
                         rung = true;
-                        // A signal may end the wait; nothing else can go wrong with an eventfd that we hold ourselves.
+                        // A signal may end the wait, or a moment without memory; then it begins again, as if somebody had rung.
                         let result = entry.result();
-                        assert!(result == 8 || result == -libc::EINTR, "the bell is broken: {result}");
+                        let passing = [-libc::EINTR, -libc::ENOMEM, -libc::EAGAIN];
+                        assert!(result == 8 || passing.contains(&result), "the bell is broken: {result}");
                     }
                     NOBODY => {}
                     key => {
@@ -312,7 +315,7 @@ impl Reactor {
         let ended = flying.get_mut(key).expect("it is there until its result is");
         if ended.kind == Kind::Write {
             self.writing.set(self.writing.get() - 1);
-            self.landed.set(!ended.forgotten);
+            self.landed.set(self.landed.get() + usize::from(!ended.forgotten));
         }
         ended.result = Some(result);
         let (kind, waker) = (ended.kind, ended.waker.take());
@@ -346,7 +349,7 @@ impl Reactor {
     /// Its end is known to who waited for it.
     fn told(&self, flying: Flying) -> Option<DmaBuffer> {
         if flying.kind == Kind::Write {
-            self.landed.set(false);
+            self.landed.set(self.landed.get() - 1);
         }
         flying.buffer
     }

@@ -204,7 +204,10 @@ impl Source {
             if self.stop_asked() && now - self.last_answer > Duration::from_secs(1) {
                 break Ok(());
             }
-            let wait = self.wait_until(end).saturating_duration_since(now);
+            let wait = match self.options.spin {
+                true => Duration::ZERO,
+                false => self.wait_until(end).saturating_duration_since(now),
+            };
             events.clear();
             let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {

@@ -48,6 +48,10 @@ pub struct Options {
     /// Messages per second, sent on schedule whether or not the server keeps up (default: as fast as it answers).
     #[arg(long)]
     pub rate: Option<f64>,
+    /// Ask for answers without a pause instead of sleeping until one comes. Takes a whole CPU; the time to wake this program,
+    /// and what waking it costs a server on the same machine, are then not in the latencies.
+    #[arg(long)]
+    pub spin: bool,
     /// Domain of the sender.
     #[arg(long, default_value = "source.example")]
     pub from_domain: String,
@@ -90,6 +94,7 @@ impl Options {
             pipelining: Pipelining::On,
             per_connection: None,
             rate: None,
+            spin: false,
             from_domain: "source.example".into(),
             to_domain: "sink.example".into(),
             to_domains: 1,
