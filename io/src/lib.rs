@@ -5,6 +5,7 @@
 //!
 //! A task ends because it is told to: nothing here cancels one (glommio leaks cancelled tasks).
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -121,7 +122,7 @@ pub trait Disk: Clone + 'static {
     type Writer: Writer;
     /// Creates a file of `bytes` zeros. `Prewritten`: every block is written and synced before it returns (slow once, then
     /// overwrites need no metadata); `Allocated`: space is reserved only. The directory entry is durable on return.
-    async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<Self::File>;
+    async fn create(&self, path: &Path, bytes: u64, how: Create<'_>) -> io::Result<Self::File>;
     /// Opens an existing file for [`File::read`] and [`File::write_durable`].
     async fn open(&self, path: &Path) -> io::Result<Self::File>;
     /// Names and sizes in a directory, sorted by name; empty if it does not exist.
@@ -185,11 +186,12 @@ pub trait Writer: 'static {
 
 /// How [`Disk::create`] makes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Create {
+pub enum Create<'a> {
     /// Every block written once.
     Prewritten,
-    /// As well, at half the speed: nobody waits for it, and what is written to other files meanwhile waits less.
-    PrewrittenInRests,
+    /// As well, at half the speed as long as this says that nobody waits for it: what is written to other files meanwhile
+    /// waits less.
+    PrewrittenInRests(&'a Cell<bool>),
     /// Only reserved.
     Allocated,
 }

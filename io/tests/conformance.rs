@@ -328,8 +328,13 @@ async fn dropped_waits<R: Runtime>(place: Place<R>) {
 
 async fn files_of_fixed_size<R: Runtime>(place: Place<R>) {
     let disk = place.runtime.disk();
-    let ways =
-        [("prewritten", Create::Prewritten), ("rested", Create::PrewrittenInRests), ("allocated", Create::Allocated)];
+    let (rests, hurries) = (Cell::new(true), Cell::new(false));
+    let ways = [
+        ("prewritten", Create::Prewritten),
+        ("rested", Create::PrewrittenInRests(&rests)),
+        ("hurried", Create::PrewrittenInRests(&hurries)),
+        ("allocated", Create::Allocated),
+    ];
     for (name, how) in ways {
         let path = place.dir.join(name);
         let bytes = 3 * 1024 * 1024 + BLOCK;

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glommio::io::DmaBuffer;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fstat, fsync, openat, renameat, unlinkat};
@@ -81,9 +81,9 @@ impl RingDisk {
         Ok(RingFile { file, bytes, path: path.to_owned(), reactor: self.reactor.clone() })
     }
 
-    /// Writes every block once, in small pieces, and rests after each as long as `rest` says of the time it took: the disk is
-    /// for commits, whose writes wait behind such a piece.
-    async fn prewrite(&self, path: &Path, bytes: u64, rest: fn(Duration) -> Duration) -> io::Result<()> {
+    /// Writes every block once, in small pieces, and rests after each for as long as it took while `may_rest` says so: the
+    /// disk is for commits, whose writes wait behind such a piece.
+    async fn prewrite(&self, path: &Path, bytes: u64, may_rest: Option<&Cell<bool>>) -> io::Result<()> {
         let file = self.open_with(path, 0).await?;
         let mut at = 0;
         while at < bytes {
@@ -91,9 +91,8 @@ impl RingDisk {
             let piece = PREWRITE_BYTES.min((bytes - at) as usize);
             all_of(piece, self.reactor.write_zeros(file.file.as_fd(), piece, at).await)?;
             at += piece as u64;
-            let rest = rest(began.elapsed());
-            if !rest.is_zero() {
-                timer::sleep(&self.reactor.timers, rest).await;
+            if may_rest.is_some_and(Cell::get) {
+                timer::sleep(&self.reactor.timers, began.elapsed()).await;
             }
         }
         Ok(())
@@ -104,13 +103,13 @@ impl Disk for RingDisk {
     type File = RingFile;
     type Writer = RingWriter;
 
-    async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<RingFile> {
+    async fn create(&self, path: &Path, bytes: u64, how: Create<'_>) -> io::Result<RingFile> {
         aligned(0, bytes)?;
         let target = path.to_owned();
         self.blocking.run(move || reserve(&target, bytes)).await?;
         let filled = match how {
-            Create::Prewritten => self.prewrite(path, bytes, |_| Duration::ZERO).await,
-            Create::PrewrittenInRests => self.prewrite(path, bytes, |took| took).await,
+            Create::Prewritten => self.prewrite(path, bytes, None).await,
+            Create::PrewrittenInRests(may_rest) => self.prewrite(path, bytes, Some(may_rest)).await,
             Create::Allocated => Ok(()),
         };
         let target = path.to_owned();

@@ -329,7 +329,7 @@ impl Disk for SimDisk {
     type File = SimFile;
     type Writer = SimWriter;
 
-    async fn create(&self, path: &Path, bytes: u64, _how: Create) -> io::Result<SimFile> {
+    async fn create(&self, path: &Path, bytes: u64, _how: Create<'_>) -> io::Result<SimFile> {
         whole_blocks(0, bytes)?;
         self.change(Operation::Create { path: path.to_owned(), bytes }).await?;
         self.open(path).await

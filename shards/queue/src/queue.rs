@@ -517,6 +517,7 @@ async fn open_slice<D: Disk>(
         stopping: Cell::new(false),
         closed: Cell::new(false),
         urgent: Cell::new(false),
+        has_spare: Cell::new(false),
         make_error: Cell::new(None),
         free_bytes: Cell::new(u64::MAX),
         checkpoints: RefCell::default(),

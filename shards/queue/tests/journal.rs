@@ -124,6 +124,27 @@ fn s120_a_message_costs_no_file() {
 }
 
 #[test]
+fn a_segment_that_is_made_at_leisure_is_hurried_when_the_last_free_one_is_taken() {
+    let disk = MemDisk::new(6);
+    let (queue, _) = open(&disk, 0, 1, &small());
+    run_and_stop(&queue, async {
+        disk.at_leisure.set(true);
+        for number in 0..200 {
+            let durable = async {
+                submit(&queue, &["a@example.org"], 4000).await.expect("durable");
+                true
+            };
+            let patience = async {
+                after_polls(10_000).await;
+                false
+            };
+            assert!(or(durable, patience).await, "message {number} waits for a segment that is made at leisure");
+        }
+        disk.at_leisure.set(false);
+    });
+}
+
+#[test]
 fn messages_that_lie_side_by_side_are_read_back_together() {
     let disk = MemDisk::new(5);
     let (queue, _) = open(&disk, 0, 1, &Options::default());

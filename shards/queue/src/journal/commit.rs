@@ -171,6 +171,7 @@ impl<D: Disk> Slice<D> {
                     || books.segments.left_bytes() >= self.options.segment_bytes / 4;
                 if spared && let Some(slot) = books.segments.take(role, bytes) {
                     drop(books);
+                    self.look_for_spare();
                     self.signals.make.raise();
                     self.signals.upkeep.raise();
                     return Ok(slot);

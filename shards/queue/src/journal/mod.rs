@@ -103,6 +103,8 @@ pub(crate) struct Slice<D: Disk> {
     pub(crate) closed: Cell<bool>,
     /// A batch waits for a segment to be made.
     pub(crate) urgent: Cell<bool>,
+    /// There is another free segment while one is made, so that it may take its time.
+    pub(crate) has_spare: Cell<bool>,
     /// Why the last segment could not be made.
     pub(crate) make_error: Cell<Option<std::io::ErrorKind>>,
     /// Free bytes of the file system when last looked at.

@@ -70,9 +70,8 @@ impl<D: Disk> Slice<D> {
         let slot = self.books.borrow().segments.unused_slot(&self.junk.borrow()).ok_or(io::ErrorKind::StorageFull)?;
         let path = self.path(slot);
         // Without a free one a commit may soon wait for it; with one it is the commits that must not wait for the disk.
-        let is_spare = self.books.borrow().segments.free().next().is_some();
-        let how = if is_spare { Create::PrewrittenInRests } else { Create::Prewritten };
-        let file = match self.disk.create(&path, bytes, how).await {
+        self.look_for_spare();
+        let file = match self.disk.create(&path, bytes, Create::PrewrittenInRests(&self.has_spare)).await {
             Ok(file) => file,
             Err(error) => {
                 // A part of it may be there; it would be taken for a segment, and takes the room that was short.
@@ -83,6 +82,11 @@ impl<D: Disk> Slice<D> {
         self.files.borrow_mut().insert(slot, Rc::new(file));
         self.books.borrow_mut().segments.table.insert(slot, Segment::free(bytes));
         Ok(())
+    }
+
+    /// Whether the segment that is being made is the next that a batch will need.
+    pub(crate) fn look_for_spare(&self) {
+        self.has_spare.set(self.books.borrow().segments.free().next().is_some());
     }
 
     /// Frees, compacts, writes checkpoints, until the committer has ended; then a last checkpoint makes the next start quick.
@@ -147,6 +151,7 @@ impl<D: Disk> Slice<D> {
             Err(_) => books.segments.fail(slot),
         }
         drop(books);
+        self.look_for_spare();
         self.signals.made.raise();
         true
     }

@@ -74,6 +74,8 @@ pub struct State {
     /// Polls that a write takes, at most.
     pub latency: Cell<u64>,
     pub read_only: Cell<bool>,
+    /// What may rest while it is made rests for as long as it may.
+    pub at_leisure: Cell<bool>,
 }
 
 pub struct MemFile {
@@ -113,6 +115,7 @@ impl MemDisk {
             reads: Cell::new(0),
             latency: Cell::new(4),
             read_only: Cell::new(false),
+            at_leisure: Cell::new(false),
         }))
     }
 
@@ -200,13 +203,18 @@ impl Disk for MemDisk {
     type File = MemFile;
     type Writer = MemWriter;
 
-    async fn create(&self, path: &Path, bytes: u64, how: Create) -> io::Result<MemFile> {
+    async fn create(&self, path: &Path, bytes: u64, how: Create<'_>) -> io::Result<MemFile> {
         assert_ne!(how, Create::Allocated, "an overwrite must not change metadata");
         self.creations.set(self.creations.get() + 1);
         let content = Content::default();
         let old = self.files.borrow_mut().insert(path.to_owned(), content.clone());
         assert!(old.is_none(), "{} is made twice", path.display());
         self.wait().await;
+        if let Create::PrewrittenInRests(may_rest) = how {
+            while self.at_leisure.get() && may_rest.get() {
+                yield_now().await;
+            }
+        }
         self.writable()?;
         if self.used() + bytes > self.capacity.get() {
             return Err(io::ErrorKind::StorageFull.into());
