@@ -33,6 +33,7 @@ def inbound(peer, load, seconds):
     found = {}
 
     def attempt(name, run):
+        peer.clear()
         measure.settle_disk()
         try:
             peer.start(relay=False)
@@ -49,6 +50,7 @@ def inbound(peer, load, seconds):
     attempt("smtp-source reused", lambda: measure.saturate_smtp_source(True, seconds))
     attempt("smtp-source single", lambda: measure.saturate_smtp_source(False, seconds, single_sessions))
     attempt("ours reused", lambda: measure.our_source(load, seconds))
+    attempt("ours in turns", lambda: measure.our_source(load, seconds, *measure.IN_TURNS))
     attempt("ours single", lambda: measure.our_source(load, seconds, "-k", 1))
     for name in measure.HALF_LOADS:
         saturation = found[name]

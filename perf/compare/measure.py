@@ -92,16 +92,20 @@ def our_source(load, seconds, *options, count=None, sessions=SESSIONS):
     return {**summary, **cores.busy(summary["accepted"])}
 
 
+# MAIL, RCPT and DATA in one write, the body when they are answered: how messages go that come one by one.
+IN_TURNS = ("-p", "group")
+# A server that makes its files ahead of need has as many as this load wants after so long.
+WARM_SECONDS = 5
 # The two saturation rates whose halves the latencies are measured at.
-HALF_LOADS = {"smtp-source reused": "half of smtp-source's rate", "ours reused": "half of the pipelined rate"}
+HALF_LOADS = {"smtp-source reused": "half of smtp-source's rate", "ours in turns": "half of our source's, in turns"}
 
 
 def half_load(load, seconds, rate):
     """Our generator at a rate, once the server is in its steady state: files made, caches warm. It does not sleep: on a virtual
     machine it costs the server some 40 microseconds to wake a client whose processor is asleep, and that one as many to come to
     itself; both would be taken for the server's latency. No client on another machine has them."""
-    our_source(load, 2)
-    return our_source(load, seconds, "-p", "group", "--spin", "--rate", f"{rate:.1f}")
+    our_source(load, WARM_SECONDS)
+    return our_source(load, seconds, *IN_TURNS, "--spin", "--rate", f"{rate:.1f}")
 
 
 def step(summary, name):

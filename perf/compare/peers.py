@@ -119,9 +119,8 @@ class Peer:
         self.stop()
         if answers(PORT):
             raise RuntimeError(f"port {PORT} is taken")
-        directory = RUN / self.name
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+        self.clear()
+        (RUN / self.name).mkdir(parents=True)
         log = open(RUN / f"{self.name}.log", "w")
         self.process = subprocess.Popen(
             pinned(MTA_CORE, self.command(relay)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env()
@@ -130,6 +129,10 @@ class Peer:
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.name} ended at once; see {RUN / self.name}.log")
         self.prepare()
+
+    def clear(self):
+        """Its files go. A file system that gives their room back at once keeps the disk busy for a while: before the sync, then."""
+        shutil.rmtree(RUN / self.name, ignore_errors=True)
 
     def env(self):
         return dict(os.environ)

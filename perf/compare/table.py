@@ -52,6 +52,7 @@ def sections(asked, chosen, results):
         ("smtp-source reused", "smtp-source, reused connections"),
         ("smtp-source single", "smtp-source, a connection each"),
         ("ours reused", "ringpost bench, reused, pipelined"),
+        ("ours in turns", "ringpost bench, reused, each body after its 354"),
         ("ours single", "ringpost bench, a connection each"),
     ]
     out += rates(chosen, by_name, loads)
@@ -67,8 +68,9 @@ def sections(asked, chosen, results):
     out += relays(chosen, by_name)
     out += ["", "## Latency of the reply to the end of the message, at half of the saturation rate", ""]
     out += [
-        "Pipelined clients; each server has run at full speed for 2 s before. The client asks for answers without a pause (`--spin`): here",
-        "a sleeping one costs the server 40 µs to wake and needs as long to come to itself, and none on another machine does.",
+        f"MAIL, RCPT and DATA in one write, the body in another, on reused connections; each server has run at full speed for {measure.WARM_SECONDS} s before. The client",
+        "asks for answers without a pause (`--spin`): here a sleeping one costs the server 40 µs to wake and needs as long to come to",
+        "itself, and none on another machine does.",
         "",
     ]
     out += latency(chosen, results)
