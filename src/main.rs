@@ -30,6 +30,10 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
+/// A handshake asks for memory some hundred times, and signatures free on one thread what another has taken.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Cli { seams, state, command } = Cli::parse_from(cli::arguments());
     let result = match command.unwrap_or_default() {

@@ -33,8 +33,6 @@ def inbound(peer, load, seconds):
     found = {}
 
     def attempt(name, run):
-        peer.clear()
-        measure.settle_disk()
         try:
             peer.start(relay=False)
             found[name] = run()
@@ -60,7 +58,6 @@ def inbound(peer, load, seconds):
 
 
 def relayed(peer, load, seconds, guess):
-    measure.settle_disk()
     count = max(500, int(guess * seconds))
     try:
         found = measure.relay(peer, load, count, timeout=seconds * 6 + 30)
@@ -109,7 +106,7 @@ def main():
     try:
         for number in range(asked.rounds):
             print(f"round {number + 1} of {asked.rounds}", flush=True)
-            measure.settle_disk()
+            os.sync()
             results["others"].append(measure.others())
             results["probe"].append(measure.probe(asked.load))
             for peer in chosen:

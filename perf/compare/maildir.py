@@ -18,7 +18,6 @@ import time
 
 sys.dont_write_bytecode = True
 
-import measure
 import peers
 import section
 from peers import LOAD_CORE, MTA_CORE, PORT, RUN
@@ -182,14 +181,14 @@ def main():
                 # What an earlier round has left is thrown away before, not while the next one runs.
                 for other in known:
                     shutil.rmtree(RUN / other.name, ignore_errors=True)
-                measure.settle_disk()
+                os.sync()
                 time.sleep(2)
                 peer.start(relay=False)
                 for turn, kind in enumerate(("new", "existing")):
                     found = deliver(peer, turn * asked.users)
                     results[peer.name][kind].append(found)
                     print(f"round {number + 1}: {peer.name}, {kind}: {found['rate']:.0f}/s, accepted {found['accepted']:.0f}/s", flush=True)
-                    measure.settle_disk()
+                    os.sync()
                 peer.stop()
             kept.write_text(json.dumps(results, indent=1))
     finally:

@@ -216,8 +216,3 @@ def watched(command, load, seconds):
             watcher.wait(10)
         except subprocess.TimeoutExpired:
             watcher.kill()
-
-
-def settle_disk():
-    """What an earlier run left to be written must not be paid for by the next."""
-    os.sync()

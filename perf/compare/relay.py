@@ -150,7 +150,6 @@ def measured(peer, asked, own, size, channel, sites):
     rate = rates[-1] if rates else GUESS[peer.name] / (1 if size == "4 KiB" else 4)
     for _ in range(2):
         count = int(min(max(MESSAGES_MIN.get(sites, 300), rate * asked.seconds), 3 * rate * asked.seconds))
-        measure.settle_disk()
         found = relay(peer, asked.load, count, SIZES[size], sites, channel == "TLS", asked.seconds * 4 + 6)
         rate = found["rate"]
         if found["took"] > asked.seconds / 2:

@@ -20,7 +20,6 @@ import time
 
 sys.dont_write_bytecode = True
 
-import measure
 import peers
 import section
 from peers import LOAD_CORE, MTA_CORE, PORT, RUN
@@ -198,9 +197,8 @@ def options():
 
 
 def started(binary, tables):
-    peer, began = Ringpost(binary, tables), time.monotonic()
-    peer.start(relay=False)
-    return peer, time.monotonic() - began
+    peer = Ringpost(binary, tables)
+    return peer, peer.start(relay=False)
 
 
 def main():
@@ -218,7 +216,6 @@ def main():
     try:
         for number in range(asked.rounds):
             for name, own in results.items():
-                measure.settle_disk()
                 peer, took = started(asked.ringpost, [name])
                 own["start"].append(took)
                 at_rate(name, 1)

@@ -26,6 +26,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::SigningKey;
 
+/// As in the server.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The key, where it should not be.
 #[derive(Debug)]
 struct Here(Arc<dyn SigningKey>);
