@@ -35,6 +35,7 @@ HANDSHAKES = {
     "full RSA, smtps": ("rsa", ["--smtps"]),
     "resumed": ("rsa", ["--resume"]),
     "resumed, smtps": ("rsa", ["--resume", "--smtps"]),
+    "full RSA, TLS 1.2": ("rsa", ["--versions", "1.2"]),
     "resumed, TLS 1.2": ("rsa", ["--resume", "--versions", "1.2"]),
     "the same session without TLS": ("rsa", ["--plain"]),
 }
@@ -44,6 +45,8 @@ CONNECTIONS = 50
 PLAIN_RATE = 500
 # Handshakes a second beside them: none, more than Postfix makes at most, and as many as 50 clients get.
 FLOODS = {"calm": None, "paced": ["--rate", 1000], "full": []}
+# A 99th percentile wants more sessions than a rate does.
+FLOOD_SECONDS_MIN = 4
 
 
 def certificate(kind):
@@ -202,28 +205,31 @@ def attempt(name, run):
         return None
 
 
-def measure_handshakes(asked, peer, found):
+def measure_handshakes(asked, chosen, number, results):
+    """One round. What is compared comes one right after the other, and its ratio is taken for each round: the host's other
+    machines make the same work a third slower or faster from one minute to the next."""
     for name, (kind, words) in HANDSHAKES.items():
-        if peer.name == "in-process" and "--smtps" in words:
-            continue
-        peer.kind = kind
-        peer.start(relay=False)
-        one = attempt(f"{peer.name}, {name}", lambda: handshakes(asked.load, asked.seconds, words))
-        peer.stop()
-        if one:
-            found.setdefault(name, []).append(one)
-            line = f"{one['rate']:.0f}/s, {one['per_core']:.0f} for a whole core, {one['resumed']} of {one['handshakes']} resumed"
-            print(f"  {peer.name}, {name}: {line}, load {one['load_busy']:.0%}", flush=True)
+        for peer in chosen:
+            if peer.name == "in-process" and "--smtps" in words:
+                continue
+            peer.kind = kind
+            peer.start(relay=False)
+            one = attempt(f"{peer.name}, {name}", lambda: handshakes(asked.load, asked.seconds, words))
+            peer.stop()
+            if one:
+                results[peer.name].setdefault(name, {})[number] = one
+                line = f"{one['rate']:.0f}/s, {one['per_core']:.0f} for a whole core, {one['resumed']} of {one['handshakes']} resumed"
+                print(f"  {peer.name}, {name}: {line}, load {one['load_busy']:.0%}", flush=True)
 
 
-def measure_flood(asked, peer, found):
+def measure_flood(asked, peer, number, found):
     peer.kind = "ecdsa"
     peer.start(relay=False)
     plain(asked.load, 1, None)
     for name, flood in FLOODS.items():
-        one = attempt("plain sessions", lambda: plain(asked.load, asked.seconds, flood))
+        one = attempt("plain sessions", lambda: plain(asked.load, max(asked.seconds, FLOOD_SECONDS_MIN), flood))
         if one:
-            found.setdefault(name, []).append(one)
+            found.setdefault(name, {})[number] = one
             p99 = {step["step"]: step["p99_us"] for step in one["steps"]}
             print(f"  plain sessions beside {one.get('flood', 0):.0f} handshakes/s: p99 {p99} µs", flush=True)
     peer.stop()
@@ -262,10 +268,9 @@ def main():
         for number in range(asked.rounds):
             print(f"round {number + 1} of {asked.rounds}", flush=True)
             if "handshakes" in parts:
-                for peer in chosen:
-                    measure_handshakes(asked, peer, results["handshakes"][peer.name])
+                measure_handshakes(asked, chosen, number, results["handshakes"])
             if "flood" in parts:
-                measure_flood(asked, ringpost, results["flood"])
+                measure_flood(asked, ringpost, number, results["flood"])
             if "relay" in parts:
                 measure_relay(asked, results["relay"])
     finally:
@@ -277,8 +282,8 @@ def main():
     section.write("tls", "tls.py", lines(chosen, ringpost, results, asked), asked.out)
 
 
-def p99_of(runs, step):
-    return [next(row["p99_us"] for row in run["steps"] if row["step"] == step) / 1000 for run in runs]
+def p99_of(run, step):
+    return next(row["p99_us"] for row in run["steps"] if row["step"] == step) / 1000
 
 
 def lines(chosen, ringpost, results, asked):
@@ -287,7 +292,8 @@ def lines(chosen, ringpost, results, asked):
     out += [
         f"The server has core {MTA_CORE} with all its processes and threads, the load core {LOAD_CORE}: {CONNECTIONS} connections at a time, each greets, makes a",
         "handshake, says QUIT and counts once that is answered; the client checks neither certificate nor signature. Medians of",
-        f"{asked.rounds} rounds of {asked.seconds} s (lowest to highest). Rates are for a whole core: what was measured, divided by the part of the time",
+        f"{asked.rounds} rounds of {asked.seconds} s (lowest to highest), of ratios too: each is taken within a round, where what is compared comes",
+        f"one right after the other. Rates are for a whole core: what was measured, divided by the part of the time",
         f"that core {MTA_CORE} worked for it (what the host gave to other machines is left out). TLS 1.3, X25519. *Key in process*: the same shard, sessions and journal, but",
         "the key in the shard's own process and the signature made on the spot (`perf/bench/examples/in_process.rs`), which the server cannot do.",
         "*Resumed*: with the server's tickets and the RSA certificate. Debian's OpenSMTPD 6.8.0p2 offers TLS, but linked with OpenSSL 3 it has no key",
@@ -314,10 +320,10 @@ def handshake_table(chosen, found):
             runs = found[peer.name].get(name)
             if not runs:
                 cells.append("fails" if peer.name == "opensmtpd" else "–")
-            elif "resumed" in name and all(run["resumed"] == 0 for run in runs):
+            elif "resumed" in name and all(run["resumed"] == 0 for run in runs.values()):
                 cells.append("resumes none")
             else:
-                cells.append(section.spread([run["per_core"] for run in runs]))
+                cells.append(section.spread([run["per_core"] for run in runs.values()]))
         out.append(section.row([name, *cells]))
     return out
 
@@ -327,25 +333,34 @@ def wanted_table(results):
     own, beside = found.get("ringpost", {}), found.get("in-process", {})
     middle = lambda runs, key: section.median([run[key] for run in runs])
     rows = []
-    own_cost = lambda name: 1 / middle(own[name], "per_core") - 1 / middle(own[PLAIN], "per_core")
+
+    def ratio(what, wanted, form, of, *runs):
+        """A row: the ratio of these runs of a round, of all rounds that have them all."""
+        rounds = [number for number in runs[0] or {} if all(number in (run or {}) for run in runs)]
+        ratios = sorted(of(*[run[number] for run in runs]) for number in rounds)
+        if ratios:
+            cell = f"**{form(section.median(ratios))}** ({form(ratios[0])} to {form(ratios[-1])})"
+            rows.append([what, cell, wanted])
+
+    rates = lambda one, other: one["per_core"] / other["per_core"]
+    cost = lambda run, clear: 1 / run["per_core"] - 1 / clear["per_core"]
+    alone = lambda resumed, full, clear: cost(full, clear) / cost(resumed, clear)
+    share, times, growth = "{:.0%}".format, "{:.1f} ×".format, "{:+.0%}".format
     for name in ("full ECDSA", "full RSA"):
-        if own.get(name) and beside.get(name):
-            share = middle(own[name], "per_core") / middle(beside[name], "per_core")
-            rows.append([f"{name}: isolated keys, of the rate with the key in process", f"{share:.0%}", "≥ 80 %"])
-    for kind in ("", ", smtps"):
-        resumed, full = f"resumed{kind}", f"full RSA{kind}"
-        if own.get(resumed) and own.get(full):
-            times = middle(own[resumed], "per_core") / middle(own[full], "per_core")
-            rows.append([f"resumed, of full RSA-2048 ones, whole sessions{kind}", f"{times:.1f} ×", "≥ 5 ×"])
-    if all(own.get(name) for name in ("resumed", "full RSA", PLAIN)):
-        times = own_cost("full RSA") / own_cost("resumed")
-        rows.append(["the same without what the session costs in clear", f"{times:.1f} ×", ""])
+        ratio(f"{name}: isolated keys, of the rate with the key in process", "≥ 80 %", share, rates, own.get(name), beside.get(name))
+    for kind in ("", ", smtps", ", TLS 1.2"):
+        resumed, full = own.get(f"resumed{kind}"), own.get(f"full RSA{kind}")
+        where = kind or ", STARTTLS"
+        ratio(f"resumed, of full RSA-2048 ones, the whole sessions{where}", "", times, rates, resumed, full)
+        what = f"resumed, of full RSA-2048 ones, the handshakes: without what a session costs in clear{where}"
+        ratio(what, "≥ 5 ×", times, alone, resumed, full, own.get(PLAIN))
     for name in ("paced", "full"):
         if flood.get("calm") and flood.get(name):
-            calm, busy = (section.median(p99_of(flood[which], "message")) for which in ("calm", name))
-            rate = middle(flood[name], "flood")
+            calm, busy = (section.median([p99_of(run, "message") for run in flood[which].values()]) for which in ("calm", name))
+            rate = middle(flood[name].values(), "flood")
             what = f"p99 of {PLAIN_RATE} plain sessions/s, a message each, beside {rate:,.0f} full handshakes/s: {calm:.2f} ms without, {busy:.2f} ms with"
-            rows.append([what, f"{busy / calm - 1:+.0%}", "≤ +20 %"])
+            rise = lambda one, other: p99_of(one, "message") / p99_of(other, "message") - 1
+            ratio(what, "≤ +20 %", growth, rise, flood[name], flood["calm"])
     if relay.get("plain") and relay.get("tls"):
         clear, secure = middle(relay["plain"], "rate"), middle(relay["tls"], "rate")
         what = f"relay over TLS on reused connections, of the plain relay: {secure:,.0f} of {clear:,.0f} messages/s"
