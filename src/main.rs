@@ -35,6 +35,9 @@ use cli::{Cli, Command};
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The allocator takes its memory a little here and there; where the system gives huge pages unasked, as Debian does, each
+    // place would take two megabytes. All that is started from here inherits it.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let Cli { seams, state, command } = Cli::parse_from(cli::arguments());
     let result = match command.unwrap_or_default() {
         Command::Serve(options) => cli::serve::run(options, seams, state),

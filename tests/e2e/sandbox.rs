@@ -58,6 +58,17 @@ fn s140_keyholder_and_engine_keep_what_they_need_and_no_more() {
     assert_eq!(server.client().submit("a@b.example", &["c@d.example"], b"Subject: x\r\n\r\nx\r\n").code, 250);
 }
 
+/// Where the system gives huge pages unasked, each would hold a few hundred bytes of the allocator's.
+#[test]
+fn no_process_takes_huge_pages() {
+    let server = Setup::discard().start();
+    for pid in [server.supervisor(), server.engine(), server.keyholder()] {
+        // There is no such line where the kernel has no huge pages.
+        let given = of_all_threads(pid, "THP_enabled");
+        assert!(given.iter().all(|is| is == "0"), "{given:?}");
+    }
+}
+
 /// All that the engine could be made to open: a list that an alias includes is read by the engine itself.
 #[test]
 fn s140_the_engine_opens_nothing_that_the_configuration_does_not_name() {
