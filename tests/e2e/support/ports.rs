@@ -9,6 +9,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 
 const FIRST: u16 = 11_000;
 const COUNT: u16 = 20_000;
+/// From here on the kernel gives ports to connections.
+const EPHEMERAL: u16 = 32_768;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 /// What was given out as an offset plus something: its turn as a number of its own would come later.
@@ -34,7 +36,8 @@ pub fn offset_for(ports: &[u16]) -> u16 {
         let offset = free();
         let mut moved = MOVED.lock().expect("no panic");
         let moved = moved.get_or_insert_default();
-        if ports.iter().all(|port| !moved.contains(&(port + offset)) && is_free(Ipv4Addr::UNSPECIFIED, port + offset)) {
+        let is_good = |port: u16| port < EPHEMERAL && !moved.contains(&port) && is_free(Ipv4Addr::UNSPECIFIED, port);
+        if ports.iter().all(|port| is_good(port + offset)) {
             moved.extend(ports.iter().map(|port| port + offset));
             return offset;
         }
