@@ -33,9 +33,10 @@ def median(values):
     return statistics.median(values)
 
 
-def spread(values, digits=0):
-    """`**median** (lowest–highest)`."""
-    return f"**{median(values):,.{digits}f}** ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+def spread(values, digits=0, form=None, to="–"):
+    """`**median** (lowest–highest)`, as `form` writes them, or as numbers with so many digits."""
+    form = form or f"{{:,.{digits}f}}".format
+    return f"**{form(median(values))}** ({form(min(values))}{to}{form(max(values))})"
 
 
 def row(cells):

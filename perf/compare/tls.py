@@ -293,7 +293,7 @@ def lines(chosen, ringpost, results, asked):
         f"The server has core {MTA_CORE} with all its processes and threads, the load core {LOAD_CORE}: {CONNECTIONS} connections at a time, each greets, makes a",
         "handshake, says QUIT and counts once that is answered; the client checks neither certificate nor signature. Medians of",
         f"{asked.rounds} rounds of {asked.seconds} s (lowest to highest), of ratios too: each is taken within a round, where what is compared comes",
-        f"one right after the other. Rates are for a whole core: what was measured, divided by the part of the time",
+        f"one right after the other; 99th percentiles are of {max(asked.seconds, FLOOD_SECONDS_MIN)} s. Rates are for a whole core: what was measured, divided by the part of the time",
         f"that core {MTA_CORE} worked for it (what the host gave to other machines is left out). TLS 1.3, X25519. *Key in process*: the same shard, sessions and journal, but",
         "the key in the shard's own process and the signature made on the spot (`perf/bench/examples/in_process.rs`), which the server cannot do.",
         "*Resumed*: with the server's tickets and the RSA certificate. Debian's OpenSMTPD 6.8.0p2 offers TLS, but linked with OpenSSL 3 it has no key",
@@ -337,13 +337,13 @@ def wanted_table(results):
     def ratio(what, wanted, form, of, *runs):
         """A row: the ratio of these runs of a round, of all rounds that have them all."""
         rounds = [number for number in runs[0] or {} if all(number in (run or {}) for run in runs)]
-        ratios = sorted(of(*[run[number] for run in runs]) for number in rounds)
+        ratios = [of(*[run[number] for run in runs]) for number in rounds]
         if ratios:
-            cell = f"**{form(section.median(ratios))}** ({form(ratios[0])} to {form(ratios[-1])})"
-            rows.append([what, cell, wanted])
+            rows.append([what, section.spread(ratios, form=form, to=" to "), wanted])
 
     rates = lambda one, other: one["per_core"] / other["per_core"]
     cost = lambda run, clear: 1 / run["per_core"] - 1 / clear["per_core"]
+    rise = lambda one, other: p99_of(one, "message") / p99_of(other, "message") - 1
     alone = lambda resumed, full, clear: cost(full, clear) / cost(resumed, clear)
     share, times, growth = "{:.0%}".format, "{:.1f} ×".format, "{:+.0%}".format
     for name in ("full ECDSA", "full RSA"):
@@ -359,7 +359,6 @@ def wanted_table(results):
             calm, busy = (section.median([p99_of(run, "message") for run in flood[which].values()]) for which in ("calm", name))
             rate = middle(flood[name].values(), "flood")
             what = f"p99 of {PLAIN_RATE} plain sessions/s, a message each, beside {rate:,.0f} full handshakes/s: {calm:.2f} ms without, {busy:.2f} ms with"
-            rise = lambda one, other: p99_of(one, "message") / p99_of(other, "message") - 1
             ratio(what, "≤ +20 %", growth, rise, flood[name], flood["calm"])
     if relay.get("plain") and relay.get("tls"):
         clear, secure = middle(relay["plain"], "rate"), middle(relay["tls"], "rate")
