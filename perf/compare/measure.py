@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -103,9 +104,15 @@ HALF_LOADS = {"smtp-source reused": "half of smtp-source's rate", "ours in turns
 def half_load(load, seconds, rate):
     """Our generator at a rate, once the server is in its steady state: files made, caches warm. It does not sleep: on a virtual
     machine it costs the server some 40 microseconds to wake a client whose processor is asleep, and that one as many to come to
-    itself; both would be taken for the server's latency. No client on another machine has them."""
+    itself; both would be taken for the server's latency. No client on another machine has them. One piece for each second, and
+    the disk is asked right before each: from one minute to the next either may be half as fast as it was."""
     our_source(load, WARM_SECONDS)
-    return our_source(load, seconds, *IN_TURNS, "--spin", "--rate", f"{rate:.1f}")
+    pieces = []
+    for _ in range(seconds):
+        disk = probe(load, "0.5s")["fdatasync"]
+        pieces.append({**our_source(load, 1, *IN_TURNS, "--spin", "--rate", f"{rate:.1f}"), "disk_p99_us": disk["p99_us"]})
+    rates, costs = ([piece[key] for piece in pieces] for key in ("rate", "mta_us_each"))
+    return {"rate": statistics.median(rates), "mta_us_each": statistics.median(costs), "pieces": pieces}
 
 
 def step(summary, name):
@@ -113,9 +120,9 @@ def step(summary, name):
     return next(row for row in summary["steps"] if row["step"] == name)
 
 
-def probe(load):
+def probe(load, time="3s"):
     """What the disk itself needs for 4 KiB."""
-    command = [load, "probe", peers.RUN, "--json", "--time", "3s"]
+    command = [load, "probe", peers.RUN, "--json", "--time", time]
     cores = Cores()
     found = json.loads(subprocess.run(pinned(MTA_CORE, command), capture_output=True, text=True, check=True).stdout)
     return {**found, "stolen": cores.busy()["stolen"]}

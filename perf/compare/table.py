@@ -71,6 +71,7 @@ def sections(asked, chosen, results):
         f"MAIL, RCPT and DATA in one write, the body in another, on reused connections; each server has run at full speed for {measure.WARM_SECONDS} s before. The client",
         "asks for answers without a pause (`--spin`): here a sleeping one costs the server 40 µs to wake and needs as long to come to",
         "itself, and none on another machine does.",
+        f"Medians of {asked.rounds * asked.seconds} pieces of a second; the last ratio is taken within each of them (lowest to highest): the disk is asked right before.",
         "",
     ]
     out += latency(chosen, results)
@@ -180,7 +181,7 @@ def relays(chosen, by_name):
 
 def latency(chosen, results):
     probes = results["probe"]
-    lines = [row(["milliseconds", "rate", "p50", "p90", "p99", "p99.9", "p99 : disk's p99", "stolen"])]
+    lines = [row(["milliseconds", "rate", "p50", "p90", "p99", "p99.9", "p99 : disk's p99 right before", "stolen"])]
     lines.append(row(["---"] + ["---:"] * 7))
     floor = median([probe["fdatasync"]["p99_us"] for probe in probes])
     for name, key in (("disk: overwrite 4 KiB + fdatasync", "fdatasync"), ("disk: O_DIRECT, O_DSYNC overwrite of 4 KiB", "direct")):
@@ -191,11 +192,13 @@ def latency(chosen, results):
         for peer in chosen:
             inbound = results["peers"][peer.name]["inbound"]
             runs = [run[f"half of {name}"] for run in inbound if run.get(f"half of {name}")]
-            steps = [measure.step(run, "end-of-data") for run in runs]
+            pieces = [piece for run in runs for piece in run["pieces"]]
+            steps = [measure.step(piece, "end-of-data") for piece in pieces]
+            of_disk = [step["p99_us"] / piece["disk_p99_us"] for step, piece in zip(steps, pieces)]
             rate = median([run["rate"] for run in runs])
-            stolen = median([run["stolen"] for run in runs])
+            stolen = median([piece["stolen"] for piece in pieces])
             share = "–" if stolen is None else f"{stolen:.1%}"
-            lines.append(row([f"{peer.label}, {title}", number(rate), *quantiles(steps), ratio(steps, floor), share]))
+            lines.append(row([f"{peer.label}, {title}", number(rate), *quantiles(steps), spread(of_disk), share]))
     lines += ["", "*Stolen*: how much of the time the host took one of the two cores away for other machines. From one percent on the 99th percentile is"]
     lines += ["the length of such an absence, for whoever is asked at a steady rate; the disk is asked again only when it has answered."]
     return lines
@@ -204,6 +207,10 @@ def latency(chosen, results):
 def quantiles(rows):
     found = [median([each[key] for each in rows]) for key in ("p50_us", "p90_us", "p99_us", "p999_us")]
     return [number(value / 1000 if value is not None else None, 3) for value in found]
+
+
+def spread(values):
+    return f"**{median(values):.1f}** ({min(values):.1f}–{max(values):.1f})" if values else "–"
 
 
 def ratio(rows, floor):

@@ -22,6 +22,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -128,6 +129,8 @@ impl Runtime for RingRuntime {
             Class::Delivery => self.inner.delivery,
             Class::Background => self.inner.background,
         };
+        // One type for all of them: an executor's code for tasks is long, and would be made for each type anew.
+        let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
         let task = self.reactor().bell().clone().answering(task);
         glommio::spawn_local_into(task, queue).expect("the queues live as long as the executor").detach();
     }

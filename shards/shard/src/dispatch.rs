@@ -246,6 +246,23 @@ pub(crate) fn dispatch<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, 
     }
 }
 
+/// Sends a message on its way once those that became durable with it are answered: somebody waits for an answer, nobody for
+/// this. Their sessions are ready already, and run before a task that is made now.
+pub(crate) fn after_replies<W: World>(shard: &Rc<Shard<W>>, settings: &Rc<Settings>, fresh: Fresh) {
+    let is_first = shard.accepted.borrow().is_empty();
+    shard.accepted.borrow_mut().push_back((settings.clone(), fresh));
+    if is_first {
+        let task = shard.clone();
+        shard.spawn_counted(Class::Session, async move {
+            loop {
+                let Some((settings, fresh)) = task.accepted.borrow_mut().pop_front() else { return };
+                dispatch(&task, &settings, fresh);
+                task.runtime.yield_now().await;
+            }
+        });
+    }
+}
+
 /// Some envelopes of a message may be due again while others are still in the air; then both are one flight.
 fn take_off<W: World>(shard: &Shard<W>, id: MessageId, flight: Flight) {
     let mut flights = shard.flights.borrow_mut();

@@ -1,7 +1,7 @@
 //! One shard: opens its slice of the queue, starts its loops, and ends when it is told to and all is durable.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use slab::Slab;
 
 use crate::ask::{Ask, Cache, NameAnswer, Question};
 use crate::backscatter::Backscatter;
-use crate::dispatch::Flight;
+use crate::dispatch::{Flight, Fresh};
 use crate::event::{Event, Origin};
 use crate::faults::Told;
 use crate::feedback::Suspended;
@@ -170,6 +170,8 @@ pub(crate) struct Shard<W: World> {
     pub(crate) opens_at: RefCell<BTreeSet<Instant>>,
     pub(crate) overtaxed: Overtaxed,
     pub(crate) pieces: Pieces,
+    /// Durable messages that are sent on their way when their clients are answered.
+    pub(crate) accepted: RefCell<VecDeque<(Rc<Settings>, Fresh)>>,
     pub(crate) flights: RefCell<HashMap<u64, Flight>>,
     /// Messages that are being read back from the journal.
     pub(crate) reading: RefCell<HashSet<u64>>,
@@ -303,6 +305,7 @@ pub(crate) async fn open<W: World>(start: Start<W>) -> Result<(Rc<Shard<W>>, Beg
         opens_at: RefCell::default(),
         overtaxed: Overtaxed::default(),
         pieces: Pieces::default(),
+        accepted: RefCell::default(),
         flights: RefCell::default(),
         reading: RefCell::default(),
         reporting: RefCell::default(),

@@ -99,7 +99,7 @@ pub(crate) async fn submit<W: World>(
         envelopes.iter().for_each(|envelope| shard.queue.release(id, envelope.index, at_ms));
         return Ok(id);
     }
-    dispatch::dispatch(
+    dispatch::after_replies(
         shard,
         settings,
         Fresh {
